@@ -1,0 +1,29 @@
+"""Packaging. Every value comes from settings.ini, which nbdev reads too."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+settings = ConfigParser(delimiters=["="])
+settings.read("settings.ini", encoding="utf-8")
+project = settings["DEFAULT"]
+
+setup(
+    name=project["lib_name"],
+    version=project["version"],
+    description=project["description"],
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=project["author"],
+    author_email=project["author_email"],
+    url=project["git_url"],
+    license="Apache-2.0",
+    keywords=project["keywords"],
+    python_requires=f">={project['min_python']}",
+    packages=find_packages(include=["sastc", "sastc.*"]),
+    install_requires=project["requirements"].split(),
+    extras_require={"lab": project["lab_requirements"].split(), "dev": project["dev_requirements"].split()},
+    entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},
+    classifiers=["Intended Audience :: Science/Research", "Programming Language :: Python :: 3", "Topic :: Scientific/Engineering :: Artificial Intelligence"],
+    zip_safe=False,
+)
