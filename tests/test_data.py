@@ -174,7 +174,7 @@ def test_npz_without_its_arrays(tmp_path):
     held = arrays()
     del held["y_test"], held["x_test"]
     np.savez(tmp_path / "own.npz", **held)
-    with pytest.raises(ValueError, match=r"own\.npz' lacks x_test, y_test; it holds x_train, y_train; x_train, y_train, x_test and y_test are needed"):
+    with pytest.raises(ValueError, match=r"own\.npz' lacks x_test, y_test; it holds x_train, y_train; x_train, .* are needed"):
         load_images(tmp_path / "own.npz")
 
 
@@ -442,7 +442,8 @@ def test_every_crop_and_both_sides_occur_about_equally_often():
     "One pixel marks where the image went: 9 places for padding 1, and 2 sides."
     x = torch.zeros(1800, 1, 5, 5, dtype=torch.uint8)
     x[:, :, 2, 1] = 255
-    source = Batches(x, torch.zeros(1800, dtype=torch.int64), 1800, mean=(0.0,), std=(1.0,), shuffle=True, drop_last=True, crop_padding=1, flip=True, seed=4)
+    options = dict(mean=(0.0,), std=(1.0,), shuffle=True, drop_last=True, crop_padding=1, flip=True, seed=4)
+    source = Batches(x, torch.zeros(1800, dtype=torch.int64), 1800, **options)
     (images, _), *_ = source.epoch(0)
     counts = images.sum((0, 1)).int()
     assert counts.sum() == 1800

@@ -37,13 +37,26 @@ def normalise(
     "Bring images to zero mean and unit variance per channel."
     return v2.functional.normalize(v2.functional.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
 
-# %% ../../nbs/21_data.batches.ipynb #e2ad77a5
+# %% ../../nbs/21_data.batches.ipynb #f26160be
+def _plan(total, seed, epoch, crop_padding, flip):
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64).item()
+    generator = torch.Generator().manual_seed(state)
+    order = torch.randperm(total, generator=generator)
+    offsets = torch.randint(2 * crop_padding + 1, (total, 2), generator=generator)
+    mirrored = (torch.rand(total, generator=generator) < 0.5) & flip
+    return order, offsets, mirrored
+
+# %% ../../nbs/21_data.batches.ipynb #7e5d0169
+def _share(count, rank, world):
+    return count * rank // world, count * (rank + 1) // world
+
+# %% ../../nbs/21_data.batches.ipynb #e3704aa4
 class Batches:
     """Batches of one process, from images in memory.
 
-    The images stay uint8 on the device; a batch is cropped, mirrored and normalised there when it is asked for. With `shuffle` the
-    order, crops and mirrors of an epoch depend on `seed` and the epoch only; without it the images come in order, as they are.
-    Raises `ValueError` for a batch larger than the data, for augmentation without `shuffle`, for images and labels that do not fit."""
+    With `shuffle` the order, crops and mirrors of an epoch depend on `seed` and the epoch only; without it the images come in order,
+    as they are. `len` is the number of this process's batches in an epoch. Raises `ValueError` for a batch larger than the data,
+    for augmentation without `shuffle`, for images and labels that do not fit."""
 
     def __init__(
         self,
@@ -62,31 +75,16 @@ class Batches:
         rank: int = 0,  # number of this process
         world: int = 1,  # number of processes
     ):
-        if x.dtype != torch.uint8 or x.ndim != 4 or y.shape != x.shape[:1]:
-            given = f"{x.dtype} {list(x.shape)} and {list(y.shape)}"
-            raise ValueError(f"x, y: {given} given; uint8 images [N, C, H, W] and one label for each, [N], are accepted")
-        for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0), ("crop_padding", crop_padding, 0), ("world", world, 1)):
-            in_range(name, value, least=least)
-        in_range("rank", rank, 0, world - 1)
-        if drop_last and world * batch_size > len(x):
-            each = f" on each of {world} processes" if world > 1 else ""
-            raise ValueError(f"batch_size: {batch_size} given{each}, but there are {len(x)} images; at most {len(x) // world} is accepted with drop_last")
-        if not shuffle and (crop_padding or flip):
-            raise ValueError(f"crop_padding, flip: {crop_padding}, {flip} given with shuffle=False; 0 and False are accepted, evaluation alters no image")
-        self.x, self.y = x.to(device), y.to(device)
-        self.batch_size, self.mean, self.std = batch_size, mean, std
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
         self.crop_padding, self.flip, self.rank, self.world = crop_padding, flip, rank, world
+        self.x, self.y, self.batch_size, self.mean, self.std = x, y, batch_size, mean, std
+        _check(self)
+        self.x, self.y = x.to(device), y.to(device)
 
     def __len__(self) -> int:
-        "Batches of this process in an epoch."
         full, rest = divmod(len(self.x), self.world * self.batch_size)
-        first, last = self._share(rest)
+        first, last = _share(rest, self.rank, self.world)
         return full + (not self.drop_last and last > first)
-
-    def _share(self, count: int) -> tuple[int, int]:
-        "From where to where this process's part of `count` images in a row goes."
-        return count * self.rank // self.world, count * (self.rank + 1) // self.world
 
     def epoch(
         self,
@@ -96,26 +94,31 @@ class Batches:
         "Go through an epoch, from batch `start` on."
         in_range("epoch", epoch, least=0)
         in_range("start", start, 0, len(self))
-        return self._batches(start, *self._plan(epoch))
+        plan = _plan(len(self.x), self.seed, epoch, self.crop_padding, self.flip) if self.shuffle else [torch.arange(len(self.x))]
+        return self._batches(start, *(part.to(self.x.device) for part in plan))
 
-    def _plan(self, epoch):
-        total, device = len(self.x), self.x.device
-        if not self.shuffle:
-            return torch.arange(total, device=device), None, None
-        # seed and epoch are hashed together: seed 1 of epoch 0 has nothing to do with seed 0 of epoch 1
-        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64).item()
-        generator = torch.Generator().manual_seed(state)
-        order = torch.randperm(total, generator=generator)
-        offsets = torch.randint(2 * self.crop_padding + 1, (total, 2), generator=generator)
-        mirrored = (torch.rand(total, generator=generator) < 0.5) & self.flip
-        return order.to(device), offsets.to(device), mirrored.to(device)
-
-    def _batches(self, start, order, offsets, mirrored):
+    def _batches(self, start, order, offsets=None, mirrored=None):
         step = self.world * self.batch_size
         for position in range(start * step, len(self) * step, step):
-            first, last = self._share(min(step, len(order) - position))
+            first, last = _share(min(step, len(order) - position), self.rank, self.world)
             part = slice(position + first, position + last)
             images = self.x[order[part]]
             if self.shuffle:
                 images = augment(images, offsets[part], mirrored[part], self.crop_padding)
             yield normalise(images, self.mean, self.std), self.y[order[part]]
+
+# %% ../../nbs/21_data.batches.ipynb #c55631ff
+def _check(b):
+    if b.x.dtype != torch.uint8 or b.x.ndim != 4 or b.y.shape != b.x.shape[:1]:
+        given = f"{b.x.dtype} {list(b.x.shape)} and {list(b.y.shape)}"
+        raise ValueError(f"x, y: {given} given; uint8 images [N, C, H, W] and one label for each, [N], are accepted")
+    for name, least in dict(batch_size=1, seed=0, crop_padding=0, world=1).items():
+        in_range(name, getattr(b, name), least=least)
+    in_range("rank", b.rank, 0, b.world - 1)
+    total, each = len(b.x), f" on each of {b.world} processes" if b.world > 1 else ""
+    if b.drop_last and b.world * b.batch_size > total:
+        most = f"at most {total // b.world} is accepted with drop_last"
+        raise ValueError(f"batch_size: {b.batch_size} given{each}, but there are {total} images; {most}")
+    if not b.shuffle and (b.crop_padding or b.flip):
+        given = f"{b.crop_padding}, {b.flip} given with shuffle=False"
+        raise ValueError(f"crop_padding, flip: {given}; 0 and False are accepted, evaluation alters no image")

@@ -21,7 +21,17 @@ from tqdm.auto import tqdm
 
 from ..checks import in_range, one_of
 
-# %% ../../nbs/20_data.images.ipynb #136d9031
+# %% ../../nbs/20_data.images.ipynb #7ebc2890
+def _check_split(split, x, y, num_classes):
+    if x.dtype != torch.uint8 or x.ndim != 4 or 0 in x.shape or x.shape[2] != x.shape[3]:
+        raise ValueError(f"x_{split}: {x.dtype} {list(x.shape)} given; uint8 [N, C, H, W] with at least one image and H = W is accepted")
+    if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        raise ValueError(f"y_{split}: {y.dtype} {list(y.shape)} given; one int64 label for each of the {len(x)} images, [{len(x)}], is accepted")
+    low, high = y.min().item(), y.max().item()
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"y_{split}: labels from {low} to {high} given; 0 to {num_classes - 1} are accepted for {num_classes} classes")
+
+# %% ../../nbs/20_data.images.ipynb #2840de54
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A training and a test split of labelled square images, as bytes in memory.
@@ -41,21 +51,12 @@ class ImageData:
 
     def __post_init__(self):
         for split in ("train", "test"):
-            self._check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"))
+            _check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"), self.num_classes)
         train, test = list(self.x_train.shape[1:]), list(self.x_test.shape[1:])
         if train != test:
             raise ValueError(f"x_test: images of shape {test} given; {train}, the shape of the training images, is accepted")
         if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             raise ValueError(f"mean, std: {self.mean}, {self.std} given; {self.channels} numbers each (one per channel), std above 0, are accepted")
-
-    def _check_split(self, split, x, y):
-        if x.dtype != torch.uint8 or x.ndim != 4 or 0 in x.shape or x.shape[2] != x.shape[3]:
-            raise ValueError(f"x_{split}: {x.dtype} {list(x.shape)} given; uint8 [N, C, H, W] with at least one image and H = W is accepted")
-        if y.dtype != torch.int64 or y.shape != x.shape[:1]:
-            raise ValueError(f"y_{split}: {y.dtype} {list(y.shape)} given; one int64 label for each of the {len(x)} images, [{len(x)}], is accepted")
-        low, high = y.min().item(), y.max().item()
-        if low < 0 or high >= self.num_classes:
-            raise ValueError(f"y_{split}: labels from {low} to {high} given; 0 to {self.num_classes - 1} are accepted for {self.num_classes} classes")
 
     @property
     def num_classes(self) -> int:
@@ -163,13 +164,13 @@ def _npz_arrays(path):
         raise ValueError(f"data: {str(path)!r} lacks {', '.join(sorted(missing))}; it holds {held}; x_train, y_train, x_test and y_test are needed")
     return arrays
 
-# %% ../../nbs/20_data.images.ipynb #993a50de
+# %% ../../nbs/20_data.images.ipynb #072e9e34
 def _folder(path, image_size):
     sources = [_image_folder(path, split) for split in ("train", "test")]
     train, test = (source.classes for source in sources)
     if train != test:
-        odd = ", ".join(sorted(set(train) ^ set(test)))
-        raise ValueError(f"data: {str(path)!r} has different classes in train and test ({odd} only on one side); the same class folders in both are accepted")
+        odd = f"{', '.join(sorted(set(train) ^ set(test)))} only on one side"
+        raise ValueError(f"data: {str(path)!r} has different classes in train and test ({odd}); the same class folders in both are accepted")
     splits = [(_decoded(source, image_size), torch.tensor(source.targets)) for source in sources]
     return _image_data(path.resolve().name, splits, train, image_size, flip=True)
 
