@@ -1,0 +1,54 @@
+"""Every notebook runs from top to bottom, and keeps to the rules that make it a page worth reading (CONTRIBUTING.md)."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+LONGEST_CELL = 40
+MOST_HIDDEN = 2
+NOTEBOOKS = sorted(path for path in NBS.rglob("*.ipynb") if not re.search(r"(^|/)[_.]", path.relative_to(NBS).as_posix()))
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(NBS).with_suffix("").as_posix())
+
+
+def cells(path, kind):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
+@each_notebook
+def test_runs(path):
+    # a process for each: what one notebook leaves behind (seeds, hooks, threads, memory) is not there for the next
+    command = [sys.executable, "-c", "from nbdev.test import nbdev_test; nbdev_test()", "--path", str(path), "--n_workers", "0"]
+    env = os.environ | {"OMP_NUM_THREADS": "2"}
+    run = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+    # nbdev_test also ends well when it found nothing to run
+    passed = run.returncode == 0 and "Success." in run.stdout
+    assert passed, f"{path.relative_to(ROOT)} failed; the cell and its error:\n{run.stdout}"
+
+
+@each_notebook
+def test_has_a_title_and_a_summary(path):
+    first = cells(path, "markdown")[0]
+    assert re.match(r"# \S.*\n\n> \S", first), f"{path.name} should open with `# title`, an empty line and `> summary`; it opens with {first[:80]!r}"
+
+
+@each_notebook
+def test_has_short_and_visible_cells(path):
+    sources = cells(path, "code")
+    long = [source.splitlines()[:3] for source in sources if len(source.splitlines()) > LONGEST_CELL]
+    assert not long, f"{path.name}: cells of more than {LONGEST_CELL} lines, which begin {long}"
+    hidden = [source for source in sources if re.search(r"^#\| *(hide\b|include: *false|echo: *false)", source, re.M)]
+    assert len(hidden) <= MOST_HIDDEN, f"{path.name}: {len(hidden)} hidden cells; at most {MOST_HIDDEN} are accepted"
+
+
+def test_every_module_comes_from_a_notebook():
+    exported = {match[1] for path in NOTEBOOKS for source in cells(path, "code") if (match := re.search(r"^#\| *default_exp +(\S+)", source, re.M))}
+    modules = {".".join(path.relative_to(ROOT / "sastc").with_suffix("").parts).removesuffix(".__init__") for path in (ROOT / "sastc").rglob("*.py")}
+    assert modules - {"__init__", "_modidx"} <= exported | {name.rpartition(".")[0] for name in exported}
