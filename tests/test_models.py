@@ -1,0 +1,707 @@
+"""Networks, taps, conversion: the tables of METHOD section 3, and students against step-by-step simulation."""
+
+import copy
+import io
+import math
+from functools import cache
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from sastc.calibrator import Calibrator
+from sastc.losses import DistillationLoss
+from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
+from sastc.models.blocks import he_init
+from sastc.neuron import LIF
+
+few = settings(max_examples=15)
+
+# METHOD 3.1 and 3.3: parameters for 10 and 100 classes, then the taps as C x H x W for 32x32 images
+TABLE = dict(
+    vgg11=(34_440_970, 34_809_700, "64x32x32 128x16x16 256x8x8 512x4x4 512x2x2 4096"),
+    resnet18_sastc=(12_630_858, 12_653_988, "64x32x32 128x32x32 256x16x16 512x8x8 256"),
+    wrn16_2_sastc=(20_524_618, 20_547_748, "64x32x32 512x32x32 1024x16x16 2048x8x8 256"),
+    resnet19=(12_502_090, 12_548_260, "64x32x32 128x32x32 256x16x16 512x8x8 512"),
+    pyramidnet20=(2_933_675, 2_953_205, "16x32x32 83x32x32 216x8x8 216x1x1"),
+    wrn28_4=(5_849_050, 5_872_180, "16x32x32 64x32x32 128x16x16 256x8x8 256"),
+    vgg13=(None, 9_462_180, "64x32x32 128x16x16 256x8x8 512x4x4 512x4x4 512"),
+    resnet32x4=(None, 7_433_860, "32x32x32 64x32x32 128x16x16 256x8x8 256"),
+    wrn40_2=(2_243_546, 2_255_156, "16x32x32 32x32x32 64x16x16 128x8x8 128"),
+)
+COUNTS = [(name, classes, row[column]) for name, row in TABLE.items() for column, classes in enumerate((10, 100)) if row[column]]
+STUDENTS = ["vgg11", "resnet18_sastc", "resnet18", "wrn16_2_sastc", "wrn16_2"]
+TEACHERS = ["resnet19", "pyramidnet20", "wrn28_4", "vgg13", "resnet32x4", "wrn40_2"]
+
+
+def on_meta(name, *args, **options):
+    "A network without numbers: full width at no cost."
+    with torch.device("meta"):
+        return create_model(name, *args, **options)
+
+
+def tapped_shapes(network, names, image=(3, 32, 32)):
+    time_steps = getattr(network, "time_steps", None)
+    output, features = Taps(network, names)(torch.empty(2, *image, device="meta"))
+    leading = (2,) if time_steps is None else (time_steps, 2)
+    assert all(feature.shape[: len(leading)] == leading for feature in [output, *features])
+    return [tuple(feature.shape[len(leading) :]) for feature in features]
+
+
+def parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def sizes(text):
+    return [tuple(map(int, shape.split("x"))) for shape in text.split()]
+
+
+@cache
+def small(name, time_steps=2, width=1 / 16, seed=0, **options):
+    "A narrow float64 network whose normalisation statistics fit the data, so that its neurons fire."
+    torch.manual_seed(seed)
+    network = create_model(name, time_steps=time_steps, width=width, **options).double()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network(images(16))
+    for norm in norms:
+        norm.momentum = 0.1
+    return network
+
+
+def images(batch=3, *leading, seed=1, size=32):
+    return torch.randn(*leading, batch, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_every_network_has_its_name():
+    assert list_models("student") == STUDENTS
+    assert list_models("teacher") == TEACHERS
+    assert list_models() == STUDENTS + TEACHERS
+
+
+@pytest.mark.parametrize("time_steps", [None, 3], ids=["ann", "snn"])
+@pytest.mark.parametrize("name, classes, count", COUNTS)
+def test_parameter_counts(name, classes, count, time_steps):
+    assert parameters(on_meta(name, classes, time_steps)) == count
+
+
+@pytest.mark.parametrize("time_steps", [None, 3], ids=["ann", "snn"])
+@pytest.mark.parametrize("name", TABLE)
+def test_tap_shapes(name, time_steps):
+    network = on_meta(name, 10, time_steps)
+    assert tapped_shapes(network, network.taps) == sizes(TABLE[name][2])
+
+
+@pytest.mark.parametrize("name, classes, channels, count", [("resnet18_sastc", 11, 2, 12_630_539), ("resnet19", 10, 2, 12_501_514)])
+def test_parameter_counts_for_event_data(name, classes, channels, count):
+    assert parameters(on_meta(name, classes, 4, channels)) == count
+
+
+@pytest.mark.parametrize("name, millions", [("resnet18", "11.2"), ("wrn16_2", "0.7")])
+def test_true_namesakes_have_the_published_size(name, millions):
+    assert f"{parameters(on_meta(name, 10, 2)) / 1e6:.1f}" == millions
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("resnet18", "64x32x32 64x32x32 128x16x16 256x8x8 512x4x4 512"),
+        ("wrn16_2", "16x32x32 32x32x32 64x16x16 128x8x8 128"),
+    ],
+)
+def test_tap_shapes_of_the_true_namesakes(name, expected):
+    network = on_meta(name, 10, 2)
+    assert tapped_shapes(network, network.taps) == sizes(expected)
+
+
+PRESETS = [("vgg11", "resnet19", (4, 5), (3, 4)), ("resnet18_sastc", "pyramidnet20", (3, 4), (2, 3)), ("wrn16_2_sastc", "wrn28_4", (4, 4), (3, 3))]
+
+
+@pytest.mark.parametrize("student, teacher, paper, code", PRESETS)
+def test_presets_have_the_candidate_counts_of_the_paper_and_of_the_code(student, teacher, paper, code):
+    networks = on_meta(teacher), on_meta(student, time_steps=2)
+    assert tuple(len(candidates(network, "paper")) for network in networks) == paper
+    assert tuple(len(candidates(network, "code")) for network in networks) == code
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_presets_are_slices_of_the_table(name):
+    network, table = on_meta(name), sizes(TABLE[name][2])
+    assert tapped_shapes(network, candidates(network)) == tapped_shapes(network, candidates(network, "code")) == table[1:-1]
+    assert tapped_shapes(network, candidates(network, "paper")) == table[:-1]
+
+
+def test_preset_stages_adds_the_second_stage_of_pyramidnet():
+    network = on_meta("pyramidnet20")
+    assert tapped_shapes(network, candidates(network, "stages")) == sizes("83x32x32 149x16x16 216x8x8")
+
+
+TRAINING_ONLY = dict(
+    vgg11=dict(resnet19="25.5", pyramidnet20="8.0", wrn28_4="12.1", vgg13="40.6", resnet32x4="12.1", wrn40_2="5.9"),
+    resnet18_sastc=dict(pyramidnet20="5.2", wrn28_4="7.8", resnet32x4="7.8", wrn40_2="3.8"),
+    wrn16_2_sastc=dict(resnet19="59.9", pyramidnet20="19.6", wrn28_4="29.4"),
+)
+
+
+@pytest.mark.parametrize("student, teacher, millions", [(s, t, count) for s, row in TRAINING_ONLY.items() for t, count in row.items()])
+def test_training_only_parameters(student, teacher, millions):
+    "METHOD 3.4: attention and projections, preset code, M = 64."
+    with torch.device("meta"):
+        calibrator = Calibrator(sizes(TABLE[student][2])[1:-1], sizes(TABLE[teacher][2])[1:-1], batch_size=64)
+    assert f"{parameters(calibrator) / 1e6:.1f}" == millions
+
+
+# ---------------------------------------------------------------- students against a simulation
+
+
+class Stepwise(nn.Module):
+    "A neuron that is called once a time step and remembers its potential: the definition, without any folding."
+
+    def __init__(self):
+        super().__init__()
+        self.remaining = 0.0
+
+    def forward(self, current):
+        potential = 0.5 * self.remaining + current
+        slope = (1 - (potential - 1).abs()).clamp(min=0).detach()
+        spike = (potential > 1).to(potential) + slope * (potential - potential.detach())
+        self.remaining = potential * (1 - spike)
+        return spike
+
+
+def stepwise_twin(name, state, **options):
+    ann = create_model(name, **options).double()
+    ann.load_state_dict(state)
+    for parent in list(ann.modules()):
+        for child_name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, child_name, Stepwise())
+    return ann
+
+
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_student_equals_the_ann_with_neurons_simulated_step_by_step(name):
+    "Evaluation mode, so that steps do not meet in the batch statistics; outputs, taps and every gradient."
+    student = copy.deepcopy(small(name, 3, seed=3)).eval()
+    twin = stepwise_twin(name, student.state_dict(), width=1 / 16).eval()
+    frames, weight = images(2, 3), torch.randn(3, 2, 10, dtype=torch.float64)
+    outputs, features = Taps(student, student.taps)(frames)
+    steps = [Taps(twin, student.taps)(frame) for frame in frames]
+    torch.testing.assert_close(outputs, torch.stack([output for output, _ in steps]), atol=1e-10, rtol=1e-10)
+    for number, feature in enumerate(features):
+        torch.testing.assert_close(feature, torch.stack([step[number] for _, step in steps]), atol=1e-10, rtol=1e-10)
+    assert 0 < features[len(features) // 2].count_nonzero()
+    gradients = torch.autograd.grad((outputs * weight).sum(), student.parameters())
+    total = sum((output * w).sum() for (output, _), w in zip(steps, weight))
+    for gradient, expected in zip(gradients, torch.autograd.grad(total, twin.parameters())):
+        torch.testing.assert_close(gradient, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_static_image_equals_its_repetition(name):
+    "Training mode: batch statistics of T copies of an image are those of the image."
+    student = small(name, 3, seed=5)
+    still = images(3).requires_grad_()
+    frames = still.detach().repeat(3, 1, 1, 1, 1).requires_grad_()
+    results = []
+    for x in (still, frames):
+        outputs, features = Taps(copy.deepcopy(student), student.taps)(x)
+        results.append((outputs, *features))
+    for alone, repeated in zip(*results):
+        torch.testing.assert_close(alone, repeated, atol=1e-9, rtol=1e-9)
+    alone, repeated = (torch.autograd.grad(outputs.square().sum(), x)[0] for (outputs, *_), x in zip(results, (still, frames)))
+    assert alone.abs().max() > 0
+    torch.testing.assert_close(alone, repeated.sum(0), atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "pyramidnet20", "wrn28_4"])
+def test_static_image_and_its_repetition_give_parameters_the_same_gradient(name):
+    gradients = []
+    for x in (images(3), images(3).repeat(2, 1, 1, 1, 1)):
+        student = copy.deepcopy(small(name))
+        gradients.append(torch.autograd.grad(student(x).square().sum(), student.parameters()))
+    for alone, repeated in zip(*gradients):
+        torch.testing.assert_close(alone, repeated, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("width", [1 / 64, 1 / 32, 1 / 16, 0.1, 0.25])
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_every_width_takes_static_images(name, width):
+    "Narrow networks round neighbouring widths to the same number, where a shortcut may need no projection."
+    with torch.device("meta"):
+        network = create_model(name, 7, 3, width=width)
+        assert network(torch.empty(2, 3, 32, 32)).shape == (3, 2, 7)
+
+
+@few
+@given(time_steps=st.integers(1, 7), batch=st.integers(1, 4), name=st.sampled_from(["vgg11", "resnet18_sastc", "wrn16_2"]), static=st.booleans())
+def test_outputs_and_taps_have_time_first(time_steps, batch, name, static):
+    network = create_model(name, 5, time_steps, width=1 / 32).eval()
+    x = torch.rand(*([] if static else [time_steps]), batch, 3, 32, 32)
+    output, features = Taps(network, network.taps)(x)
+    assert output.shape == (time_steps, batch, 5)
+    assert all(feature.shape[:2] == (time_steps, batch) for feature in features)
+
+
+@few
+@given(time_steps=st.integers(2, 7), cut=st.integers(1, 6), seed=st.integers(0, 99))
+def test_later_frames_do_not_reach_earlier_outputs(time_steps, cut, seed):
+    student, cut = small("resnet18_sastc", 3, seed=3), min(cut, time_steps)
+    networks = [create_model("resnet18_sastc", time_steps=steps, width=1 / 16).double().eval() for steps in (time_steps, cut)]
+    frames = images(2, time_steps, seed=seed, size=8)
+    for network in networks:
+        network.load_state_dict(student.state_dict())
+    torch.testing.assert_close(networks[0](frames)[:cut], networks[1](frames[:cut]), atol=1e-12, rtol=1e-12)
+
+
+BINARY_TAPS = dict(
+    vgg11=5,  # the last tap is a linear layer without neuron
+    resnet18_sastc=5,
+    wrn16_2_sastc=5,
+)
+
+
+@pytest.mark.parametrize("name", BINARY_TAPS)
+def test_taps_of_students_are_spikes(name):
+    student = small(name)
+    _, features = Taps(student, student.taps)(images(4))
+    for feature in features[: BINARY_TAPS[name]]:
+        assert feature.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_taps_of_residual_sums_are_raw_and_taps_after_relu_are_not_negative(name):
+    "METHOD 3.3: WRN taps 0-3 and all but the last of PyramidNet stand before the next normalisation and ReLU."
+    network = create_model(name, width=1 / 16)
+    _, features = Taps(network, network.taps)(torch.randn(4, 3, 32, 32))
+    raw = [bool((feature < 0).any()) for feature in features]
+    assert raw == ([True] * (len(raw) - 1) + [False] if name.startswith(("wrn", "pyramid")) else [False] * len(raw))
+
+
+# ---------------------------------------------------------------- blocks written out
+
+
+def norm_of(x, norm):
+    return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+
+
+def randomised(module):
+    "Scales and shifts of its own for every normalisation, so that none of them can be exchanged unnoticed."
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
+    return module
+
+
+def convs_and_norms(block):
+    modules = list(block.modules())
+    return [m for m in modules if isinstance(m, nn.Conv2d)], [m for m in modules if isinstance(m, nn.BatchNorm2d)]
+
+
+def teacher_block(name, stage, position):
+    return randomised(getattr(create_model(name, width=1 / 8).double(), stage)[position])
+
+
+@pytest.mark.parametrize("stage, position, stride", [("stage1", 0, 1), ("stage2", 0, 2), ("stage2", 1, 1)])
+@pytest.mark.parametrize("name", ["resnet19", "resnet32x4"])
+def test_basic_block_is_post_activation(name, stage, position, stride):
+    block = teacher_block(name, stage, position)
+    convs, norms = convs_and_norms(block)
+    x = torch.randn(2, convs[0].in_channels, 8, 8, dtype=torch.float64)
+    y = F.conv2d(norm_of(F.conv2d(x, convs[0].weight, stride=stride, padding=1), norms[0]).relu(), convs[1].weight, padding=1)
+    shortcut = norm_of(F.conv2d(x, convs[2].weight, stride=stride), norms[2]) if len(convs) == 3 else x
+    assert (len(convs) == 3) == (position == 0)
+    torch.testing.assert_close(block(x), (norm_of(y, norms[1]) + shortcut).relu(), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("stage, position, stride", [("stage1", 0, 1), ("stage2", 0, 2), ("stage1", 1, 1)])
+def test_bottleneck_block(stage, position, stride):
+    block = teacher_block("wrn16_2_sastc", stage, position)
+    convs, norms = convs_and_norms(block)
+    x = torch.randn(2, convs[0].in_channels, 8, 8, dtype=torch.float64)
+    y = norm_of(F.conv2d(x, convs[0].weight), norms[0]).relu()
+    y = norm_of(F.conv2d(y, convs[1].weight, stride=stride, padding=1), norms[1]).relu()
+    y = norm_of(F.conv2d(y, convs[2].weight), norms[2])
+    shortcut = norm_of(F.conv2d(x, convs[3].weight, stride=stride), norms[3]) if len(convs) == 4 else x
+    assert (len(convs) == 4) == (position == 0)
+    torch.testing.assert_close(block(x), (y + shortcut).relu(), atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("stage, position, stride", [("stage1", 0, 1), ("stage2", 0, 2), ("stage2", 1, 1)])
+def test_wide_residual_block_is_pre_activation(stage, position, stride):
+    "A changing width takes its shortcut from the activated input, as the reference wide residual network does."
+    block = teacher_block("wrn28_4", stage, position)
+    convs, norms = convs_and_norms(block)
+    x = torch.randn(2, convs[0].in_channels, 8, 8, dtype=torch.float64)
+    active = norm_of(x, norms[0]).relu()
+    y = norm_of(F.conv2d(active, convs[0].weight, stride=stride, padding=1), norms[1]).relu()
+    shortcut = F.conv2d(active, convs[2].weight, stride=stride) if len(convs) == 3 else x
+    assert (len(convs) == 3) == (position == 0)
+    torch.testing.assert_close(block(x), F.conv2d(y, convs[1].weight, padding=1) + shortcut, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("stage, position, stride, size", [("stage1", 0, 1, 8), ("stage2", 0, 2, 8), ("stage2", 0, 2, 7), ("stage3", 2, 1, 8)])
+def test_pyramid_block_pads_its_shortcut_and_has_no_activation_after_the_sum(stage, position, stride, size):
+    block = teacher_block("pyramidnet20", stage, position)
+    convs, norms = convs_and_norms(block)
+    x = torch.randn(2, convs[0].in_channels, size, size, dtype=torch.float64)
+    y = norm_of(F.conv2d(norm_of(x, norms[0]), convs[0].weight, stride=stride, padding=1), norms[1]).relu()
+    y = norm_of(F.conv2d(y, convs[1].weight, padding=1), norms[2])
+    shortcut = F.avg_pool2d(x, 2, ceil_mode=True) if stride == 2 else x
+    y[:, : x.shape[1]] += shortcut
+    torch.testing.assert_close(block(x), y, atol=1e-10, rtol=1e-10)
+
+
+# ---------------------------------------------------------------- building
+
+
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_width_scales_every_hidden_channel(name):
+    full, half = on_meta(name, 10), on_meta(name, 10, width=0.5)
+    for one, other in zip(full.modules(), half.modules()):
+        if isinstance(one, nn.Conv2d):
+            # the widths of PyramidNet are odd and inner widths are halves of rounded outer ones: one channel of rounding
+            assert abs(one.out_channels / 2 - other.out_channels) <= 1
+            assert one.in_channels == other.in_channels == 3 or abs(one.in_channels / 2 - other.in_channels) <= 1
+    assert half(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.5])
+def test_tdbn_scales_start_at_the_threshold_and_before_a_sum_at_its_share(threshold):
+    network = create_model("resnet18_sastc", time_steps=2, width=1 / 16, norm="tdbn", threshold=threshold)
+    first = network.stage2[0]
+    before_sum = {norm for norm in first.modules() if isinstance(norm, nn.BatchNorm2d)} - {first.branch[1]}
+    assert len(before_sum) == 2
+    for norm in before_sum:
+        torch.testing.assert_close(norm.weight, torch.full_like(norm.weight, threshold / math.sqrt(2)))
+    for norm in (network.stem[1], first.branch[1]):
+        torch.testing.assert_close(norm.weight, torch.full_like(norm.weight, threshold))
+    plain = create_model("resnet18_sastc", time_steps=2, width=1 / 16, threshold=threshold)
+    assert all((norm.weight == 1).all() for norm in plain.modules() if isinstance(norm, nn.BatchNorm2d))
+
+
+def test_teachers_start_from_he_normal_fan_out():
+    weight = create_model("resnet19", width=0.5).stage2[0].branch[0].weight  # 3x3, 64 -> 128 channels, 73,728 numbers
+    assert weight.shape == (128, 64, 3, 3)
+    assert abs(weight.std().item() / math.sqrt(2 / (128 * 9)) - 1) < 0.02
+    # normal and not uniform: a uniform distribution ends at sqrt(3) standard deviations
+    assert weight.abs().max() > 3 * weight.std()
+
+
+def test_students_start_from_pytorch_defaults():
+    weight = create_model("resnet18_sastc", time_steps=2, width=0.5).stage2[0].branch[0].weight
+    bound = 1 / math.sqrt(weight[0].numel())
+    assert weight.abs().max() <= bound
+    assert weight.abs().max() > 0.99 * bound
+
+
+def test_he_init_returns_the_network_and_leaves_linear_layers():
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Linear(3, 4))
+    before = network[1].weight.detach().clone()
+    assert he_init(network) is network and network[1].weight.equal(before)
+
+
+def neurons(network):
+    return [module for module in network.modules() if isinstance(module, LIF)]
+
+
+@pytest.mark.parametrize("fc_neurons, count", [(False, 8), (True, 10)])
+def test_vgg11_head_spikes_on_request(fc_neurons, count):
+    network = create_model("vgg11", time_steps=2, width=1 / 32, fc_neurons=fc_neurons)
+    assert len(neurons(network)) == count
+    _, (feature,) = Taps(network, ["layer10"])(5 * torch.randn(4, 3, 32, 32))
+    assert (set(feature.unique().tolist()) <= {0, 1}) == fc_neurons
+
+
+def test_vgg11_head_follows_the_image_size():
+    assert create_model("vgg11", time_steps=2, width=1 / 32, image_size=28)(torch.rand(2, 3, 28, 28)).shape == (2, 2, 10)
+
+
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_ann_and_snn_differ_in_their_activations_alone(name):
+    ann, snn = on_meta(name), on_meta(name, time_steps=2, decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
+    assert list(ann.state_dict()) == list(snn.state_dict())
+    pairs = [(one, other) for one, other in zip(ann.modules(), snn.modules()) if type(one) is not type(other)]
+    assert pairs and all(isinstance(one, nn.ReLU) and isinstance(other, LIF) for one, other in pairs)
+    assert not neurons(ann) and not any(isinstance(module, nn.ReLU) for module in snn.modules())
+    assert all(neuron.constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True) for neuron in neurons(snn))
+    assert all(neuron.time_steps == 2 for neuron in neurons(snn))
+
+
+def test_spec_rebuilds_the_network():
+    network = create_model("vgg11", 7, 3, 1, width=1 / 32, image_size=28, decay=0.25)
+    again = create_model(**network.spec)
+    again.load_state_dict(network.state_dict())
+    x = torch.rand(2, 1, 28, 28)
+    assert again.eval()(x).equal(network.eval()(x))
+
+
+ERRORS = [
+    (dict(name="vgg12"), "name: 'vgg12' is not known \\(did you mean 'vgg1[13]'\\?\\); accepted: vgg11, "),
+    (dict(name="resnet-19"), "did you mean 'resnet19'"),
+    (dict(name="vgg11", num_classes=1), "num_classes: 1 given"),
+    (dict(name="vgg11", num_classes=2.5), "num_classes: 2.5 given"),
+    (dict(name="vgg11", in_channels=0), "in_channels: 0 given"),
+    (dict(name="vgg11", in_channels=1.5), "in_channels: 1.5 given"),
+    (dict(name="vgg11", width=0), "width: 0 given"),
+    (dict(name="vgg11", width=float("nan")), "width: nan given"),
+    (dict(name="vgg11", time_steps=0), "time_steps: 0 given; a whole number of at least 1"),
+    (dict(name="vgg11", time_steps=1.5), "time_steps: 1.5 given; a whole number of at least 1"),
+    (dict(name="vgg11", norm="bm"), "norm: 'bm' is not known"),
+    (dict(name="vgg11", time_steps=2, thresold=1.0), "option of vgg11: 'thresold' is not known \\(did you mean 'threshold'"),
+    (dict(name="resnet18", image_size=64), "option of resnet18: 'image_size' is not known"),
+    (dict(name="vgg11", decay=0.5), "decay: given for an ANN"),
+    (dict(name="vgg11", time_steps=2, decay=2.0), "decay: 2.0 given"),
+    (dict(name="vgg11", time_steps=2, threshold=0.0), "threshold: 0.0 given"),
+]
+
+
+@pytest.mark.parametrize("options, sentence", ERRORS)
+def test_create_model_refuses(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        create_model(**{"width": 1 / 32} | options)
+
+
+def test_list_models_and_candidates_refuse_unknown_names():
+    with pytest.raises(ValueError, match="kind: 'students' is not known \\(did you mean 'student'"):
+        list_models("students")
+    with pytest.raises(ValueError, match="preset: 'stage' is not known \\(did you mean 'stages'"):
+        candidates(on_meta("vgg13"), "stage")
+    with pytest.raises(ValueError, match="model: Sequential declares no taps; .* its children are 0"):
+        candidates(nn.Sequential(nn.ReLU()))
+
+
+# ---------------------------------------------------------------- taps
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.once, self.twice, self.never = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.overwritten, self.act = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.overwritten(self.twice(self.twice(self.once(x))))).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("twise", "names: 'twise' is not known \\(did you mean 'twice'"),
+        ("", "names: '' is not known"),
+        ("twice", "'twice' runs more than once in a forward pass"),
+        ("never", "'never' does not run in a forward pass"),
+        ("overwritten", "the output of 'overwritten' is overwritten in place"),
+    ],
+)
+def test_taps_refuse_a_module_that_gives_no_feature(name, sentence):
+    network = Branches()
+    with pytest.raises(ValueError, match=sentence):
+        Taps(network, [name])(torch.rand(2, 3, 2, 2))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_taps_give_what_the_modules_put_out_in_the_order_asked_for():
+    network = Branches()
+    x = torch.rand(2, 3, 2, 2)
+    output, (last, first) = Taps(network, ["act", "once"])(x)
+    assert output.equal(network(x)) and first.equal(network.once(x)) and last.flatten(1).equal(output)
+    assert first.requires_grad
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_taps_work_without_gradients(guard):
+    network = small("vgg11")
+    with guard():
+        _, features = Taps(network, network.taps)(images(2))
+    assert not any(feature.requires_grad for feature in features)
+
+
+def test_tap_shapes_leave_modes_statistics_and_weights_alone():
+    network = create_model("resnet18_sastc", time_steps=3, width=1 / 16)
+    network.stage2.eval()
+    modes, state = [module.training for module in network.modules()], copy.deepcopy(network.state_dict())
+    output, shapes = tap_shapes(Taps(network, network.taps), torch.rand(1, 3, 32, 32))
+    assert output == (3, 1, 10) and list(map(tuple, shapes)) == sizes("4x32x32 8x32x32 16x16x16 32x8x8 16")
+    assert [module.training for module in network.modules()] == modes
+    assert all(value.equal(state[name]) for name, value in network.state_dict().items())
+
+
+# ---------------------------------------------------------------- passes
+
+
+@pytest.mark.parametrize("name", STUDENTS + TEACHERS)
+def test_forward_pass_leaves_its_input_as_it_was(name):
+    for network in (small(name, None), small(name)):
+        x = images(2)
+        version = x._version
+        network(x)
+        assert x.equal(images(2)) and x._version == version and x.shape == (2, 3, 32, 32)
+
+
+def test_teacher_gets_no_gradient_when_its_features_are_detached():
+    teacher, student = create_model("resnet19", width=1 / 16), create_model("vgg11", time_steps=2, width=1 / 16)
+    x = torch.randn(8, 3, 32, 32)
+    teacher_logits, teacher_features = Taps(teacher, candidates(teacher))(x)
+    outputs, features = Taps(student, candidates(student))(x)
+    calibrator = Calibrator([f.shape[2:] for f in features], [f.shape[1:] for f in teacher_features], batch_size=8)
+    calibration = calibrator(features, [feature.detach() for feature in teacher_features])
+    DistillationLoss()(outputs, torch.arange(8), teacher_logits.detach(), calibration).total.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    for module in (student, calibrator):
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in module.parameters())
+        assert any(parameter.grad.any() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18_sastc", "wrn16_2_sastc"])
+def test_bf16_autocast_keeps_spikes_binary(name):
+    student = copy.deepcopy(small(name)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs, features = Taps(student, student.taps)(images(4).float())
+    assert outputs.dtype == torch.bfloat16
+    for feature in features[: BINARY_TAPS[name]]:
+        assert feature.float().unique().tolist() == [0, 1]
+    outputs.float().mean().backward()
+    assert all(parameter.grad.isfinite().all() and parameter.grad.dtype == torch.float32 for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18_sastc"])
+def test_channels_last_gives_the_same_outputs(name):
+    student = copy.deepcopy(small(name)).eval()
+    expected = student(images(3))
+    student = student.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(student(images(3).contiguous(memory_format=torch.channels_last)), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_deep_copy_is_an_independent_equal_network():
+    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    twin = copy.deepcopy(student)
+    assert twin(images(3)).equal(student(images(3)))
+    nn.init.zeros_(twin.stem[0].weight)
+    assert not twin(images(3)).equal(student(images(3)))
+
+
+def test_saved_state_restores_the_network():
+    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    file = io.BytesIO()
+    torch.save(student.state_dict(), file)
+    file.seek(0)
+    again = create_model("resnet18_sastc", time_steps=2, width=1 / 16).double().eval()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again(images(3)).equal(student(images(3)))
+
+
+def test_forward_pass_that_raises_leaves_the_network_usable():
+    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    expected = student(images(2))
+    bad = student.stage2.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        student(images(4))
+    bad.remove()
+    assert all(neuron.batch is None for neuron in neurons(student))
+    assert student(images(2)).equal(expected)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+def test_spiking_twin_of_torchvision_resnet18_shares_names_values_and_size():
+    ann = torchvision.models.resnet18(num_classes=10)
+    snn = spiking(ann, 2)
+    assert list(ann.state_dict()) == list(snn.state_dict())
+    assert all(one.equal(other) and one.data_ptr() != other.data_ptr() for one, other in zip(ann.parameters(), snn.parameters()))
+    assert not any(isinstance(module, nn.ReLU) for module in snn.modules())
+    assert not neurons(ann) and ann(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    output, features = Taps(snn, ["layer1", "layer2", "layer3", "layer4"])(torch.randn(2, 3, 64, 64))
+    assert output.shape == (2, 2, 10)
+    assert all(set(feature.unique().tolist()) <= {0, 1} for feature in features) and features[0].any()
+    output.sum().backward()
+    assert snn.conv1.weight.grad.isfinite().all() and snn.conv1.weight.grad.any()
+
+
+# METHOD 3.2: taps for 224x224 images, and the parameters of torchvision
+IMAGENET = "64x56x56 64x56x56 128x28x28 256x14x14 512x7x7 512x1x1"
+
+
+@pytest.mark.parametrize("name, count", [("resnet18", 11_689_512), ("resnet34", 21_797_672)])
+def test_imagenet_students_and_teachers(name, count):
+    with torch.device("meta"):
+        ann = getattr(torchvision.models, name)()
+    names = ["maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool"]
+    for network in (ann, spiking(ann, 4)):
+        assert parameters(network) == count
+        assert tapped_shapes(network, names, (3, 224, 224)) == sizes(IMAGENET)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "mobilenet_v2", "resnext50_32x4d", "alexnet"])
+def test_spiking_twins_of_other_torchvision_networks(name):
+    with torch.device("meta"):
+        ann = getattr(torchvision.models, name)(num_classes=10)
+    rectifiers = sum(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in ann.modules())
+    snn = spiking(ann, 3)
+    assert len(neurons(snn)) == rectifiers > 0
+    assert list(ann.state_dict()) == list(snn.state_dict())
+    assert snn(torch.empty(2, 3, 64, 64, device="meta")).shape == (3, 2, 10)
+
+
+def test_rectifier_used_in_several_places_is_replaced_in_all():
+    "One nn.ReLU object under several names is common in hand-written networks."
+    act = nn.ReLU()
+    ann = nn.Sequential(nn.Conv2d(3, 4, 3), act, nn.Conv2d(4, 4, 3), act, nn.Sequential(act, nn.Flatten(), nn.Linear(64, 5)))
+    snn = spiking(ann, 2)
+    assert not any(isinstance(module, nn.ReLU) for module in snn.modules())
+    assert snn(torch.rand(2, 3, 8, 8)).shape == (2, 2, 5)
+
+
+def test_spiking_twin_with_a_shortcut_past_the_first_neuron_needs_the_repeated_image():
+    class PreActivation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.head = nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+
+        def forward(self, x):
+            return self.head(x + self.act(x))
+
+    still = torch.rand(3, 3, 2, 2)
+    snn = spiking(PreActivation(), 2, stem_once=False)
+    torch.testing.assert_close(snn(still), snn(still.repeat(2, 1, 1, 1, 1)))
+    assert snn(still).shape == (2, 3, 5)
+
+
+def test_spiking_passes_the_constants_on():
+    snn = spiking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 2, decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
+    assert neurons(snn)[0].constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return F.relu(x).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "ann, time_steps, sentence",
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()), 2, "ann: Sequential has no ReLU module"),
+        (nn.Sequential(nn.ReLU(), Functional()), 2, "ann: Sequential calls ReLU as a function"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0, "time_steps: 0 given"),
+    ],
+)
+def test_spiking_refuses(ann, time_steps, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        spiking(ann, time_steps)
+
+
+def test_spiking_refuses_a_network_that_spikes():
+    with pytest.raises(ValueError, match="ResNet is spiking already \\(T = 2\\)"):
+        spiking(on_meta("resnet18", time_steps=2), 3)

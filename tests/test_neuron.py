@@ -1,0 +1,447 @@
+"""The neuron against recursions written out here: METHOD 2.1 and 2.2, number by number."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sastc.neuron import LIF, fold, lif, over_time, unfold
+
+LOW = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}  # relative rounding of a gradient, with a few bits to spare
+
+shapes = st.lists(st.integers(1, 4), min_size=0, max_size=4)
+steps = st.integers(1, 7)
+constants = st.fixed_dictionaries(
+    dict(
+        decay=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]) | st.floats(0, 1),
+        threshold=st.sampled_from([0.5, 1.0]) | st.floats(0.1, 2),
+        gamma=st.sampled_from([0.5, 1.0, 2.0]) | st.floats(0.1, 3),
+        detach_reset=st.booleans(),
+    )
+)
+seeds = st.integers(0, 2**31)
+many = settings(max_examples=200)  # an example takes a millisecond
+
+
+class TriangleSpike(torch.autograd.Function):
+    "Strict Heaviside step whose derivative is the triangle of METHOD 2.2."
+
+    @staticmethod
+    def forward(ctx, potential, threshold, gamma):
+        ctx.save_for_backward(potential)
+        ctx.constants = threshold, gamma
+        return (potential > threshold).to(potential.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (potential,) = ctx.saved_tensors
+        threshold, gamma = ctx.constants
+        return grad * (gamma - (potential - threshold).abs()).clamp(min=0) / gamma**2, None, None
+
+
+def by_autograd(current, decay=0.5, threshold=1.0, gamma=1.0, detach_reset=False):
+    remaining, spikes = torch.zeros_like(current[0]), []
+    for arriving in current:
+        potential = decay * remaining + arriving
+        spike = TriangleSpike.apply(potential, threshold, gamma)
+        remaining = potential * (1 - (spike.detach() if detach_reset else spike))
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+def by_delta_recursion(current, upstream, decay=0.5, threshold=1.0, gamma=1.0, detach_reset=False):
+    "One neuron as plain numbers: lists over t in, spikes and dL/dI out."
+    remaining, potentials, spikes = 0.0, [], []
+    for arriving in current:
+        potentials.append(decay * remaining + arriving)
+        spikes.append(1.0 if potentials[-1] > threshold else 0.0)
+        remaining = potentials[-1] * (1 - spikes[-1])
+    deltas, later = [], 0.0
+    for u, o, g in reversed(list(zip(potentials, spikes, upstream))):
+        slope = max(0.0, gamma - abs(u - threshold)) / gamma**2
+        kept = (1 - o) - (0 if detach_reset else u * slope)
+        later = g * slope + decay * later * kept
+        deltas.insert(0, later)
+    return spikes, deltas
+
+
+def drawn(seed, time_steps, shape, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    current = 0.8 + torch.randn(time_steps, *shape, generator=generator, dtype=torch.float64)
+    return current.to(dtype), torch.randn(time_steps, *shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def run(function, current, upstream, **options):
+    leaf = current.detach().clone().requires_grad_()
+    spikes = function(leaf, **options)
+    return spikes.detach(), torch.autograd.grad(spikes, leaf, upstream)[0]
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_hand_checked_spikes_and_gradient():
+    current = torch.tensor([0.4, 0.9, 0.6], dtype=torch.float64)
+    spikes, gradient = run(lif, current, torch.ones(3, dtype=torch.float64))
+    assert spikes.tolist() == [0, 1, 0]
+    # u = 0.4, 1.1, 0.6; slopes 0.4, 0.9, 0.6: 0.6; 0.9 + 0.5 * 0.6 * (0 - 1.1 * 0.9); 0.4 + 0.5 * 0.603 * (1 - 0.4 * 0.4)
+    torch.testing.assert_close(gradient.tolist(), [0.65326, 0.603, 0.6], atol=1e-12, rtol=0)
+
+
+def test_hand_checked_gradient_with_detached_reset():
+    current = torch.tensor([0.4, 0.9, 0.6], dtype=torch.float64)
+    _, gradient = run(lif, current, torch.ones(3, dtype=torch.float64), detach_reset=True)
+    # the spike at the second step cuts the path from the third: 0.6; 0.9; 0.4 + 0.5 * 0.9
+    torch.testing.assert_close(gradient.tolist(), [0.85, 0.9, 0.6], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_potential_at_the_threshold_does_not_fire(dtype):
+    assert lif(torch.ones(4, dtype=dtype)).tolist() == [0, 1, 0, 1]
+    assert lif(torch.full((2,), 0.25, dtype=dtype), threshold=0.25, decay=0).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_surrogate_is_a_triangle_of_half_width_gamma_and_peak_one_over_gamma(gamma):
+    offsets = torch.tensor([-2 * gamma, -gamma, -gamma / 2, 0, gamma / 2, gamma, 2 * gamma], dtype=torch.float64)
+    _, gradient = run(lif, (1 + offsets)[None], torch.ones(1, 7, dtype=torch.float64), gamma=gamma)
+    torch.testing.assert_close(gradient[0].tolist(), [0.0, 0.0, 0.5 / gamma, 1 / gamma, 0.5 / gamma, 0.0, 0.0], atol=1e-12, rtol=0)
+
+
+# ---------------------------------------------------------------- against literal recursions
+
+
+@many
+@given(seeds, steps, shapes, constants)
+def test_spikes_and_gradient_equal_an_autograd_loop(seed, time_steps, shape, options):
+    current, upstream = drawn(seed, time_steps, shape)
+    spikes, gradient = run(lif, current, upstream, **options)
+    expected_spikes, expected_gradient = run(by_autograd, current, upstream, **options)
+    assert spikes.equal(expected_spikes)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-12)
+
+
+@many
+@given(seeds, steps, shapes, constants)
+def test_spikes_and_gradient_equal_the_delta_recursion(seed, time_steps, shape, options):
+    current, upstream = drawn(seed, time_steps, shape)
+    spikes, gradient = run(lif, current, upstream, **options)
+    columns = [x.reshape(time_steps, -1).T.tolist() for x in (current, upstream, spikes, gradient)]
+    for one_current, one_upstream, one_spikes, one_gradient in zip(*columns):
+        expected_spikes, expected_gradient = by_delta_recursion(one_current, one_upstream, **options)
+        assert one_spikes == expected_spikes
+        torch.testing.assert_close(one_gradient, expected_gradient, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", LOW, ids=str)
+@many
+@given(seed=seeds, time_steps=steps, shape=shapes, options=constants)
+def test_low_precision_input_gives_the_spikes_of_the_float32_recursion(dtype, seed, time_steps, shape, options):
+    current, upstream = drawn(seed, time_steps, shape, dtype)
+    spikes, gradient = run(lif, current, upstream, **options)
+    expected_spikes, expected_gradient = run(by_autograd, current.float(), upstream.float(), **options)
+    assert spikes.dtype == gradient.dtype == dtype
+    assert spikes.float().equal(expected_spikes)
+    # terms of opposite sign may cancel, so the error is relative to the largest gradient
+    scale = expected_gradient.abs().max().item()
+    torch.testing.assert_close(gradient, expected_gradient.to(dtype), atol=LOW[dtype] * scale, rtol=LOW[dtype])
+
+
+def test_rounding_the_potential_to_bfloat16_would_change_spikes():
+    "The case that makes float32 necessary: 1 + 1/512 is 1 in bfloat16, and 1 does not fire."
+    current = torch.tensor([1 / 256, 1.0], dtype=torch.bfloat16)
+    assert (0.5 * current[0] + current[1]).item() == 1
+    assert lif(current).tolist() == [0, 1]
+
+
+# ---------------------------------------------------------------- memory layouts
+
+
+def as_channels_last(x):
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
+
+LAYOUTS = dict(
+    transposed=lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    strided=lambda x: torch.stack([x, -x], dim=-1)[..., 0],
+    channels_last=as_channels_last,
+    batch_first=lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(seed=seeds, time_steps=st.integers(2, 5), options=constants)
+def test_memory_layout_makes_no_difference(layout, seed, time_steps, options):
+    current, upstream = drawn(seed, time_steps, (2, 3, 4, 5))
+    other = LAYOUTS[layout](current)
+    assert other.equal(current) and not other.is_contiguous()
+    leaf = other.detach().requires_grad_()
+    spikes = lif(leaf, **options)
+    gradient = torch.autograd.grad(spikes, leaf, LAYOUTS[layout](upstream))[0]
+    expected_spikes, expected_gradient = run(by_autograd, current, upstream, **options)
+    assert spikes.equal(expected_spikes)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-12, rtol=1e-12)
+
+
+@many
+@given(seeds, steps, shapes, constants)
+def test_expanded_static_current_equals_its_copies(seed, time_steps, shape, options):
+    current, _ = drawn(seed, 1, shape)
+    _, upstream = drawn(seed + 1, time_steps, shape)
+    leaf = current.clone().requires_grad_()
+    spikes = lif(leaf.expand(time_steps, *shape), **options)
+    gradient = torch.autograd.grad(spikes, leaf, upstream)[0]
+    expected_spikes, expected_gradient = run(by_autograd, current.repeat(time_steps, *[1] * len(shape)), upstream, **options)
+    assert spikes.equal(expected_spikes)
+    torch.testing.assert_close(gradient, expected_gradient.sum(0, keepdim=True), atol=1e-12, rtol=1e-12)
+
+
+def test_expanded_upstream_gradient_is_read_as_its_copies():
+    current, _ = drawn(0, 4, (3, 5))
+    _, gradient = run(lif, current, torch.ones(()).double().expand(4, 3, 5))
+    torch.testing.assert_close(gradient, run(by_autograd, current, torch.ones(4, 3, 5).double())[1], atol=1e-12, rtol=1e-12)
+
+
+def test_channels_last_output_stays_channels_last_in_a_folded_network():
+    folded = torch.randn(6, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    assert LIF(3)(folded).is_contiguous(memory_format=torch.channels_last)
+
+
+# ---------------------------------------------------------------- what autograd keeps
+
+
+def kept_by_autograd(function):
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        function()
+    return kept
+
+
+@pytest.mark.parametrize("time_steps", [1, 2, 7])
+def test_autograd_keeps_exactly_one_tensor_whatever_the_number_of_steps(time_steps):
+    current = torch.randn(time_steps, 2, 3, requires_grad=True)
+    kept = kept_by_autograd(lambda: lif(current))
+    assert len(kept) == 1
+    assert kept[0].shape == current.shape
+
+
+def test_static_current_is_kept_once_and_not_once_a_step():
+    image = torch.randn(2, 3, requires_grad=True)
+    kept = kept_by_autograd(lambda: lif(image.expand(7, 2, 3)))
+    assert len(kept) == 1
+    assert kept[0].untyped_storage().nbytes() == image.untyped_storage().nbytes()
+
+
+def test_nothing_is_kept_without_gradient():
+    assert kept_by_autograd(lambda: lif(torch.randn(3, 2))) == []
+
+
+def test_double_backward_raises():
+    current = torch.full((3,), 0.7, requires_grad=True)
+    (gradient,) = torch.autograd.grad(lif(current).square().sum(), current, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_current_and_upstream_gradient_are_left_as_they_were():
+    current, upstream = drawn(5, 4, (2, 3))
+    before = current.clone(), upstream.clone()
+    leaf = current.requires_grad_()
+    lif(leaf).backward(upstream)
+    assert current.detach().equal(before[0]) and upstream.equal(before[1])
+
+
+# ---------------------------------------------------------------- edges
+
+
+EDGES = [0.0, -0.0, 1.0, -1.0, 2.0, 1e-30, -1e-30, 5e-324, 1e30, -1e30, 3e38, -3e38]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_finite_currents_give_finite_spikes_and_gradients(dtype, detach_reset):
+    "Every sequence of three edge values; -3e38 twice overflows the float32 potential, which must not reach the gradient."
+    current = torch.tensor(list(itertools.product(EDGES, repeat=3)), dtype=torch.float64).T.to(dtype)
+    spikes, gradient = run(lif, current, torch.ones_like(current), detach_reset=detach_reset)
+    assert set(spikes.unique().tolist()) == {0, 1}
+    assert gradient.isfinite().all()
+
+
+def test_infinite_current_fires_resets_and_gets_no_gradient():
+    current = torch.tensor([float("inf"), 0.6, 0.6], dtype=torch.float64)
+    spikes, gradient = run(lif, current, torch.ones_like(current))
+    assert spikes.tolist() == [1, 0, 0]
+    rest = by_delta_recursion([0.6, 0.6], [1.0, 1.0])[1]
+    torch.testing.assert_close(gradient.tolist(), [0.0, *rest], atol=1e-12, rtol=0)
+
+
+def test_zero_current_is_silent_and_gets_no_gradient():
+    spikes, gradient = run(lif, torch.zeros(4, 3), torch.ones(4, 3))
+    assert not spikes.any() and not gradient.any()
+
+
+def test_empty_batch_passes():
+    spikes, gradient = run(lif, torch.zeros(3, 0, 2), torch.zeros(3, 0, 2))
+    assert spikes.shape == gradient.shape == (3, 0, 2)
+
+
+def test_each_call_starts_at_rest():
+    neuron = LIF()
+    current = torch.full((3, 2), 0.9)
+    first = neuron(current)
+    neuron(torch.full((5, 2), 0.9))
+    assert neuron(current).equal(first)
+    assert not neuron.state_dict() and not list(neuron.parameters())
+
+
+@given(seeds, steps, st.integers(1, 4))
+def test_images_of_a_batch_do_not_touch_each_other(seed, time_steps, batch):
+    current, _ = drawn(seed, time_steps, (batch, 3))
+    alone = torch.cat([lif(current[:, number : number + 1]) for number in range(batch)], dim=1)
+    assert lif(current).equal(alone)
+
+
+@given(seeds, st.integers(2, 7), st.integers(1, 6))
+def test_later_currents_do_not_reach_earlier_spikes(seed, time_steps, cut):
+    current, _ = drawn(seed, time_steps, (4,))
+    assert lif(current)[:cut].equal(lif(current[:cut]))
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (dict(decay=-0.1), "decay: -0.1 given; a number from 0 to 1"),
+        (dict(decay=1.5), "decay: 1.5 given"),
+        (dict(decay=float("nan")), "decay: nan given"),
+        (dict(threshold=0), "threshold: 0 given; a finite number above 0"),
+        (dict(threshold=float("inf")), "threshold: inf given"),
+        (dict(gamma=-1.0), "gamma: -1.0 given"),
+        (dict(gamma=float("nan")), "gamma: nan given"),
+    ],
+)
+def test_constants_out_of_range_are_refused_by_function_and_module(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        lif(torch.ones(2), **options)
+    with pytest.raises(ValueError, match=sentence):
+        LIF(**options)
+
+
+@pytest.mark.parametrize("time_steps", [0, -1, 2.5])
+def test_time_steps_must_be_a_whole_number_of_at_least_one(time_steps):
+    with pytest.raises(ValueError, match=f"time_steps: {time_steps} given; a whole number of at least 1"):
+        LIF(time_steps)
+
+
+@pytest.mark.parametrize("current", [torch.ones(2, dtype=torch.int64), torch.ones(2, dtype=torch.bool), torch.ones(2, dtype=torch.complex64)])
+def test_current_that_is_not_floating_point_is_refused(current):
+    with pytest.raises(TypeError, match="current: dtype .* floating-point"):
+        lif(current)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3)])
+def test_current_without_a_time_step_is_refused(shape):
+    with pytest.raises(ValueError, match="at least one time step"):
+        lif(torch.ones(shape))
+
+
+# ---------------------------------------------------------------- time in the batch
+
+
+@given(seeds, steps, st.integers(1, 4), constants)
+def test_folded_neuron_equals_the_loop_over_a_time_axis(seed, time_steps, batch, options):
+    current, _ = drawn(seed, time_steps, (batch, 3))
+    folded = LIF(time_steps, **options)(current.reshape(time_steps * batch, 3))
+    assert folded.reshape(time_steps, batch, 3).equal(by_autograd(current, **options))
+
+
+@given(steps, st.integers(1, 5), st.integers(1, 3))
+def test_unfold_inverts_fold_without_copying(time_steps, batch, channels):
+    sequence = torch.rand(time_steps, batch, channels)
+    again = unfold(fold(sequence), time_steps, batch)
+    assert again.equal(sequence) and again.data_ptr() == sequence.data_ptr()
+
+
+@pytest.mark.parametrize("rows, time_steps, batch, sentence", [(5, 3, 2, "3 x 2 = 6 rows"), (4, 2, 3, "2 x 3 = 6 rows"), (5, 2, None, "a multiple of T = 2")])
+def test_rows_that_do_not_fit_the_time_steps_are_refused(rows, time_steps, batch, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        unfold(torch.ones(rows, 2), time_steps, batch)
+
+
+class Recorder(nn.Module):
+    "Passes its input on and remembers how many rows it had; fails when told to."
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.error = None, None
+
+    def forward(self, x):
+        self.rows = len(x)
+        if self.error:
+            raise self.error
+        return x
+
+
+def recorded(time_steps, stem_once=True):
+    stem, later = Recorder(), Recorder()
+    return over_time(nn.Sequential(stem, LIF(time_steps), later, nn.Flatten()), time_steps, stem_once), stem, later
+
+
+def test_layers_before_the_first_neuron_run_once_for_a_static_image():
+    network, stem, later = recorded(4)
+    images = torch.rand(2, 3, 2, 2)
+    network(images)
+    assert (stem.rows, later.rows) == (2, 8)
+    network(images.repeat(4, 1, 1, 1, 1))
+    assert (stem.rows, later.rows) == (8, 8)
+
+
+def test_stem_once_false_repeats_the_image_at_the_input():
+    network, stem, later = recorded(4, stem_once=False)
+    network(torch.rand(2, 3, 2, 2))
+    assert (stem.rows, later.rows) == (8, 8)
+
+
+@given(steps, st.integers(1, 4))
+def test_sequence_whose_batch_equals_its_time_steps_is_not_taken_for_an_image(time_steps, batch):
+    network, *_ = recorded(time_steps)
+    sequence = torch.rand(time_steps, batch, 2, 2, 2) * 2
+    assert network(sequence).equal(by_autograd(sequence).flatten(2))
+
+
+def interrupted(error):
+    network, _, later = recorded(2)
+    later.error = error
+    with pytest.raises(type(error)):
+        network(torch.rand(4, 3, 2, 2))
+    later.error = None
+    return network
+
+
+def test_forward_pass_that_raises_leaves_no_batch_behind():
+    "A neuron that believed in the old batch would take a folded tensor of that many rows for a static image."
+    assert interrupted(RuntimeError("failed"))[1].batch is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("failed"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_network_works_after_a_forward_pass_that_raised(error):
+    images = torch.rand(2, 3, 2, 2) * 2
+    assert interrupted(error)(images).equal(by_autograd(images.repeat(2, 1, 1, 1, 1)).flatten(2))
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3, 1, 3, 2, 2), (1, 2, 1, 3, 2, 2)])
+def test_input_of_another_rank_or_length_is_refused(shape):
+    network, *_ = recorded(2)
+    with pytest.raises(ValueError, match=r"x: shape .* given; \[B, C, H, W\] or \[T, B, C, H, W\] with T = 2"):
+        network(torch.rand(shape))
+
+
+def test_deep_copy_keeps_time_and_shares_nothing():
+    network, *_ = recorded(3)
+    images = torch.rand(2, 3, 2, 2) * 2
+    twin = copy.deepcopy(network)
+    assert twin(images).equal(network(images))
+    assert twin[1] is not network[1] and twin[1].constants is not network[1].constants
