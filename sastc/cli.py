@@ -23,7 +23,7 @@ from .report import write_report
 from .runs import Run
 from .training import NotFinite, distill, train_teacher
 
-# %% ../nbs/50_cli.ipynb #9387c8da
+# %% ../nbs/50_cli.ipynb #53546f82
 def _listed(kind: type):
     def parse(text: str) -> tuple:
         return tuple(kind(part) for part in text.split(",") if part)
@@ -35,7 +35,7 @@ def _option(declared) -> Param:
     default, rule = declared.default, declared.metadata
     accepted = f" [{', '.join(rule['choices'])}]" if rule["choices"] and declared.name != "method" else ""
     kind = _listed(type(default[0]) if default else str) if isinstance(default, tuple) else type(default)
-    help = rule["help"] + accepted + (", separated by commas" if isinstance(default, tuple) else "")
+    help = ("switch off: " if default is True else "") + rule["help"] + accepted + (", separated by commas" if isinstance(default, tuple) else "")
     return Param(help.replace("%", "%%"), kind)
 
 

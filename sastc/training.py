@@ -247,7 +247,7 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
         raise NotFinite(f"loss: part {name!r} is {parts[name]} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
 
-# %% ../nbs/32_training.ipynb #f86856a6
+# %% ../nbs/32_training.ipynb #f82961c6
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
     sums = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
@@ -261,26 +261,34 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 
 
 @patch
+def _over_processes(self: Trainer, sums: dict) -> dict:
+    if self.accelerator.num_processes == 1:
+        return dict(sums)
+    totals = {name: reduce(torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device)) for name, value in sums.items()}
+    return {name: total.cpu() if total.ndim else total.item() for name, total in totals.items()}
+
+
+@patch
 def _record_steps(self: Trainer, bar) -> None:
-    sums, count = self.record_sums, self.record_sums["steps"]
-    where = dict(step=self.progress["step"], epoch=self.progress["epoch"])
+    sums = self._over_processes(self.record_sums)
+    count, where = sums["steps"], dict(step=self.progress["step"], epoch=self.progress["epoch"])
     parts = {name: sums[name] / count for name in ("total", "ce", "kl", "sastc") if name in sums}
     bar.set_postfix(epoch=where["epoch"], loss=f"{parts['total']:.3f}", refresh=False)
     if self.writer:
-        speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]
+        speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
         self.writer.record("steps", **where, **parts, lr=self.scheduler.get_last_lr()[0], images_per_second=round(speed, 1))
         if "attention" in sums:
             mean = [[[round(w, 5) for w in row] for row in step] for step in (sums["attention"] / count).tolist()]
             self.writer.record("attention", **where, attention=mean, saturation=round(sums["saturation"] / count, 5))
         self._status("running")
-    sums.clear()
+    self.record_sums.clear()
 
-# %% ../nbs/32_training.ipynb #f5607362
+# %% ../nbs/32_training.ipynb #1f336daa
 @patch
 def _record_epoch(self: Trainer, seconds: float, bar) -> None:
-    sums, progress = self.epoch_sums, self.progress
+    sums, progress = self._over_processes(self.epoch_sums), self.progress
     record = {f"train_{name}": sums[name] / sums["steps"] for name in ("total", "ce", "kl", "sastc") if name in sums}
-    record |= dict(train_accuracy=sums["right"] / sums["images"], images_per_second=round(sums["images"] * self.accelerator.num_processes / seconds, 1))
+    record |= dict(train_accuracy=sums["right"] / sums["images"], images_per_second=round(sums["images"] / seconds, 1))
     began, better = time.perf_counter(), True
     if "validation" in self.batches:
         with self.accelerator.autocast():
@@ -292,7 +300,7 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
         bar.write(f"epoch {progress['epoch']}: loss {record['train_total']:.3f}, validation accuracy {judged['accuracy']:.1%}", file=sys.stderr)
     progress["best_epoch"] = progress["epoch"] if better else progress["best_epoch"]
     progress["seconds"] += seconds + time.perf_counter() - began
-    sums.clear()
+    self.epoch_sums.clear()
     if self.writer:
         lr = self.scheduler.get_last_lr()[0]
         self.writer.record("epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=_peak_memory(), **record)

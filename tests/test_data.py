@@ -303,7 +303,7 @@ def test_subset_is_exact_balanced_nested_and_repeatable(labels, draw, seed):
 
 @pytest.mark.parametrize("count", [0, 5, -1])
 def test_subset_of_an_impossible_size(count):
-    with pytest.raises(ValueError, match=f"count: {count} given; a number from 1 to 4 is accepted"):
+    with pytest.raises(ValueError, match=f"train_images: {count} given; a number from 1 to 4 is accepted"):
         subset(made([0, 1, 0, 1]), count, seed=0)
 
 
@@ -313,7 +313,7 @@ def test_holdout_is_exact_disjoint_stratified_and_repeatable(sizes, share, seed)
     data = made([k for k, size in enumerate(sizes) for _ in range(size)])
     total, count = sum(sizes), round(share * sum(sizes))
     if count and min(count, total - count) < len(sizes):
-        with pytest.raises(ValueError, match=f"share: .* given, which is {count} of {total} images"):
+        with pytest.raises(ValueError, match=f"holdout: .* given, which is {count} of {total} images"):
             split_holdout(data, share, seed)
         return
     train, validation = split_holdout(data, share, seed)
@@ -327,12 +327,12 @@ def test_holdout_is_exact_disjoint_stratified_and_repeatable(sizes, share, seed)
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_holdout_share_out_of_range(share):
-    with pytest.raises(ValueError, match="share: .* given; a number from 0 to 1 is accepted"):
+    with pytest.raises(ValueError, match="holdout: .* given; a number from 0 to 1 is accepted"):
         split_holdout(made([0, 1] * 5), share, seed=0)
 
 
 def test_holdout_needs_two_images_of_a_class():
-    with pytest.raises(ValueError, match="share: 0.5 given, which is 4 of 7 images"):
+    with pytest.raises(ValueError, match="holdout: 0.5 given, which is 4 of 7 images"):
         split_holdout(made([0, 0, 0, 0, 0, 0, 1]), 0.5, seed=0)
 
 

@@ -19,6 +19,7 @@ from sastc.models import Taps, candidates, create_model, list_models, spiking, t
 from sastc.models.blocks import he_init
 from sastc.neuron import LIF
 
+torch.set_num_threads(1)  # on small tensors two threads spend their time waiting for each other: fifty times slower here
 few = settings(max_examples=15)
 
 # METHOD 3.1 and 3.3: parameters for 10 and 100 classes, then the taps as C x H x W for 32x32 images
@@ -60,22 +61,40 @@ def sizes(text):
     return [tuple(map(int, shape.split("x"))) for shape in text.split()]
 
 
+WIDTHS = dict(wrn16_2_sastc=1 / 32)  # 2048 channels at full width
+
+
+def build(name, time_steps=2, size=16):
+    "A narrow float64 network for small images."
+    options = dict(image_size=size) if name == "vgg11" else {}
+    return create_model(name, time_steps=time_steps, width=WIDTHS.get(name, 1 / 16), **options).double()
+
+
 @cache
-def small(name, time_steps=2, width=1 / 16, seed=0, **options):
-    "A narrow float64 network whose normalisation statistics fit the data, so that its neurons fire."
-    torch.manual_seed(seed)
-    network = create_model(name, time_steps=time_steps, width=width, **options).double()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
+def lively(name, time_steps=2, size=16):
+    "The same, with weights and statistics under which every layer fires: a silent layer would hide what stands behind it."
+    torch.manual_seed(0)
+    network = build(name, time_steps, size)
     with torch.no_grad():
-        network(images(16))
-    for norm in norms:
-        norm.momentum = 0.1
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                module.weight *= 6
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 1, 2)
+                nn.init.uniform_(module.bias, 0, 0.5)
+                module.momentum = 1.0
+        network(images(16, size=size))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
     return network
 
 
-def images(batch=3, *leading, seed=1, size=32):
+def lively_copy(name, *args):
+    return copy.deepcopy(lively(name, *args))
+
+
+def images(batch=3, *leading, seed=1, size=16):
     return torch.randn(*leading, batch, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -178,8 +197,8 @@ class Stepwise(nn.Module):
         return spike
 
 
-def stepwise_twin(name, state, **options):
-    ann = create_model(name, **options).double()
+def stepwise_twin(name, state):
+    ann = build(name, None)
     ann.load_state_dict(state)
     for parent in list(ann.modules()):
         for child_name, child in parent.named_children():
@@ -191,46 +210,38 @@ def stepwise_twin(name, state, **options):
 @pytest.mark.parametrize("name", STUDENTS + TEACHERS)
 def test_student_equals_the_ann_with_neurons_simulated_step_by_step(name):
     "Evaluation mode, so that steps do not meet in the batch statistics; outputs, taps and every gradient."
-    student = copy.deepcopy(small(name, 3, seed=3)).eval()
-    twin = stepwise_twin(name, student.state_dict(), width=1 / 16).eval()
+    student = lively_copy(name, 3).eval()
+    twin = stepwise_twin(name, student.state_dict()).eval()
     frames, weight = images(2, 3), torch.randn(3, 2, 10, dtype=torch.float64)
     outputs, features = Taps(student, student.taps)(frames)
+    assert all(feature.any() for feature in features)
     steps = [Taps(twin, student.taps)(frame) for frame in frames]
     torch.testing.assert_close(outputs, torch.stack([output for output, _ in steps]), atol=1e-10, rtol=1e-10)
     for number, feature in enumerate(features):
         torch.testing.assert_close(feature, torch.stack([step[number] for _, step in steps]), atol=1e-10, rtol=1e-10)
-    assert 0 < features[len(features) // 2].count_nonzero()
     gradients = torch.autograd.grad((outputs * weight).sum(), student.parameters())
     total = sum((output * w).sum() for (output, _), w in zip(steps, weight))
     for gradient, expected in zip(gradients, torch.autograd.grad(total, twin.parameters())):
-        torch.testing.assert_close(gradient, expected, atol=1e-9, rtol=1e-9)
+        assert gradient.any()
+        torch.testing.assert_close(gradient, expected, atol=1e-9 * expected.abs().max(), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", STUDENTS + TEACHERS)
 def test_static_image_equals_its_repetition(name):
-    "Training mode: batch statistics of T copies of an image are those of the image."
-    student = small(name, 3, seed=5)
-    still = images(3).requires_grad_()
-    frames = still.detach().repeat(3, 1, 1, 1, 1).requires_grad_()
+    "Training mode: the batch statistics of T copies of an image are those of the image. Outputs, taps and gradients."
     results = []
-    for x in (still, frames):
-        outputs, features = Taps(copy.deepcopy(student), student.taps)(x)
-        results.append((outputs, *features))
-    for alone, repeated in zip(*results):
-        torch.testing.assert_close(alone, repeated, atol=1e-9, rtol=1e-9)
-    alone, repeated = (torch.autograd.grad(outputs.square().sum(), x)[0] for (outputs, *_), x in zip(results, (still, frames)))
-    assert alone.abs().max() > 0
-    torch.testing.assert_close(alone, repeated.sum(0), atol=1e-8, rtol=1e-8)
-
-
-@pytest.mark.parametrize("name", ["vgg11", "pyramidnet20", "wrn28_4"])
-def test_static_image_and_its_repetition_give_parameters_the_same_gradient(name):
-    gradients = []
     for x in (images(3), images(3).repeat(2, 1, 1, 1, 1)):
-        student = copy.deepcopy(small(name))
-        gradients.append(torch.autograd.grad(student(x).square().sum(), student.parameters()))
-    for alone, repeated in zip(*gradients):
-        torch.testing.assert_close(alone, repeated, atol=1e-8, rtol=1e-8)
+        student = lively_copy(name)
+        x.requires_grad_()
+        outputs, features = Taps(student, student.taps)(x)
+        gradients = torch.autograd.grad(outputs.square().sum(), [x, *student.parameters()])
+        results.append(([outputs, *features], gradients))
+    (alone, (at_image, *alone_gradients)), (repeated, (at_frames, *repeated_gradients)) = results
+    for one, other in zip(alone, repeated, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+    assert at_image.any()
+    for one, other in zip([at_image, *alone_gradients], [at_frames.sum(0), *repeated_gradients], strict=True):
+        torch.testing.assert_close(one, other, atol=max(1e-9, 1e-8 * at_image.abs().max().item()), rtol=1e-8)
 
 
 @pytest.mark.parametrize("width", [1 / 64, 1 / 32, 1 / 16, 0.1, 0.25])
@@ -255,12 +266,13 @@ def test_outputs_and_taps_have_time_first(time_steps, batch, name, static):
 @few
 @given(time_steps=st.integers(2, 7), cut=st.integers(1, 6), seed=st.integers(0, 99))
 def test_later_frames_do_not_reach_earlier_outputs(time_steps, cut, seed):
-    student, cut = small("resnet18_sastc", 3, seed=3), min(cut, time_steps)
-    networks = [create_model("resnet18_sastc", time_steps=steps, width=1 / 16).double().eval() for steps in (time_steps, cut)]
+    cut, outputs = min(cut, time_steps), []
     frames = images(2, time_steps, seed=seed, size=8)
-    for network in networks:
-        network.load_state_dict(student.state_dict())
-    torch.testing.assert_close(networks[0](frames)[:cut], networks[1](frames[:cut]), atol=1e-12, rtol=1e-12)
+    for steps in (time_steps, cut):
+        network = build("resnet18_sastc", steps).eval()
+        network.load_state_dict(lively("resnet18_sastc").state_dict())
+        outputs.append(network(frames[:steps])[:cut])
+    torch.testing.assert_close(*outputs, atol=1e-12, rtol=1e-12)
 
 
 BINARY_TAPS = dict(
@@ -272,7 +284,7 @@ BINARY_TAPS = dict(
 
 @pytest.mark.parametrize("name", BINARY_TAPS)
 def test_taps_of_students_are_spikes(name):
-    student = small(name)
+    student = lively_copy(name)
     _, features = Taps(student, student.taps)(images(4))
     for feature in features[: BINARY_TAPS[name]]:
         assert feature.unique().tolist() == [0, 1]
@@ -477,7 +489,7 @@ def test_list_models_and_candidates_refuse_unknown_names():
         list_models("students")
     with pytest.raises(ValueError, match="preset: 'stage' is not known \\(did you mean 'stages'"):
         candidates(on_meta("vgg13"), "stage")
-    with pytest.raises(ValueError, match="model: Sequential declares no taps; .* its children are 0"):
+    with pytest.raises(ValueError, match="model: Sequential declares no taps; .*its children are 0"):
         candidates(nn.Sequential(nn.ReLU()))
 
 
@@ -522,7 +534,7 @@ def test_taps_give_what_the_modules_put_out_in_the_order_asked_for():
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
 def test_taps_work_without_gradients(guard):
-    network = small("vgg11")
+    network = lively_copy("vgg11")
     with guard():
         _, features = Taps(network, network.taps)(images(2))
     assert not any(feature.requires_grad for feature in features)
@@ -543,11 +555,11 @@ def test_tap_shapes_leave_modes_statistics_and_weights_alone():
 
 @pytest.mark.parametrize("name", STUDENTS + TEACHERS)
 def test_forward_pass_leaves_its_input_as_it_was(name):
-    for network in (small(name, None), small(name)):
+    for network in (build(name, None), build(name)):
         x = images(2)
         version = x._version
         network(x)
-        assert x.equal(images(2)) and x._version == version and x.shape == (2, 3, 32, 32)
+        assert x.equal(images(2)) and x._version == version
 
 
 def test_teacher_gets_no_gradient_when_its_features_are_detached():
@@ -566,7 +578,7 @@ def test_teacher_gets_no_gradient_when_its_features_are_detached():
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18_sastc", "wrn16_2_sastc"])
 def test_bf16_autocast_keeps_spikes_binary(name):
-    student = copy.deepcopy(small(name)).float()
+    student = lively_copy(name).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs, features = Taps(student, student.taps)(images(4).float())
     assert outputs.dtype == torch.bfloat16
@@ -578,14 +590,14 @@ def test_bf16_autocast_keeps_spikes_binary(name):
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18_sastc"])
 def test_channels_last_gives_the_same_outputs(name):
-    student = copy.deepcopy(small(name)).eval()
+    student = lively_copy(name).eval()
     expected = student(images(3))
     student = student.to(memory_format=torch.channels_last)
     torch.testing.assert_close(student(images(3).contiguous(memory_format=torch.channels_last)), expected, atol=1e-10, rtol=1e-10)
 
 
 def test_deep_copy_is_an_independent_equal_network():
-    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    student = lively_copy("resnet18_sastc").eval()
     twin = copy.deepcopy(student)
     assert twin(images(3)).equal(student(images(3)))
     nn.init.zeros_(twin.stem[0].weight)
@@ -593,17 +605,17 @@ def test_deep_copy_is_an_independent_equal_network():
 
 
 def test_saved_state_restores_the_network():
-    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    student = lively_copy("resnet18_sastc").eval()
     file = io.BytesIO()
     torch.save(student.state_dict(), file)
     file.seek(0)
-    again = create_model("resnet18_sastc", time_steps=2, width=1 / 16).double().eval()
+    again = build("resnet18_sastc").eval()
     again.load_state_dict(torch.load(file, weights_only=True))
     assert again(images(3)).equal(student(images(3)))
 
 
 def test_forward_pass_that_raises_leaves_the_network_usable():
-    student = copy.deepcopy(small("resnet18_sastc")).eval()
+    student = lively_copy("resnet18_sastc").eval()
     expected = student(images(2))
     bad = student.stage2.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

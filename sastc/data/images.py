@@ -219,17 +219,17 @@ def load_images(
         raise FileNotFoundError(f"data: there is no file or folder {name!r} (looked for {str(path.absolute())!r})")
     one_of("data", name, ["digits", *_CIFAR, "the path of an .npz file", "the path of a folder with train/<class>/ and test/<class>/"])
 
-# %% ../../nbs/20_data.images.ipynb #862c022f
+# %% ../../nbs/20_data.images.ipynb #a500e742
 def subset(
     data: ImageData,
-    count: int,  # training images to keep, 1 to N
+    train_images: int,  # training images to keep, 1 to N
     seed: int,  # which images; a larger count with the same seed adds to them
 ) -> ImageData:  # the same test split, statistics and classes
-    """Keep `count` training images, as equal in class as the data allow, in their old order.
+    """Keep `train_images` training images, as equal in class as the data allow, in their old order.
 
     Raises `ValueError` for more images than there are."""
     total = len(data.y_train)
-    in_range("count", count, 1, total)
+    in_range("train_images", train_images, 1, total)
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
     labels = data.y_train[shuffled]
     by_class = labels.argsort(stable=True)
@@ -237,26 +237,26 @@ def subset(
     # an image's turn is its place among the shuffled images of its class
     turn = torch.empty_like(labels)
     turn[by_class] = torch.arange(total) - (sizes.cumsum(0) - sizes)[labels[by_class]]
-    kept = shuffled[turn.argsort(stable=True)[:count]].sort().values
+    kept = shuffled[turn.argsort(stable=True)[:train_images]].sort().values
     return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
 
-# %% ../../nbs/20_data.images.ipynb #a8628135
+# %% ../../nbs/20_data.images.ipynb #036e3a9f
 def split_holdout(
     data: ImageData,
-    share: float,  # of the training images, 0 up to (not including) 1; round(share * N) of them are held out
+    holdout: float,  # of the training images, 0 up to (not including) 1; round(holdout * N) of them are held out
     seed: int,  # which images
 ) -> tuple[torch.Tensor, torch.Tensor]:  # indices of the images to train on and to validate on, int64, ascending
     """Divide the training images into a part to learn from and a stratified part to choose epochs on.
 
     Raises `ValueError` for a share out of range or too small or too large to stratify."""
-    in_range("share", share, 0, 1)
+    in_range("holdout", holdout, 0, 1)
     total, sizes = len(data.y_train), data.y_train.bincount()
-    count, present = round(share * total), int((sizes > 0).sum())
+    count, present = round(holdout * total), int((sizes > 0).sum())
     if count == 0:
         return torch.arange(total), torch.empty(0, dtype=torch.int64)
     if min(count, total - count) < present or 1 in sizes:
         raise ValueError(
-            f"share: {share} given, which is {count} of {total} images; 0 is accepted, or a share with at least {present} images "
+            f"holdout: {holdout} given, which is {count} of {total} images; 0 is accepted, or a share with at least {present} images "
             f"(one per class) on both sides, where every class has two images or more"
         )
     parts = train_test_split(np.arange(total), test_size=count, stratify=data.y_train.numpy(), random_state=seed)

@@ -1,0 +1,350 @@
+"""Runs: resuming, stopping, failing, several processes. Everything is on digits with the smallest networks."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from sastc.config import METHODS, Config, TeacherConfig, configure
+from sastc.data.images import load_images
+from sastc.experiments import assess
+from sastc.models import create_model, spiking
+from sastc.neuron import LIF, over_time
+from sastc.runs import Run, load_checkpoint, load_model, save_checkpoint
+from sastc.training import NotFinite, distill, train_teacher
+
+TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    settings = {name: value for name, value in TINY.items() if name != "beta"}
+    return train_teacher(**settings | dict(model="wrn16_2", width=0.25, epochs=1, folder=folder))
+
+
+def run_in_process(folder, *, epochs, teacher, resume=False):
+    given = TINY | dict(method="sastc", epochs=epochs, folder=str(folder), teacher=str(teacher.folder), seed=3)
+    given = dict(folder=str(folder), resume=True) if resume else given
+    code = f"from sastc.training import distill; distill(**{given!r})"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+
+
+def wait_for_steps(process, folder, count):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = (folder / "steps.jsonl").read_bytes().count(b"\n") if (folder / "steps.jsonl").exists() else 0
+        if lines >= count:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the run ended or hung before step {count}: {process.communicate()[1][-2000:] if process.poll() is not None else 'timeout'}")
+
+
+def same_state(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="session")
+def unbroken(teacher, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    process = run_in_process(folder, epochs=4, teacher=teacher)
+    assert process.wait(180) == 0, process.stderr.read()[-2000:]
+    return Run(folder)
+
+
+def assert_equal_runs(run, reference):
+    for name in ("model", "calibrator"):
+        assert same_state(run.checkpoint("last")[name], reference.checkpoint("last")[name])
+    assert same_state(run.checkpoint("best")["model"], reference.checkpoint("best")["model"])
+    assert run.steps.total.tolist() == reference.steps.total.tolist()
+    assert (run.attention == reference.attention).all() and len(run.attention) == len(reference.attention)
+    assert run.metrics.validation_accuracy.tolist() == reference.metrics.validation_accuracy.tolist()
+    assert run.metrics.train_total.tolist() == reference.metrics.train_total.tolist()
+    timeless = [{k: v for k, v in r.result.items() if k != "minutes"} for r in (run, reference)]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("kills", [(3,), (9, 19)], ids=["before_the_first_checkpoint", "twice_in_later_epochs"])
+def test_a_killed_run_resumes_to_the_same_weights(kills, teacher, unbroken, tmp_path):
+    folder = tmp_path / "run"
+    process = run_in_process(folder, epochs=4, teacher=teacher)
+    for count in kills:
+        wait_for_steps(process, folder, count)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert Run(folder).status["state"] == "running"  # it had no time to say otherwise
+        process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
+    assert process.wait(180) == 0, process.stderr.read()[-2000:]
+    assert_equal_runs(Run(folder), unbroken)
+
+
+def test_ctrl_c_stops_within_an_epoch_and_resumes_to_the_same_weights(teacher, unbroken, tmp_path):
+    folder = tmp_path / "run"
+    process = run_in_process(folder, epochs=4, teacher=teacher)
+    wait_for_steps(process, folder, 10)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, process.stderr.read()[-2000:]
+    stopped = Run(folder)
+    assert stopped.status["state"] == "stopped" and not stopped.result
+    assert stopped.checkpoint("last")["step"] == stopped.status["step"] >= 10
+    process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
+    assert process.wait(180) == 0, process.stderr.read()[-2000:]
+    assert_equal_runs(Run(folder), unbroken)
+
+
+def test_resuming_with_another_setting_is_refused(unbroken):
+    with pytest.raises(ValueError, match="lr: 0.5 given, and the run in .* was started with 0.02; leave it out to resume"):
+        distill(folder=str(unbroken.folder), resume=True, lr=0.5)
+
+
+def test_a_folder_with_a_run_is_never_overwritten(unbroken):
+    before = {path: path.read_bytes() for path in unbroken.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="folder: .* holds a run already"):
+        distill(**TINY, method="baseline", epochs=1, folder=str(unbroken.folder))
+    assert before == {path: path.read_bytes() for path in unbroken.folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_a_living_process_writes_is_refused(teacher, tmp_path):
+    process = run_in_process(tmp_path / "run", epochs=50, teacher=teacher)
+    try:
+        wait_for_steps(process, tmp_path / "run", 1)
+        with pytest.raises(ValueError, match=f"is being written by process {process.pid}"):
+            distill(folder=str(tmp_path / "run"), resume=True)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains(method, teacher, tmp_path):
+    run = distill(**TINY, method=method, epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
+    assert run.status["state"] == "finished"
+    used = {name.removeprefix("train_") for name in run.metrics if name in ("train_kl", "train_sastc")}
+    assert used == ({"kl"} if METHODS[method].soft_labels else set()) | ({"sastc"} if METHODS[method].calibrates else set())
+    shapes = dict(sastc=(2, 4, 3), rate=(1, 4, 3))
+    assert run.attention.shape[1:] == shapes.get(method, ())
+    if method in shapes:
+        assert run.attention.sum(-1) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0, drop_last=False)])
+def test_other_ways_to_train(extra, tmp_path):
+    run = distill(**TINY | extra, method="baseline", epochs=2, folder=tmp_path / "run")
+    assert run.status["state"] == "finished" and run.metrics.train_total.notna().all()
+    if extra.get("holdout") == 0:  # nothing to choose by, so the best epoch is the last
+        assert run.result["best_epoch"] == 2 and same_state(run.checkpoint("best")["model"], run.checkpoint("last")["model"])
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+    states = [distill(**TINY, method="baseline", epochs=1, seed=seed, folder=tmp_path / name).checkpoint()["model"]
+              for name, seed in dict(a=1, b=1, c=2).items()]
+    assert same_state(states[0], states[1]) and not same_state(states[0], states[2])
+
+
+def test_calibration_costs_nothing_at_inference(teacher, tmp_path):
+    runs = [distill(**TINY, method=method, epochs=1, teacher=teacher.folder, folder=tmp_path / method) for method in ("baseline", "sastc")]
+    baseline, sastc = (run.result for run in runs)
+    assert baseline["parameters"] == sastc["parameters"] == baseline["training_parameters"] < sastc["training_parameters"]
+    assert baseline["ann_microjoule"] == sastc["ann_microjoule"]
+    assert runs[0].checkpoint()["model"].keys() == runs[1].checkpoint()["model"].keys()
+
+
+def test_networks_of_ones_own(tmp_path):
+    images = load_images("digits")
+    teacher = torchvision.models.resnet18(num_classes=10)
+    teacher.conv1 = nn.Conv2d(1, 64, 3, 2, 1, bias=False)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student = spiking(teacher, time_steps=2)
+    layers = dict(student_layers=("layer1", "layer3"), teacher_layers=("layer2",))
+    run = distill(student=student, teacher=teacher, data=images, method="sastc", train_images=64, holdout=0.0, batch_size=16, epochs=1, log_every=1, beta=0.1,
+                  folder=tmp_path / "run", **layers)
+    assert run.attention.shape[1:] == (2, 2, 1) and run.layers == {"student": ["layer1", "layer3"], "teacher": ["layer2"]}
+    assert same_state(teacher.state_dict(), before) and all(p.grad is None for p in teacher.parameters())
+    assert same_state(student.state_dict(), run.checkpoint("last")["model"])
+    with pytest.raises(ValueError, match="belongs to a network of your own"):
+        run.model()
+
+
+# ---- what goes wrong ----
+
+
+class Poisoned(nn.Module):
+    "A student whose output becomes NaN at the given call."
+
+    def __init__(self, call):
+        super().__init__()
+        self.layers, self.left = nn.Sequential(nn.Flatten(), nn.Linear(1024, 8), LIF(2), nn.Linear(8, 10)), call
+
+    def forward(self, x):
+        self.left -= self.training
+        return self.layers(x) * (float("nan") if self.left == 0 else 1.0)
+
+
+def test_nan_stops_with_step_part_and_last_good_checkpoint(tmp_path):
+    student = over_time(Poisoned(call=12), 2)
+    with pytest.raises(NotFinite, match=r"loss: part 'ce' is nan at step 11 \(epoch 1\); the last good checkpoint is .*last.pt"):
+        distill(**TINY, student=student, method="baseline", epochs=3, folder=tmp_path / "run")
+    run = Run(tmp_path / "run")
+    assert run.status["state"] == "failed" and "part 'ce' is nan at step 11" in run.status["reason"]
+    assert all(value.isfinite().all() for value in run.checkpoint("last")["model"].values())
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, dict(epoch=7, model={"w": torch.ones(10)}))
+    good = path.read_bytes()
+    # a limit on the size of files fails a write half way, as a full disk does
+    code = f"""
+import resource, signal, torch
+from pathlib import Path
+from sastc.runs import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(Path({str(path)!r}), dict(epoch=8, model=dict(w=torch.ones(1_000_000))))
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "could not be written" in done.stdout and "the checkpoint of epoch 7 is still there" in done.stdout, done.stderr
+    assert path.read_bytes() == good and os.listdir(tmp_path) == ["last.pt"]
+
+
+def mistake(**given):
+    return lambda folder: distill(**TINY | dict(epochs=1, method="baseline", folder=folder) | given)
+
+
+MISTAKES = {
+    "method: 'satsc' is not known .did you mean 'sastc'": mistake(method="satsc"),
+    "student: 'vgg12' is not known .did you mean 'vgg1": mistake(student="vgg12"),
+    "data: 'digit' is not known .did you mean 'digits'": mistake(data="digit"),
+    "data: there is no file or folder": mistake(data="missing/folder"),
+    "setting: 'tempurature' is not known .did you mean 'temperature'": mistake(tempurature=3.0),
+    "time_steps: 0 given; a number of at least 1": mistake(time_steps=0),
+    "epochs: 0 given": mistake(epochs=0),
+    "batch_size: 4096 given": mistake(batch_size=4096),
+    "train_images: 5000 given": mistake(train_images=5000),
+    "teacher: none given, and kd needs one": mistake(method="kd"),
+    "checkpoint: there is no file": mistake(method="kd", teacher="nowhere"),
+    "student: the network tells 7 classes apart and digits has 10": mistake(student=create_model("vgg11", 7, 2, 1, width=0.0625)),
+    "teacher: the network tells 7 classes apart and digits has 10": mistake(method="kd", teacher=create_model("wrn16_2", 7, None, 1, width=0.25)),
+    "teacher: the network cannot take images of shape .1, 32, 32.": mistake(method="kd", teacher=create_model("wrn16_2", width=0.25)),
+    "student: VGG11 has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625)),
+    "pair: student layer 4 given; student candidates are 0 to 3": mistake(method="feature_kd", pair=(4, 0), teacher=create_model("wrn16_2", 10, None, 1, width=0.25)),
+    "precision: fp16 given, and there is no CUDA device": mistake(precision="fp16", device="cpu"),
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_a_mistake_is_answered_with_a_sentence_before_anything_is_written(sentence, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        MISTAKES[sentence](folder)
+    assert not folder.exists()
+
+
+def test_a_missing_run_to_resume(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        distill(folder=str(tmp_path / "none"), resume=True)
+
+
+@pytest.mark.parametrize("kind", [Config, TeacherConfig])
+def test_a_configuration_survives_json(kind):
+    config = kind(seed=5, milestones=(0.5,))
+    stored = json.loads(json.dumps({name: getattr(config, name) for name in config.__dataclass_fields__}))
+    assert configure(kind, stored) == config
+
+
+def test_damaged_and_foreign_checkpoints(teacher, tmp_path):
+    whole = (teacher.folder / "checkpoints" / "best.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "foreign.pt")
+    torch.save(nn.Linear(2, 2), tmp_path / "pickled.pt")  # needs code to load, which a checkpoint may not
+    for name, sentence in dict(cut="cannot be read", foreign="is not a checkpoint of sastc .it holds keys state_dict", pickled="cannot be read").items():
+        with pytest.raises(ValueError, match=sentence):
+            load_model(tmp_path / f"{name}.pt")
+    content = {k: v for k, v in load_checkpoint(teacher.folder / "checkpoints" / "best.pt").items() if k != "format"}
+    save_checkpoint(tmp_path / "other.pt", content | dict(spec=content["spec"] | dict(width=0.5)))
+    with pytest.raises(ValueError, match="does not fit wrn16_2"):
+        load_model(tmp_path / "other.pt")
+
+
+# ---- several processes ----
+
+TWO_PROCESSES = """
+import sys, torch
+from accelerate import Accelerator
+from torch import nn
+from sastc.calibrator import Calibrator
+from sastc.losses import DistillationLoss
+from sastc.models import Taps, candidates, create_model, tap_shapes
+from sastc.neuron import LIF, over_time
+from sastc.training import Learner
+
+accelerator = Accelerator(cpu=True)
+rank = accelerator.process_index
+assert accelerator.num_processes == (2 if sys.argv[2] == "shared" else 1)
+torch.manual_seed(0)
+images, labels = torch.rand(16, 3, 16, 16), torch.randint(10, (16,))
+if sys.argv[1] == "kd":  # no batch statistics: the joint batch and its halves are the same problem
+    student = over_time(nn.Sequential(nn.Conv2d(3, 8, 3, 2), LIF(2), nn.Flatten(), nn.Linear(8 * 49, 10)), 2)
+    learner = Learner(student, DistillationLoss(), (), Taps(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), ()))
+else:
+    student, teacher = create_model("vgg11", width=0.0625, time_steps=2, image_size=16), create_model("wrn16_2", width=0.25)
+    taps = [Taps(network, candidates(network)) for network in (student, teacher)]
+    shapes = [tap_shapes(tap, images[:1])[1] for tap in taps]
+    learner = Learner(student, DistillationLoss(beta=1.0), candidates(student), taps[1], Calibrator(*shapes, batch_size=8))
+batches = {"joint": [slice(0, 16)], "halves": [slice(0, 8), slice(8, 16)], "shared": [slice(8 * rank, 8 * rank + 8)]}[sys.argv[2]]
+prepared = accelerator.prepare(learner)
+prepared.train()
+for batch in batches:
+    accelerator.backward(prepared(images[batch], labels[batch]).loss.total / len(batches))
+if accelerator.is_main_process:
+    torch.save({name: p.grad for name, p in learner.named_parameters()}, sys.argv[3])
+"""
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def gradients(tmp_path, method, batches):
+    script, out = tmp_path / "script.py", tmp_path / f"{batches}.pt"
+    script.write_text(TWO_PROCESSES)
+    command = [sys.executable, *(TWO if batches == "shared" else []), str(script), method, batches, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES=""))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out, weights_only=True)
+
+
+def assert_close(a, b):
+    assert a.keys() == b.keys() and any(value.abs().sum() > 0 for value in a.values())
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6, msg=lambda text: f"{name}: {text}")
+
+
+def test_two_processes_give_the_gradient_of_the_joint_batch_where_images_do_not_meet(tmp_path):
+    assert_close(gradients(tmp_path, "kd", "shared"), gradients(tmp_path, "kd", "joint"))
+
+
+def test_two_processes_compare_images_within_each_and_average_the_gradients(tmp_path):
+    assert_close(gradients(tmp_path, "sastc", "shared"), gradients(tmp_path, "sastc", "halves"))
+
+
+def test_a_run_of_two_processes_judges_the_whole_test_set(teacher, tmp_path):
+    script, folder = tmp_path / "script.py", tmp_path / "run"
+    given = TINY | dict(method="sastc", epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
+    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})")
+    done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run, assessed = Run(folder), assess(folder)
+    assert run.steps.index[-1] == 2 * (115 // 32)  # 115 images to train on, two processes of 16
+    assert run.result["test_accuracy_best"] == pytest.approx(assessed["accuracy"])
+    assert run.result["rates"] == pytest.approx(assessed["rates"], rel=1e-4)
+    assert round(run.metrics.train_accuracy.iloc[-1] * 96) == pytest.approx(run.metrics.train_accuracy.iloc[-1] * 96)  # counted over both processes
