@@ -24,7 +24,7 @@ from .neuron import fold, unfold
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
-# %% ../nbs/18_calibrator.ipynb #9e8d75b0
+# %% ../nbs/18_calibrator.ipynb #5596586b
 SIMILARITY_NORMS = ("raw", "row", "frobenius")
 
 
@@ -41,8 +41,9 @@ def similarity(
         gram = rows @ rows.mT
     if norm == "raw":
         return gram
-    # silent layers have A = 0; F.normalize leaves them at 0
-    return F.normalize(gram, dim=-1) if norm == "row" else F.normalize(gram.flatten(-2), dim=-1).view_as(gram)
+    length = torch.linalg.vector_norm(gram, dim=-1 if norm == "row" else (-2, -1), keepdim=True)
+    # a silent image or layer stays at 0; dividing it by a tiny eps instead would give it an enormous gradient
+    return gram / length.masked_fill(length == 0, 1)
 
 # %% ../nbs/18_calibrator.ipynb #8e4198d0
 class Embeddings(nn.Module):
@@ -116,14 +117,15 @@ class SelfAttention(nn.Module):
             logits = torch.einsum("stbd,nbd->tbsn", query, self.key(teacher))
             return (self.attn_scale * logits).softmax(dim=-1)
 
-# %% ../nbs/18_calibrator.ipynb #7bac02a2
+# %% ../nbs/18_calibrator.ipynb #85e44d80
 class UniformAttention(nn.Module):
     "Every teacher layer weighs 1/N."
 
     def forward(self, student_features: Sequence[torch.Tensor], teacher_features: Sequence[torch.Tensor]) -> torch.Tensor:
         time_steps, batch = student_features[0].shape[:2]
         shape = time_steps, batch, len(student_features), len(teacher_features)
-        return student_features[0].new_full(shape, 1 / len(teacher_features), dtype=torch.float32)
+        first = student_features[0]
+        return first.new_full(shape, 1 / len(teacher_features), dtype=torch.promote_types(first.dtype, torch.float32))
 
 # %% ../nbs/18_calibrator.ipynb #f91ff116
 class StepBatchNorm(nn.BatchNorm2d):

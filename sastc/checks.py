@@ -19,11 +19,11 @@ def one_of(argument: str, given: str, accepted: Iterable[str]) -> str:
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"{argument}: {given!r} is not known{hint}; accepted: {', '.join(accepted)}")
 
-# %% ../nbs/01_checks.ipynb #88098f7b
-def in_range(argument: str, given: float, least: float | None = None, most: float | None = None) -> float:
-    "Return `given` if it is a finite number from `least` to `most`; otherwise raise `ValueError`."
+# %% ../nbs/01_checks.ipynb #fd6cefb0
+def in_range(argument: str, given: float, least: float | None = None, most: float | None = None, whole: bool = False) -> float:
+    "Return `given` if it is a finite (`whole`) number from `least` to `most`; otherwise raise `ValueError`."
     low, high = (float("-inf") if least is None else least), (float("inf") if most is None else most)
-    if isinstance(given, (int, float)) and low <= given <= high and abs(given) != float("inf"):
+    if isinstance(given, int if whole else (int, float)) and low <= given <= high and abs(given) != float("inf"):
         return given
     bounds = f"from {least} to {most}" if None not in (least, most) else f"of at least {least}" if most is None else f"of at most {most}"
-    raise ValueError(f"{argument}: {given!r} given; a number {bounds} is accepted")
+    raise ValueError(f"{argument}: {given!r} given; a {'whole ' if whole else ''}number {bounds} is accepted")

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['OVER_TEACHER', 'sastc_loss', 'mean_output', 'kd_loss', 'Loss', 'DistillationLoss']
 
-# %% ../nbs/19_losses.ipynb #e2f4d02f
+# %% ../nbs/19_losses.ipynb #20ae50b7
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .calibrator import Calibration
+from .calibrator import Calibration, _wide
 from .checks import in_range, one_of
 
 # %% ../nbs/19_losses.ipynb #bf9ceb8c
@@ -28,14 +28,14 @@ def sastc_loss(
     weighed = attention * distance
     return (weighed.sum(-1) if one_of("over_teacher", over_teacher, OVER_TEACHER) == "sum" else weighed.mean(-1)).mean()
 
-# %% ../nbs/19_losses.ipynb #1946dab5
+# %% ../nbs/19_losses.ipynb #e85f558f
 def mean_output(
     outputs: torch.Tensor,  # [T, B, K], outputs of every step
 ) -> torch.Tensor:  # [B, K], float32 or wider
     "Student output: the mean over time steps (METHOD 2.3)."
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).mean(0)
+    return _wide(outputs).mean(0)
 
-# %% ../nbs/19_losses.ipynb #fdd83682
+# %% ../nbs/19_losses.ipynb #95de92f8
 def kd_loss(
     student_logits: torch.Tensor,  # [B, K]
     teacher_logits: torch.Tensor,  # [B, K], without gradient
@@ -44,7 +44,7 @@ def kd_loss(
     "Kullback-Leibler divergence of softened outputs, times temperature squared (METHOD 2.9)."
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"teacher_logits: shape {list(teacher_logits.shape)} given; {list(student_logits.shape)}, that of the student, is accepted")
-    student, teacher = ((logits / temperature).log_softmax(-1) for logits in (student_logits, teacher_logits))
+    student, teacher = ((logits / temperature).log_softmax(-1) for logits in map(_wide, (student_logits, teacher_logits)))
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 # %% ../nbs/19_losses.ipynb #417f3a77

@@ -37,7 +37,7 @@ def surrogate_slope(
     "Triangle that stands for the derivative of the spike (paper eq. 11)."
     return (gamma - (potential - threshold).abs()).clamp_(min=0) / gamma**2
 
-# %% ../nbs/00_neuron.ipynb #b87aa6d7
+# %% ../nbs/00_neuron.ipynb #b83cac54
 class _LIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx, current, decay, threshold, gamma, detach_reset):
@@ -58,7 +58,8 @@ class _LIF(torch.autograd.Function):
             if t + 1 < len(potential):
                 kept = (u <= threshold).to(u.dtype)
                 if not detach_reset:
-                    kept.addcmul_(u, slope, value=-1)
+                    # the clamp changes nothing where the slope is not 0, and keeps 0 * inf out
+                    kept.addcmul_(u.clamp(threshold - gamma, threshold + gamma), slope, value=-1)
                 delta[t].addcmul_(delta[t + 1], kept, value=decay)
         return delta.to(current.dtype), None, None, None, None
 
@@ -107,7 +108,7 @@ def unfold(
         raise ValueError(f"a folded tensor of {len(folded)} rows cannot be unfolded over time; {wanted} rows are accepted")
     return folded.unflatten(0, (time_steps, -1))
 
-# %% ../nbs/00_neuron.ipynb #fc154ca1
+# %% ../nbs/00_neuron.ipynb #0828cc3d
 class LIF(nn.Module):
     """Leaky integrate-and-fire activation.
 
@@ -126,7 +127,7 @@ class LIF(nn.Module):
     ):
         super().__init__()
         _check_constants(decay, threshold, gamma)
-        if time_steps is not None and time_steps < 1:
+        if time_steps is not None and (not isinstance(time_steps, int) or time_steps < 1):
             raise ValueError(f"time_steps: {time_steps} given; a whole number of at least 1 is accepted")
         self.time_steps = time_steps
         self.constants = dict(decay=decay, threshold=threshold, gamma=gamma, detach_reset=detach_reset)

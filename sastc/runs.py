@@ -249,7 +249,7 @@ class RunWriter:
         "Say what the run came to."
         write_json(self.folder / "result.json", result)
 
-# %% ../nbs/31_runs.ipynb #f4890c16
+# %% ../nbs/31_runs.ipynb #ca421873
 def _check_free(folder: Path, resume: bool) -> None:
     status = read_json(folder / "status.json", {})
     if status.get("state") == "running" and status.get("host") == platform.node() and status["pid"] != os.getpid() and _alive(status["pid"]):
@@ -280,7 +280,7 @@ def environment() -> dict:
     packages = ("sastc", "torch", "torchvision", "accelerate", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return dict(
-        started=_now(), command=" ".join(sys.argv), python=platform.python_version(), platform=platform.platform(),
+        started=_now(), command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), python=platform.python_version(), platform=platform.platform(),
         **{name: metadata.version(name) for name in packages}, device=device, cores=os.cpu_count(), threads=torch.get_num_threads(),
     )
 

@@ -176,12 +176,12 @@ class Trainer:
     def steps(self) -> int:
         return self.config.epochs * len(self.batches["train"])
 
-# %% ../nbs/32_training.ipynb #e199dfc6
+# %% ../nbs/32_training.ipynb #9ce4e63a
 @patch
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
     try:
-        with StopRequest() as stop, tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not self.writer) as bar:
+        with StopRequest() as stop, tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), mininterval=0.5, disable=not self.writer) as bar:
             while self.progress["epoch"] < self.config.epochs:
                 if self._epoch(stop, bar):
                     self._save("last")

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from sastc.calibrator import Calibrator, attention_bounds, similarity
 from sastc.losses import sastc_loss
 
-torch.set_num_threads(1)  # on small tensors two threads spend their time waiting for each other
 some = settings(max_examples=60)
 
 # a layer is a map (C, H, H) or a vector (C,)

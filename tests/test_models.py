@@ -19,7 +19,6 @@ from sastc.models import Taps, candidates, create_model, list_models, spiking, t
 from sastc.models.blocks import he_init
 from sastc.neuron import LIF
 
-torch.set_num_threads(1)  # on small tensors two threads spend their time waiting for each other: fifty times slower here
 few = settings(max_examples=15)
 
 # METHOD 3.1 and 3.3: parameters for 10 and 100 classes, then the taps as C x H x W for 32x32 images

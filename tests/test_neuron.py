@@ -365,7 +365,10 @@ def test_unfold_inverts_fold_without_copying(time_steps, batch, channels):
     assert again.equal(sequence) and again.data_ptr() == sequence.data_ptr()
 
 
-@pytest.mark.parametrize("rows, time_steps, batch, sentence", [(5, 3, 2, "3 x 2 = 6 rows"), (4, 2, 3, "2 x 3 = 6 rows"), (5, 2, None, "a multiple of T = 2")])
+@pytest.mark.parametrize(
+    "rows, time_steps, batch, sentence",
+    [(5, 3, 2, "3 x 2 = 6 rows"), (4, 2, 3, "2 x 3 = 6 rows"), (5, 2, None, "a multiple of T = 2")],
+)
 def test_rows_that_do_not_fit_the_time_steps_are_refused(rows, time_steps, batch, sentence):
     with pytest.raises(ValueError, match=sentence):
         unfold(torch.ones(rows, 2), time_steps, batch)

@@ -25,10 +25,12 @@ def cells(path, kind):
 @each_notebook
 def test_runs(path):
     # a process for each: what one notebook leaves behind (seeds, hooks, threads, memory) is not there for the next
-    command = [sys.executable, "-c", "from nbdev.test import nbdev_test; nbdev_test()", "--path", str(path), "--n_workers", "0"]
+    program = "import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0, do_print=True)"
     env = os.environ | {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", program, str(path)]
     run = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
-    # nbdev_test also ends well when it found nothing to run
+    # nbdev_test also ends well when it found nothing to run, and runs every notebook when it is given no path
+    assert re.findall(r"^Starting (.*)", run.stdout, re.M) == [str(path)], run.stdout
     passed = run.returncode == 0 and "Success." in run.stdout
     assert passed, f"{path.relative_to(ROOT)} failed; the cell and its error:\n{run.stdout}"
 

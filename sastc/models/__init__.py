@@ -49,7 +49,7 @@ def list_models(
     kinds = _KINDS if kind is None else [one_of("kind", kind, _KINDS)]
     return [name for kind in kinds for name in _KINDS[kind]]
 
-# %% ../../nbs/17_models.ipynb #d1381aac
+# %% ../../nbs/17_models.ipynb #dc94dbbf
 _NEURON_OPTIONS = [name for name in inspect.signature(LIF).parameters if name != "time_steps"]
 
 
@@ -65,8 +65,8 @@ def create_model(
     "Build a network by name. Raises `ValueError` naming the argument for unknown names and values out of range."
     builders = _STUDENTS | _TEACHERS
     build = builders[one_of("name", name, builders)]
-    in_range("num_classes", num_classes, least=2)
-    in_range("in_channels", in_channels, least=1)
+    in_range("num_classes", num_classes, least=2, whole=True)
+    in_range("in_channels", in_channels, least=1, whole=True)
     in_range("width", width, least=1 / 64)
     neuron = {option: options.pop(option) for option in _NEURON_OPTIONS if option in options}
     spec = dict(name=name, num_classes=num_classes, time_steps=time_steps, in_channels=in_channels, width=width, norm=norm, **neuron, **options)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ..neuron import LIF, over_time
 
-# %% ../../nbs/16_models.convert.ipynb #d6c532ab
+# %% ../../nbs/16_models.convert.ipynb #00e2999f
 _RELU_MODULES = (nn.ReLU, nn.ReLU6)
 _RELU_CALLS = {F.relu, F.relu_, F.relu6, torch.relu, torch.relu_, "relu", "relu_"}
 
@@ -41,7 +41,8 @@ def spiking(
     if calls := _functional_relus(ann):
         raise ValueError(f"ann: {type(ann).__name__} calls ReLU as a function ({', '.join(calls)}); a network with ReLU modules is accepted")
     snn = copy.deepcopy(ann)
-    found = [(parent, name) for parent in snn.modules() for name, child in parent.named_children() if isinstance(child, _RELU_MODULES)]
+    # _modules rather than named_children(), which leaves out the second name of a shared module
+    found = [(parent, name) for parent in snn.modules() for name, child in parent._modules.items() if isinstance(child, _RELU_MODULES)]
     if not found:
         raise ValueError(f"ann: {type(ann).__name__} has no ReLU module; a network with nn.ReLU activations is accepted")
     for parent, name in found:

@@ -15,7 +15,7 @@ from torch import nn
 from ..checks import one_of
 from ..neuron import unfold
 
-# %% ../../nbs/15_models.taps.ipynb #b204a0a6
+# %% ../../nbs/15_models.taps.ipynb #177a4b93
 class Taps:
     "A network together with the names of modules whose outputs are wanted."
 
@@ -39,7 +39,7 @@ class Taps:
             def hook(module, args, output):
                 if name in caught:
                     raise ValueError(f"names: module {name!r} runs more than once in a forward pass; name one that runs once")
-                caught[name] = output, output._version
+                caught[name] = output, _version(output)
 
             return hook
 
@@ -56,11 +56,15 @@ class Taps:
         return f"Taps({type(self.model).__name__}, {self.names})"
 
 
+def _version(output):
+    return 0 if output.is_inference() else output._version  # inference tensors keep no count
+
+
 def _feature(name, caught):
     if name not in caught:
         raise ValueError(f"names: module {name!r} does not run in a forward pass; name one that does")
     output, version = caught[name]
-    if output._version != version:
+    if _version(output) != version:
         raise ValueError(f"names: the output of {name!r} is overwritten in place by a later layer; name that layer or the block around it")
     return output
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from .blocks import batch_norm, scaled
 
-# %% ../../nbs/13_models.wrn.ipynb #804cc637
+# %% ../../nbs/13_models.wrn.ipynb #9cfdbcb2
 class PreActivationBlock(nn.Module):
     "Norm, act, 3x3, norm, act, 3x3, plus the shortcut."
 
@@ -27,7 +27,7 @@ class PreActivationBlock(nn.Module):
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
         )
         self.project = None
-        if in_channels != out_channels:
+        if stride != 1 or in_channels != out_channels:
             self.project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ class PreActivationBlock(nn.Module):
         shortcut = x if self.project is None else self.project(active)
         return shortcut + self.branch(active)
 
-# %% ../../nbs/13_models.wrn.ipynb #7b416ce9
+# %% ../../nbs/13_models.wrn.ipynb #564a3845
 class WRN(nn.Module):
     "Wide residual network (METHOD 3.3): [N, C, H, W] -> [N, K]."
 
@@ -63,6 +63,7 @@ class WRN(nn.Module):
             rest = [PreActivationBlock(out, out, 1, act, norm) for _ in range((depth - 4) // 6 - 1)]
             self.add_module(name, nn.Sequential(first, *rest))
             channels = out
+        self.stem_once = self.stage1[0].project is not None  # very narrow networks keep the width, and the shortcut runs past the first neuron
         self.pool = nn.Sequential(norm(channels), act(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(channels, num_classes)
 
