@@ -6,7 +6,7 @@
 __all__ = ['options_of', 'in_a_sentence', 'sastc_demo', 'sastc_teacher', 'sastc_distill', 'sastc_compare', 'sastc_evaluate',
            'sastc_report']
 
-# %% ../nbs/50_cli.ipynb #ffcf1ef9
+# %% ../nbs/50_cli.ipynb #fbbf5b50
 import functools
 import inspect
 import sys
@@ -16,9 +16,8 @@ from pathlib import Path
 import pandas as pd
 from fastcore.script import Param, call_parse
 
-from .checks import one_of
-from .config import METHODS, Config, TeacherConfig, settings
-from .experiments import assess, compare_methods, demo
+from .config import Config, TeacherConfig, settings
+from .experiments import assess, compare_methods, demo, for_people
 from .report import write_report
 from .runs import Run
 from .training import NotFinite, distill, train_teacher
@@ -68,24 +67,14 @@ def in_a_sentence(command):
 
     return run
 
-# %% ../nbs/50_cli.ipynb #7e32ecd2
-def _shown(table: pd.DataFrame) -> str:
-    "A summary as text, accuracies with their spread."
-    shown = pd.DataFrame({"seeds": table.seeds.astype(int)})
-    for which in ("last", "best"):
-        spread = table[f"accuracy_{which}_sd"].map(lambda sd: "" if pd.isna(sd) else f" ± {sd:.2f}")
-        shown[f"test accuracy, {which} epoch"] = table[f"accuracy_{which}"].map("{:.2f} %".format) + spread
-    shown["firing rate"], shown["µJ an image"], shown["minutes"] = table.firing_rate.round(3), table.microjoule.round(2), table.minutes.round(2)
-    return shown.reset_index().to_string(index=False)
-
-
+# %% ../nbs/50_cli.ipynb #27a49b95
 def _finish_line(run: Run) -> str:
     if run.status["state"] == "stopped":
         return f"stopped after step {run.status['step']} of {run.status['steps']}; continue with --folder {run.folder} --resume"
     result = run.result
     return f"test accuracy: last epoch {result['test_accuracy_last']:.2%}, best epoch by validation {result['test_accuracy_best']:.2%}; run: {run.folder}"
 
-# %% ../nbs/50_cli.ipynb #86c6e879
+# %% ../nbs/50_cli.ipynb #598c28d7
 @call_parse
 @in_a_sentence
 def sastc_demo(
@@ -96,7 +85,7 @@ def sastc_demo(
     "Distil a small ANN into a two-step spiking network on real digits: baseline, KD and SASTC, with a table and a report."
     table = demo(folder, seeds=range(seeds), epochs=epochs)
     teacher = Run(Path(folder) / "teacher").result
-    print(f"\nteacher (ANN): test accuracy {teacher['test_accuracy_best']:.2%}\n\n{_shown(table)}\n")
+    print(f"\nteacher (ANN): test accuracy {teacher['test_accuracy_best']:.2%}\n\n{for_people(table).reset_index().to_string(index=False)}\n")
     print("Mean and standard deviation over seeds. A few epochs on digits show that everything works; they rank nothing.")
     print(f"report: {write_report(folder)}")
 
@@ -122,7 +111,7 @@ def sastc_distill(
     "Train a spiking student by one method. The defaults are the released CIFAR-10 protocol at batch 64."
     print(_finish_line(distill(resume=resume, **given)))
 
-# %% ../nbs/50_cli.ipynb #769dc106
+# %% ../nbs/50_cli.ipynb #9528e1e5
 @call_parse
 @in_a_sentence
 @options_of(Config)
@@ -135,7 +124,7 @@ def sastc_compare(
     "Train several methods with several seeds under the same settings; print means with their spread and write a report."
     given = {name: value for name, value in given.items() if name not in ("method", "seed")}
     table = compare_methods(folder, _listed(str)(methods), _listed(int)(seeds), Config(**given))
-    print(f"\n{_shown(table)}\nreport: {write_report(folder)}")
+    print(f"\n{for_people(table).reset_index().to_string(index=False)}\nreport: {write_report(folder)}")
 
 # %% ../nbs/50_cli.ipynb #061cc69c
 @call_parse

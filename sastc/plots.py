@@ -203,7 +203,7 @@ def attention_words(
         words.append(f"Attention is uniform: no weight is far from 1/{teachers}, so no student layer prefers any teacher layer.")
     return words
 
-# %% ../nbs/40_plots.ipynb #67f64e37
+# %% ../nbs/40_plots.ipynb #31a147f4
 def attention_summary(
     attention: np.ndarray,  # weights [T, S, N], mean over images
     teacher_layers: Sequence[str],  # N names
@@ -216,7 +216,7 @@ def attention_summary(
     attention, teachers = _checked(attention, None, teacher_layers), len(teacher_layers)
     entropy = float(attention_entropy(attention).mean())
     if saturation is None:
-        saturation = float((_hardness(attention, attn_scale) > 0).__and__(attention.max(-1) >= 0.99 * attention_bounds(teachers, attn_scale)[1]).mean())
+        saturation = float((attention.max(-1) >= 0.99 * attention_bounds(teachers, attn_scale)[1]).mean())
     return dict(
         entropy=entropy,
         relative_entropy=min(1.0, entropy / np.log(teachers)) if teachers > 1 else 1.0,
