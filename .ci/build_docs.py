@@ -64,7 +64,12 @@ def figure_html(figure: dict, name: str) -> str:
 def draw_figures(proc: Path):
     "Replace Plotly's saved JSON by the HTML that draws it, and fail where a figure was never saved."
     for path in sorted(proc.rglob("*.ipynb")):
-        nb = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        nb = json.loads(text)
+        # nbdev has put the documentation in as outputs already
+        saved = [cell for cell in nb["cells"] if cell.get("outputs") and "show_doc(" not in "".join(cell["source"])]
+        if "plotly" in text and not saved:
+            raise Problem(f"{path.name}: draws with Plotly and no output is saved in it; refresh the outputs (CONTRIBUTING.md)")
         for number, cell in enumerate(nb["cells"]):
             figures = [output["data"] for output in cell.get("outputs", []) if PLOTLY_MIME in output.get("data", {})]
             last_line = "".join(cell["source"]).rstrip().rpartition("\n")[2]

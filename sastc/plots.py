@@ -22,22 +22,22 @@ from .checks import in_range
 from .config import METHODS
 from .runs import Run
 
-# %% ../nbs/40_plots.ipynb #6079c5c7
+# %% ../nbs/40_plots.ipynb #b9d8a675
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _GREY = "#7a7a7a"
 _METHOD_STYLE = {name: style for name, style in zip([*METHODS, "teacher"], [*zip(COLOURS, _MARKERS), (_GREY, "star")])}
 
 
-def _axis(**more) -> dict:
-    return dict(gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.5)", linecolor="rgba(128,128,128,0.5)", automargin=True, **more)
+def _axis() -> dict:
+    return dict(gridcolor="rgba(128,128,128,0.25)", zeroline=False, ticks="", automargin=True, title_font_size=13)
 
 
 pio.templates["sastc"] = go.layout.Template(
     layout=dict(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", colorway=COLOURS, font=dict(color=_GREY, size=13),
-        xaxis=_axis(), yaxis=_axis(), margin=dict(l=16, r=16, t=84, b=16), title=dict(x=0, xref="paper", xanchor="left", y=0.98, yanchor="top", yref="container"),
-        legend=dict(orientation="h", x=1, xanchor="right", y=1, yanchor="top", yref="container"), hoverlabel=dict(namelength=-1),
+        xaxis=_axis(), yaxis=_axis(), margin=dict(l=16, r=16, t=84, b=16), title=dict(x=0, xref="container", xanchor="left", y=0.98, yanchor="top", yref="container"),
+        hoverlabel=dict(namelength=-1), modebar=dict(bgcolor="rgba(0,0,0,0)", color=_GREY, activecolor=COLOURS[0]),
     )
 )
 
@@ -60,7 +60,7 @@ def _named(layers: Sequence[str]) -> list[str]:
 def _rounded(values) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
-# %% ../nbs/40_plots.ipynb #ce9c6fcf
+# %% ../nbs/40_plots.ipynb #28631e8c
 def method_of(run: Run) -> str:
     'Name under which a run is drawn: its method, or "teacher".'
     return run.config["method"] if run.kind == "student" else "teacher"
@@ -72,18 +72,18 @@ def by_method(runs: Run | Sequence[Run]) -> dict[str, list[Run]]:
     return {name: members for name in _METHOD_STYLE if (members := [run for run in runs if method_of(run) == name])}
 
 
-def _curve(figure: go.Figure, place: dict, name: str, series: list[pd.Series], legend: bool, dash: str) -> None:
-    "Mean of several series over a shared index, and one standard deviation to both sides."
+def _curve(figure: go.Figure, place: dict, name: str, series: list[pd.Series], dash: str, band: bool, legend: bool) -> None:
+    "Mean of several series over a shared index, and a band of one standard deviation to both sides."
     joined, colour = pd.concat(series, axis=1), _METHOD_STYLE[name][0]
     mean, spread, x = joined.mean(axis=1), joined.std(axis=1).fillna(0), joined.index.tolist()
-    if joined.shape[1] > 1:
+    if joined.shape[1] > 1 and band:
         outline = _rounded([*(mean + spread), *(mean - spread)[::-1]])
-        band = dict(fill="toself", fillcolor=colour, opacity=0.2, line_width=0, mode="lines", hoverinfo="skip")
-        figure.add_scatter(x=x + x[::-1], y=outline, legendgroup=name, showlegend=False, **band, **place)
+        filled = dict(fill="toself", fillcolor=colour, opacity=0.2, line_width=0, mode="lines", hoverinfo="skip")
+        figure.add_scatter(x=x + x[::-1], y=outline, legendgroup=name, showlegend=False, **filled, **place)
     line = dict(line=dict(color=colour, dash=dash, width=2), mode="lines+markers", marker=dict(symbol=_METHOD_STYLE[name][1], size=5 if len(x) < 40 else 1))
     figure.add_scatter(x=x, y=_rounded(mean), name=name, legendgroup=name, showlegend=legend, **line, **place)
 
-# %% ../nbs/40_plots.ipynb #47beed8f
+# %% ../nbs/40_plots.ipynb #d035cca3
 _PANELS = {  # title: what training images give, what held-out images give
     "cross-entropy": ("train_ce", "validation_loss"),
     "soft labels (KL)": ("train_kl", None),
@@ -98,17 +98,18 @@ def training_curves(
     "Parts of the loss and accuracy by epoch; for several runs of a method their mean and a band of one standard deviation."
     groups = {name: [run.metrics for run in members] for name, members in by_method(runs).items()}
     groups = {name: kept for name, frames in groups.items() if (kept := [frame.set_index("epoch") for frame in frames if len(frame)])}
-    title, seen = "Training", {column for frames in groups.values() for frame in frames for column in frame}
+    title, seen = "Loss and accuracy", {column for frames in groups.values() for frame in frames for column in frame}
     if not groups:
         return _nothing(title, "No epoch has ended yet.")
     panels = [panel for panel, (column, _) in _PANELS.items() if column in seen]
     figure = make_subplots(1, len(panels), subplot_titles=panels, horizontal_spacing=0.06)
     for number, panel in enumerate(panels, 1):
         for name, frames in groups.items():
-            for column, dash in zip(_PANELS[panel], ("dot", "solid")):
-                if series := [frame[column] for frame in frames if column in frame]:
-                    legend = panel == "accuracy" and (dash == "solid" or "validation_accuracy" not in seen)
-                    _curve(figure, dict(row=1, col=number), name, series, legend, dash)
+            columns = [column for column in _PANELS[panel] if any(column in frame for frame in frames)]
+            for column in columns:
+                leads, dash = column == columns[-1], "solid" if column == _PANELS[panel][1] else "dot"
+                series = [frame[column] for frame in frames if column in frame]
+                _curve(figure, dict(row=1, col=number), name, series, dash, band=leads, legend=leads and panel == "accuracy")
     figure.update_xaxes(title_text="epoch").update_layout(showlegend=True)
     figure.update_yaxes(tickformat=".0%", col=len(panels))
     return _figure(title, "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds", grid=figure)
@@ -131,7 +132,7 @@ def _checked(attention: np.ndarray, student_layers: Sequence[str] | None, teache
         raise ValueError(f"attention: shape {list(attention.shape)} given; [T, {students}, {names[1]}] (steps, student layers, teacher layers) is accepted")
     return attention
 
-# %% ../nbs/40_plots.ipynb #c84984ce
+# %% ../nbs/40_plots.ipynb #284dbfb8
 def attention_map(
     attention: np.ndarray,  # weights [T, S, N]
     student_layers: Sequence[str],  # S names
@@ -153,11 +154,11 @@ def attention_map(
     grid.update_xaxes(type="category", showgrid=False).update_xaxes(title_text="teacher layer", row=rows)
     grid.update_yaxes(type="category", showgrid=False, autorange="reversed").update_yaxes(title_text="student layer", col=1)
     marks = {"least": low, "uniform": 1 / teachers, "most": high}
-    bar = dict(title_text="weight", tickvals=list(marks.values()), ticktext=[f"{value:.2f} {mark}" for mark, value in marks.items()], thickness=14)
+    bar = dict(tickvals=list(marks.values()), ticktext=[f"{value:.2f} {mark}" for mark, value in marks.items()], thickness=14)
     grid.update_layout(coloraxis=dict(colorscale="Cividis", cmin=low, cmax=high, colorbar=bar))
     return _figure("Attention", "mean over images; each row sums to 1", height=plot_height + 140, grid=grid)
 
-# %% ../nbs/40_plots.ipynb #ecb8634a
+# %% ../nbs/40_plots.ipynb #3bdb3dd2
 def attention_entropy(
     attention: np.ndarray,  # weights [..., N]
 ) -> np.ndarray:  # nats, 0 to ln N, [...]
@@ -173,10 +174,9 @@ def _spread(attention: np.ndarray, axis: int) -> float:
 def _hardness(attention: np.ndarray, attn_scale: float) -> np.ndarray:
     "Where the largest weight lies between uniform (0) and the most that is attainable (1), [T, S]."
     teachers = attention.shape[-1]
-    reach = attention_bounds(teachers, attn_scale)[1] - 1 / teachers
-    return (attention.max(-1) - 1 / teachers) / reach if reach > 1e-3 else np.zeros(attention.shape[:2])
+    return (attention.max(-1) - 1 / teachers) / (attention_bounds(teachers, attn_scale)[1] - 1 / teachers)
 
-# %% ../nbs/40_plots.ipynb #356a0914
+# %% ../nbs/40_plots.ipynb #c999723c
 def attention_words(
     attention: np.ndarray,  # weights [T, S, N]
     teacher_layers: Sequence[str],  # N names
@@ -184,10 +184,13 @@ def attention_words(
     saturation: float,  # share of attention vectors at their bound
 ) -> list[str]:  # sentences; none when nothing is wrong
     "What is wrong with attention: it is saturated, collapsed or uniform."
-    teachers, hardness, favourites = attention.shape[-1], _hardness(attention, attn_scale), np.unique(attention.argmax(-1))
+    teachers = attention.shape[-1]
     most = attention_bounds(teachers, attn_scale)[1]
     if teachers == 1:
         return ["There is one teacher layer, so attention has nothing to choose."]
+    if 0.99 * most <= 1 / teachers:
+        return [f"Attention is uniform: attn_scale {attn_scale:g} leaves it no choice."]
+    hardness, favourites = _hardness(attention, attn_scale), np.unique(attention.argmax(-1))
     words = []
     if saturation >= 0.5:
         words.append(
@@ -252,7 +255,7 @@ def attention_history(
     grid.update_yaxes(range=[low - 0.02, high + 0.02]).update_xaxes(title_text="training step", row=students)
     return _figure(title, "weight of each teacher layer, by student layer (rows) and time step (columns)", height, grid).update_layout(showlegend=True)
 
-# %% ../nbs/40_plots.ipynb #6ac91a05
+# %% ../nbs/40_plots.ipynb #f876f744
 def _last_rates(run: Run) -> pd.Series | None:
     if rates := run.result.get("rates"):
         return pd.Series(rates)
@@ -266,7 +269,7 @@ def rates_figure(
     """Firing rate of each layer; mean and standard deviation over the runs of a method.
 
     A finished run shows its best epoch on the test images, one under way its last epoch on the held-out images."""
-    figure, title = go.Figure(), "Firing rates"
+    figure, title = go.Figure(), "Firing rate of each layer"
     for name, members in by_method(runs).items():
         if rates := [found for run in members if (found := _last_rates(run)) is not None]:
             joined, (colour, symbol) = pd.concat(rates, axis=1), _METHOD_STYLE[name]

@@ -1,0 +1,32 @@
+"""Execute notebooks and save their outputs, without progress bars: `python .ci/refresh_outputs.py [nbs/NAME.ipynb ...]`, all without names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def passing(output: dict) -> bool:
+    "Progress is for the one who waits; a page keeps what is left when it is over."
+    return output.get("name") == "stderr" or WIDGET in output.get("data", {})
+
+
+def without_progress(path: Path) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [output for output in cell["outputs"] if not passing(output)]
+    notebook["metadata"].pop("widgets", None)
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(Path("nbs").rglob("[!_.]*.ipynb"))
+    execute = ["jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", *map(str, paths)]
+    subprocess.run(execute, env=os.environ | {"PLOTLY_RENDERER": "plotly_mimetype"}, check=True)
+    for path in paths:
+        without_progress(path)
+    subprocess.run(["nbdev_clean"], check=True)
