@@ -22,7 +22,7 @@ from .checks import in_range
 from .config import METHODS
 from .runs import Run
 
-# %% ../nbs/40_plots.ipynb #b9d8a675
+# %% ../nbs/40_plots.ipynb #b50a98fe
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _GREY = "#7a7a7a"
@@ -36,7 +36,8 @@ def _axis() -> dict:
 pio.templates["sastc"] = go.layout.Template(
     layout=dict(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", colorway=COLOURS, font=dict(color=_GREY, size=13),
-        xaxis=_axis(), yaxis=_axis(), margin=dict(l=16, r=16, t=84, b=16), title=dict(x=0, xref="container", xanchor="left", y=0.98, yanchor="top", yref="container"),
+        xaxis=_axis(), yaxis=_axis(), margin=dict(l=16, r=16, t=84, b=16),
+        title=dict(x=0, xref="container", xanchor="left", y=0.98, yref="container", yanchor="top"),
         hoverlabel=dict(namelength=-1), modebar=dict(bgcolor="rgba(0,0,0,0)", color=_GREY, activecolor=COLOURS[0]),
     )
 )
@@ -60,7 +61,7 @@ def _named(layers: Sequence[str]) -> list[str]:
 def _rounded(values) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
-# %% ../nbs/40_plots.ipynb #28631e8c
+# %% ../nbs/40_plots.ipynb #ee92fd50
 def method_of(run: Run) -> str:
     'Name under which a run is drawn: its method, or "teacher".'
     return run.config["method"] if run.kind == "student" else "teacher"
@@ -80,7 +81,8 @@ def _curve(figure: go.Figure, place: dict, name: str, series: list[pd.Series], d
         outline = _rounded([*(mean + spread), *(mean - spread)[::-1]])
         filled = dict(fill="toself", fillcolor=colour, opacity=0.2, line_width=0, mode="lines", hoverinfo="skip")
         figure.add_scatter(x=x + x[::-1], y=outline, legendgroup=name, showlegend=False, **filled, **place)
-    line = dict(line=dict(color=colour, dash=dash, width=2), mode="lines+markers", marker=dict(symbol=_METHOD_STYLE[name][1], size=5 if len(x) < 40 else 1))
+    marker = dict(symbol=_METHOD_STYLE[name][1], size=5 if len(x) < 40 else 1)
+    line = dict(line=dict(color=colour, dash=dash, width=2), mode="lines+markers", marker=marker)
     figure.add_scatter(x=x, y=_rounded(mean), name=name, legendgroup=name, showlegend=legend, **line, **place)
 
 # %% ../nbs/40_plots.ipynb #d035cca3
@@ -114,7 +116,7 @@ def training_curves(
     figure.update_yaxes(tickformat=".0%", col=len(panels))
     return _figure(title, "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds", grid=figure)
 
-# %% ../nbs/40_plots.ipynb #7db986d0
+# %% ../nbs/40_plots.ipynb #38aae54d
 def attention_range(
     teacher_layers: int,  # N
     attn_scale: float = 1.0,  # factor on the attention logits
@@ -129,10 +131,11 @@ def _checked(attention: np.ndarray, student_layers: Sequence[str] | None, teache
     names = [None if student_layers is None else len(student_layers), len(teacher_layers)]
     if attention.ndim != 3 or 0 in attention.shape or any(n not in (None, size) for n, size in zip(names, attention.shape[1:])):
         students = "S" if names[0] is None else names[0]
-        raise ValueError(f"attention: shape {list(attention.shape)} given; [T, {students}, {names[1]}] (steps, student layers, teacher layers) is accepted")
+        wanted = f"[T, {students}, {names[1]}] (steps, student layers, teacher layers)"
+        raise ValueError(f"attention: shape {list(attention.shape)} given; {wanted} is accepted")
     return attention
 
-# %% ../nbs/40_plots.ipynb #284dbfb8
+# %% ../nbs/40_plots.ipynb #b0a1c16f
 def attention_map(
     attention: np.ndarray,  # weights [T, S, N]
     student_layers: Sequence[str],  # S names
@@ -146,7 +149,8 @@ def attention_map(
     rows, (low, high) = -(-steps // columns), attention_range(teachers, attn_scale)
     titles = [f"step {t + 1}" for t in range(steps)]
     plot_height = rows * (32 * students + 44)
-    grid = make_subplots(rows, columns, shared_yaxes=True, shared_xaxes=True, subplot_titles=titles, horizontal_spacing=0.02, vertical_spacing=44 / plot_height)
+    spacing = dict(horizontal_spacing=0.02, vertical_spacing=44 / plot_height)
+    grid = make_subplots(rows, columns, shared_yaxes=True, shared_xaxes=True, subplot_titles=titles, **spacing)
     text = dict(texttemplate="%{z:.2f}", hovertemplate="%{y} listens to %{x}<br>weight %{z:.3f}<extra></extra>", xgap=1, ygap=1)
     for t, weights in enumerate(attention):
         where = dict(row=t // columns + 1, col=t % columns + 1)
@@ -176,7 +180,7 @@ def _hardness(attention: np.ndarray, attn_scale: float) -> np.ndarray:
     teachers = attention.shape[-1]
     return (attention.max(-1) - 1 / teachers) / (attention_bounds(teachers, attn_scale)[1] - 1 / teachers)
 
-# %% ../nbs/40_plots.ipynb #c999723c
+# %% ../nbs/40_plots.ipynb #8cbd860e
 def attention_words(
     attention: np.ndarray,  # weights [T, S, N]
     teacher_layers: Sequence[str],  # N names
@@ -194,8 +198,8 @@ def attention_words(
     words = []
     if saturation >= 0.5:
         words.append(
-            f"Attention is saturated: {saturation:.0%} of its vectors have their largest weight within 1 % of {most:.2f}, the most that is attainable "
-            f"with {teachers} teacher layers and attn_scale {attn_scale:g}."
+            f"Attention is saturated: {saturation:.0%} of its vectors have their largest weight within 1% of {most:.2f}, "
+            f"the most that is attainable with {teachers} teacher layers and attn_scale {attn_scale:g}."
         )
     if len(favourites) == 1 and attention.shape[1] > 1 and hardness.min() >= 0.5:
         words.append(
@@ -229,7 +233,7 @@ def attention_summary(
         words=attention_words(attention, teacher_layers, attn_scale, saturation),
     )
 
-# %% ../nbs/40_plots.ipynb #7e74cea0
+# %% ../nbs/40_plots.ipynb #2d039ad4
 _MOST_RECORDS = 200
 
 
@@ -248,12 +252,13 @@ def attention_history(
     heads = dict(column_titles=[f"step {t + 1}" for t in range(steps)], row_titles=_named(run.layers["student"]))
     grid = make_subplots(students, steps, shared_xaxes=True, shared_yaxes=True, **spacing, **heads)
     for t, s, n in np.ndindex(steps, students, teachers):
-        colour = COLOURS[n % len(COLOURS)]
-        line = dict(name=names[n], legendgroup=names[n], showlegend=t == s == 0, line=dict(color=colour, dash=("solid", "dash")[n // len(COLOURS) % 2]))
-        grid.add_scatter(x=at, y=_rounded(attention[:, t, s, n]), mode="lines", **line, row=s + 1, col=t + 1)
+        line = dict(color=COLOURS[n % len(COLOURS)], dash=("solid", "dash")[n // len(COLOURS) % 2])
+        named = dict(name=names[n], legendgroup=names[n], showlegend=t == s == 0)
+        grid.add_scatter(x=at, y=_rounded(attention[:, t, s, n]), mode="lines", line=line, **named, row=s + 1, col=t + 1)
     low, high = attention_range(teachers, run.config.get("attn_scale", 1.0))
     grid.update_yaxes(range=[low - 0.02, high + 0.02]).update_xaxes(title_text="training step", row=students)
-    return _figure(title, "weight of each teacher layer, by student layer (rows) and time step (columns)", height, grid).update_layout(showlegend=True)
+    subtitle = "weight of each teacher layer, by student layer (rows) and time step (columns)"
+    return _figure(title, subtitle, height, grid).update_layout(showlegend=True)
 
 # %% ../nbs/40_plots.ipynb #f876f744
 def _last_rates(run: Run) -> pd.Series | None:
@@ -281,7 +286,7 @@ def rates_figure(
     figure.update_xaxes(title_text="layer", type="category").update_yaxes(title_text="share of neurons that fire at a step", rangemode="tozero")
     return _figure(title, "mean over seeds ± one standard deviation", grid=figure).update_layout(showlegend=True)
 
-# %% ../nbs/40_plots.ipynb #53bb5ac0
+# %% ../nbs/40_plots.ipynb #7323daa4
 def _offsets(count: int) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * min(0.08, 0.5 / count)
 
@@ -292,14 +297,15 @@ def method_comparison(
     "Test accuracy of each method: a dot for each seed, mean and standard deviation, at the last and at the best epoch."
     groups = {name: done for name, members in by_method(runs).items() if (done := [run for run in members if run.result])}
     teachers = [run.result["test_accuracy_best"] for run in groups.pop("teacher", [])]
-    title, grid = "Test accuracy", make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=["last epoch", "best epoch by validation"])
+    title, titles = "Test accuracy", ["last epoch", "best epoch by validation"]
+    grid = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
     if not groups:
         return _nothing(title, "No student has finished yet.")
     for panel, which in enumerate(("last", "best"), 1):
         for position, (name, members) in enumerate(groups.items()):
             values, (colour, symbol) = np.array([100 * run.result[f"test_accuracy_{which}"] for run in members]), _METHOD_STYLE[name]
             seeds, where = [run.config["seed"] for run in members], dict(row=1, col=panel, name=name, showlegend=False)
-            dots = dict(mode="markers", marker=dict(color=colour, symbol=symbol, size=9, opacity=0.75), hovertemplate="%{y:.2f} %, seed %{customdata}")
+            dots = dict(mode="markers", marker=dict(color=colour, symbol=symbol, size=9, opacity=0.75), hovertemplate="%{y:.2f}%, seed %{customdata}")
             grid.add_scatter(x=position - 0.12 + _offsets(len(values)), y=values.round(2), customdata=seeds, **dots, **where)
             spread = dict(array=[values.std(ddof=1).round(3)], thickness=2, width=8) if len(values) > 1 else None
             mean = dict(mode="markers", marker=dict(color=colour, symbol="line-ew-open", size=24, line_width=3), hovertemplate="mean %{y:.2f} %")
@@ -307,7 +313,8 @@ def method_comparison(
     grid.update_xaxes(tickvals=list(range(len(groups))), ticktext=list(groups), range=[-0.6, len(groups) - 0.4], showgrid=False)
     grid.update_yaxes(title_text="%", col=1)
     for accuracy in teachers:
-        grid.add_hline(100 * accuracy, line=dict(dash="dash", color=_GREY, width=1), annotation_text=f"teacher {accuracy:.2%}", annotation_position="top left")
+        line = dict(dash="dash", color=_GREY, width=1)
+        grid.add_hline(100 * accuracy, line=line, annotation_text=f"teacher {accuracy:.2%}", annotation_position="top left")
     return _figure(title, "a dot a seed; line: mean ± one standard deviation over seeds", height=400, grid=grid)
 
 # %% ../nbs/40_plots.ipynb #ee8dc8c3

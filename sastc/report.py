@@ -89,10 +89,11 @@ _TEMPLATE = """<!doctype html>
 </html>
 """
 
-# %% ../nbs/42_report.ipynb #b53376a0
+# %% ../nbs/42_report.ipynb #41553219
 _PARTS = """
 {% macro show(part) %}
-{% if part.kind == "picture" %}<figure role="group" aria-label="{{ part.about }}">{{ part.html }}<noscript>{{ part.about }}: figures need JavaScript.</noscript></figure>
+{% if part.kind == "picture" %}
+<figure role="group" aria-label="{{ part.about }}">{{ part.html }}<noscript>{{ part.about }}: figures need JavaScript.</noscript></figure>
 {% elif part.kind == "heading" %}<h3>{{ part.text }}</h3>
 {% elif part.kind == "warning" %}<p class="warning" role="note">{{ part.text }}</p>
 {% elif part.kind == "words" %}<p>{{ part.text }}</p>
@@ -104,7 +105,9 @@ _PARTS = """
 {% macro table(part) %}
 <div class="wide" tabindex="0" role="region" aria-label="{{ part.caption }}"><table{% if part.numbers %} class="numbers"{% endif %}>
 <caption>{{ part.caption }}</caption>
-<thead><tr><th scope="col">{{ part.frame.index.name or "" }}</th>{% for name in part.frame.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<thead>
+<tr><th scope="col">{{ part.frame.index.name or "" }}</th>{% for name in part.frame.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr>
+</thead>
 <tbody>
 {% for row in part.frame.itertuples() %}
 <tr><th scope="row">{{ row[0] }}</th>{% for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -115,9 +118,10 @@ _PARTS = """
 """
 _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(_PARTS + _TEMPLATE)
 
-# %% ../nbs/42_report.ipynb #c56ce224
+# %% ../nbs/42_report.ipynb #27a08517
 _STYLE = Markup("""
-:root { color-scheme: light dark; --text: #1c2733; --soft: #56636f; --ground: #fff; --line: #d6dce2; --warn: #fff1cc; --edge: #d99a00; --link: #0b5cad; }
+:root { color-scheme: light dark;
+  --text: #1c2733; --soft: #56636f; --ground: #fff; --line: #d6dce2; --warn: #fff1cc; --edge: #d99a00; --link: #0b5cad; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e6ebf0; --soft: #a3afbb; --ground: #14191f; --line: #35404b; --warn: #3a2f12; --edge: #e0a526; --link: #7db8f0; } }
 body { margin: 0 auto; max-width: 1180px; padding: 2rem 1.5rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground); }
@@ -128,14 +132,15 @@ figure { margin: 1.5rem 0; } summary { cursor: pointer; margin: 1rem 0; }
 .warning { background: var(--warn); border-left: 4px solid var(--edge); padding: .6rem 1rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; } details caption { display: none; }
-th, td { padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; font-weight: 400; overflow-wrap: anywhere; }
-thead th { font-weight: 600; overflow-wrap: normal; } tbody th { overflow-wrap: normal; }
+th, td { padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; font-weight: 400; }
+td { overflow-wrap: anywhere; }
+thead th { font-weight: 600; }
 .numbers td, .numbers thead th + th { text-align: right; padding: .35rem 0 .35rem 1.8rem; white-space: nowrap; }
 .js-plotly-plot text:not(.heatmap-label text, .hoverlayer text) { fill: var(--text) !important; }
 .js-plotly-plot text.gtitle-subtitle { fill: var(--soft) !important; }
 """)
 
-# %% ../nbs/42_report.ipynb #fc6aff46
+# %% ../nbs/42_report.ipynb #0d62a05b
 def _state(run: Run) -> str:
     return run.status.get("state") or ("finished" if run.result else "not started")
 
@@ -163,24 +168,27 @@ def _about(runs: Sequence[Run]) -> str:
 
     said = [f"{len(members)} {kind}{'s' * (len(members) > 1)}" for kind, members in dict(student=students, teacher=teachers).items() if members]
     if students:
-        said[0] += f" ({listed(students, 'student')} at T = {listed(students, 'time_steps')}, by {listed(students, 'method')}, seed {listed(students, 'seed')})"
+        network, method = f"{listed(students, 'student')} at T = {listed(students, 'time_steps')}", listed(students, "method")
+        said[0] += f" ({network}, by {method}, seed {listed(students, 'seed')})"
     return f"{' and '.join(said)} on {listed(runs, 'data')}"
 
-# %% ../nbs/42_report.ipynb #167d472d
+# %% ../nbs/42_report.ipynb #16d47098
 _SHOWN = dict(
-    test_accuracy_last="{:.2%}", test_accuracy_best="{:.2%}", best_epoch="{}", validation_accuracy_best="{:.2%}", firing_rate="{:.4f}", operations="{:,.0f}",
-    microjoule="{:.3f}", ann_microjoule="{:.3f}", parameters="{:,}", training_parameters="{:,}", minutes="{:.2f}",
+    test_accuracy_last="{:.2%}", test_accuracy_best="{:.2%}", best_epoch="{}", validation_accuracy_best="{:.2%}",
+    firing_rate="{:.4f}", operations="{:,.0f}", microjoule="{:.3f}", ann_microjoule="{:.3f}", parameters="{:,}", training_parameters="{:,}", minutes="{:.2f}",
 )  # fmt: skip
 _TITLES = dict(
-    test_accuracy_last="test accuracy, last epoch", test_accuracy_best="test accuracy, best epoch", validation_accuracy_best="its validation accuracy",
-    best_epoch="best epoch by validation", operations="synaptic operations an image", microjoule="µJ an image", ann_microjoule="µJ an image, as an ANN",
+    test_accuracy_last="test accuracy, last epoch", test_accuracy_best="test accuracy, best epoch",
+    best_epoch="best epoch by validation", validation_accuracy_best="its validation accuracy",
+    operations="synaptic operations an image", microjoule="µJ an image", ann_microjoule="µJ an image, as an ANN",
     training_parameters="trained parameters",
 )  # fmt: skip
 
 
 def _results(runs: Sequence[Run], caption: str) -> list[Table]:
     "Results as they came, a column a run."
-    columns = {run.folder.name: {_title(k): text.format(run.result[k]) for k, text in _SHOWN.items() if k in run.result} for run in runs if run.result}
+    found = {run.folder.name: run.result for run in runs if run.result}
+    columns = {name: {_title(k): text.format(result[k]) for k, text in _SHOWN.items() if k in result} for name, result in found.items()}
     return [Table(caption, pd.DataFrame(columns).fillna("–"))] if columns else []
 
 
@@ -194,14 +202,15 @@ def _teachers(runs: Sequence[Run]) -> list[Run]:
     named = {Path(run.config["teacher"]).resolve() for run in runs if run.config.get("teacher")}
     return [Run(place) for place in sorted(places | {place for place in named if (place / "config.json").exists()})]
 
-# %% ../nbs/42_report.ipynb #0e0cbf35
+# %% ../nbs/42_report.ipynb #65b3e2ae
 def _comparison(students: Sequence[Run], picture: Picture) -> list:
     "Table and figure of several students."
     table = summarise(students)
     if not len(table):
         return []
     said = "Mean and standard deviation over seeds. The best epoch is chosen on held-out training images; the test images are used once, at the end. "
-    said += f"Energy is the arithmetic of one image at {MAC_PICOJOULE} pJ a multiply-accumulate and {ACCUMULATE_PICOJOULE} pJ an accumulate (45 nm, Horowitz 2014)."
+    said += f"Energy is the arithmetic of one image at {MAC_PICOJOULE} pJ a multiply-accumulate and {ACCUMULATE_PICOJOULE} pJ an accumulate "
+    said += "(45 nm, Horowitz 2014)."
     parts = [Table("Methods", for_people(table)), Words(said)]
     if (fewest := int(table.seeds.min())) < 3:
         parts.append(Words(f"With {fewest} seed{'s' * (fewest > 1)} a method, small differences between methods rank nothing."))
@@ -216,7 +225,7 @@ def _result(students: Sequence[Run], teachers: Sequence[Run]) -> Section:
     parts = _comparison(students, picture) if several else _results(students, "Student")
     return Section("Result", parts + _results(teachers, "Teacher" + "s" * (len(teachers) > 1)))
 
-# %% ../nbs/42_report.ipynb #3684337a
+# %% ../nbs/42_report.ipynb #3d59f665
 def _attention(students: Sequence[Run]) -> Section:
     "Maps of the last record with what they say; for a single run also its history."
     parts = []
@@ -226,8 +235,8 @@ def _attention(students: Sequence[Run]) -> Section:
         layers, scale, now = run.layers, run.config["attn_scale"], attention[-1]
         summary = attention_summary(now, layers["teacher"], scale, float(run.attention_steps.saturation.iloc[-1]))
         numbers = (
-            f"Entropy {summary['entropy']:.3f} nats, {summary['relative_entropy']:.0%} of the greatest possible. To listen alike, student layers would have to move "
-            f"{summary['spread_layers']:.1%} of their weight, and time steps {summary['spread_steps']:.1%}. "
+            f"Entropy {summary['entropy']:.3f} nats, {summary['relative_entropy']:.0%} of the greatest possible. To listen alike, student layers "
+            f"would have to move {summary['spread_layers']:.1%} of their weight, and time steps {summary['spread_steps']:.1%}. "
             f"{summary['saturation']:.0%} of the attention vectors are at their bound."
         )
         parts += [Words(run.folder.name, "heading")] if len(students) > 1 else []
@@ -247,14 +256,15 @@ def _rates(students: Sequence[Run]) -> Section:
     said = "Share of the neurons of a layer that fire at a step: of finished runs on the test images, of others on the held-out images so far."
     return Section("Firing rates", [Picture(rates_figure(recorded), "Firing rate of each layer"), Words(said)] if recorded else [])
 
-# %% ../nbs/42_report.ipynb #ce4266f1
+# %% ../nbs/42_report.ipynb #868a29db
 def _text(value) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _configs(runs: Sequence[Run]) -> pd.DataFrame:
     "Settings as text, a row a run."
-    return pd.DataFrame([{name: _text(value) for name, value in run.config.items() if name != "folder"} for run in runs], index=[run.folder.name for run in runs])
+    rows = [{name: _text(value) for name, value in run.config.items() if name != "folder"} for run in runs]
+    return pd.DataFrame(rows, index=[run.folder.name for run in runs])
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
@@ -272,7 +282,7 @@ def _settings_of(runs: Sequence[Run], kind: str) -> list[Table]:
     caption = f"Settings of the {kind}" if len(runs) == 1 else f"Settings of all {len(runs)} {kind}s"
     return [*differing, Table(caption, common, numbers=False, folded=True)]
 
-# %% ../nbs/42_report.ipynb #d8a4bbef
+# %% ../nbs/42_report.ipynb #dff3cdb3
 def _together(values: Iterable) -> str:
     distinct = sorted(set(map(str, values)))
     return "; ".join(distinct) if len(distinct) <= 3 else f"{distinct[0]} to {distinct[-1]} ({len(distinct)} different)"
@@ -282,7 +292,8 @@ def _environments(runs: Sequence[Run]) -> Section:
     found = [environment for run in runs if (environment := run.environment)]
     names = dict.fromkeys(name for environment in found for name in environment)
     values = {name: _together(environment[name] for environment in found if name in environment) for name in names}
-    return Section("Environment", [Table("Where the runs were made", pd.Series(values, name="value", dtype=str).to_frame(), numbers=False)] if values else [])
+    frame = pd.Series(values, name="value", dtype=str).to_frame()
+    return Section("Environment", [Table("Where the runs were made", frame, numbers=False)] if values else [])
 
 
 def _folders(runs: Sequence[Run]) -> Section:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-LONGEST_CELL = 40
+LONGEST_CELL = 60
 MOST_HIDDEN = 2
 NOTEBOOKS = sorted(path for path in NBS.rglob("*.ipynb") if not re.search(r"(^|/)[_.]", path.relative_to(NBS).as_posix()))
 
