@@ -202,7 +202,7 @@ def _teachers(runs: Sequence[Run]) -> list[Run]:
     named = {Path(run.config["teacher"]).resolve() for run in runs if run.config.get("teacher")}
     return [Run(place) for place in sorted(places | {place for place in named if (place / "config.json").exists()})]
 
-# %% ../nbs/42_report.ipynb #65b3e2ae
+# %% ../nbs/42_report.ipynb #de73fca4
 def _comparison(students: Sequence[Run], picture: Picture) -> list:
     "Table and figure of several students."
     table = summarise(students)
@@ -213,7 +213,7 @@ def _comparison(students: Sequence[Run], picture: Picture) -> list:
     said += "(45 nm, Horowitz 2014)."
     parts = [Table("Methods", for_people(table)), Words(said)]
     if (fewest := int(table.seeds.min())) < 3:
-        parts.append(Words(f"With {fewest} seed{'s' * (fewest > 1)} a method, small differences between methods rank nothing."))
+        parts.append(Words(f"Some methods have {fewest} seed{'s' * (fewest > 1)} only: small differences between methods rank nothing."))
     if mixed := sorted({name for method in table.index for name in _varied([run for run in students if run.config["method"] == method])} - {"seed"}):
         parts.append(Words(f"Runs of one method differ in more than their seed: {', '.join(mixed)}. Their means mix different settings.", "warning"))
     return [*parts, picture]

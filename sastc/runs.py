@@ -155,7 +155,7 @@ class Run:
     @property
     def layers(self) -> dict:
         "`student` and `teacher`: names of the compared layers; empty without calibration."
-        return read_json(self.folder / "layers.json", dict(student=[], teacher=[]))
+        return dict(student=[], teacher=[]) | read_json(self.folder / "layers.json", {})
 
     @property
     def result(self) -> dict:
