@@ -14,6 +14,7 @@ from inspect import Parameter
 from pathlib import Path
 
 import pandas as pd
+import torch
 from fastcore.script import Param, call_parse
 
 from .config import Config, TeacherConfig, settings
@@ -64,6 +65,9 @@ def in_a_sentence(command):
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            if torch.distributed.is_initialized():  # left open, it can abort the interpreter at exit
+                torch.distributed.destroy_process_group()
 
     return run
 

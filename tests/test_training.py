@@ -308,6 +308,8 @@ for batch in batches:
     accelerator.backward(prepared(images[batch], labels[batch]).loss.total / len(batches))
 if accelerator.is_main_process:
     torch.save({name: p.grad for name, p in learner.named_parameters()}, sys.argv[3])
+accelerator.wait_for_everyone()
+accelerator.end_training()  # a process group that is still open at exit can abort the interpreter
 """
 
 
@@ -340,7 +342,8 @@ def test_two_processes_compare_images_within_each_and_average_the_gradients(tmp_
 def test_a_run_of_two_processes_judges_the_whole_test_set(teacher, tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "run"
     given = TINY | dict(method="sastc", epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
-    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})")
+    end = "import torch.distributed as dist; dist.barrier(); dist.destroy_process_group()"
+    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})\n{end}")
     done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run, assessed = Run(folder), assess(folder)
