@@ -39,14 +39,14 @@ def _option(declared) -> Param:
     return Param(help.replace("%", "%%"), kind)
 
 
-def options_of(config: type, **defaults):
+def options_of(config: type):
     "Decorator: add the settings of a configuration class to the keyword arguments of a command."
 
     def decorate(command):
         own = [p for p in inspect.signature(command).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
         taken = {p.name for p in own}
         declared = {name: f for name, f in settings(config).items() if name not in taken}
-        added = [Parameter(name, Parameter.KEYWORD_ONLY, default=defaults.get(name, f.default), annotation=_option(f)) for name, f in declared.items()]
+        added = [Parameter(name, Parameter.KEYWORD_ONLY, default=f.default, annotation=_option(f)) for name, f in declared.items()]
         command.__signature__ = inspect.Signature(own + added)
         return command
 

@@ -86,13 +86,13 @@ def save_checkpoint(path: Path, content: dict) -> None:
         raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}); {kept}") from error
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
+def load_checkpoint(path: str | Path) -> dict:
     "Content of a checkpoint. Raises `FileNotFoundError`, or `ValueError` for a file that is damaged or not ours."
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: there is no file {path}")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that it cannot read
         raise ValueError(f"checkpoint: {path} cannot be read ({_first_line(error)}); an undamaged file written by sastc is accepted") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def environment(self) -> dict:
-        "Versions, machine, command, processes."
+        "Versions, machine and command."
         return read_json(self.folder / "environment.json", {})
 
     @property

@@ -250,12 +250,13 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 # %% ../nbs/32_training.ipynb #f82961c6
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
-    sums = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
+    both = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
     if outcome.attention is not None and METHODS[self.config.method].attention == "self":
         _, most = attention_bounds(outcome.attention.shape[-1], self.config.attn_scale)
         saturated = (outcome.attention.amax(-1) >= 0.99 * most).float().mean().item()
-        sums |= dict(attention=outcome.attention.mean(1).cpu(), saturation=saturated)
-    for name, value in sums.items():
+        for name, value in dict(attention=outcome.attention.mean(1).cpu(), saturation=saturated).items():
+            self.record_sums[name] += value
+    for name, value in both.items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
 
