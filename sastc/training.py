@@ -37,6 +37,7 @@ from .calibrator import Calibrator, attention_bounds
 from .config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
 from .data.batches import Batches
 from .data.images import ImageData, load_images, split_holdout, subset
+from .kernels import keep_freed_memory
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
@@ -158,6 +159,8 @@ class Trainer:
     def __init__(self, learner: Learner, batches: dict[str, Batches], config: RunConfig, accelerator: Accelerator, writer: RunWriter | None, num_classes: int):
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
         self.network, self.calibrator = learner.network, learner.calibrator
+        if accelerator.device.type == "cpu":
+            keep_freed_memory()
         learner.to(accelerator.device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
         if learner.teacher is not None:
             learner.teacher.model.to(accelerator.device)

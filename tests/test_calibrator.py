@@ -525,7 +525,7 @@ def test_features_that_do_not_fit_are_refused(case):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (dict(projection="cod"), "projection: 'cod' is not known \\(did you mean 'code'\\?\\); accepted: code, semckd"),
+        (dict(projection="cod"), "projection: 'cod' is not known \\(did you mean 'code'\\?\\); accepted: code, semckd, bottleneck, linear, none"),
         (dict(student_pool="mean"), "student_pool: 'mean' is not known.*accepted: max, avg"),
         (dict(teacher_pool="maxx"), "teacher_pool: 'maxx' is not known \\(did you mean 'max'"),
         (dict(align="feature"), "align: 'feature' is not known \\(did you mean 'features'"),
