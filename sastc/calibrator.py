@@ -185,7 +185,7 @@ class Projection(nn.Module):
 
     def forward(self, folded: torch.Tensor, time_steps: int) -> torch.Tensor:
         for conv, norm in zip(self.convs, self.norms):
-            folded = norm(conv(folded), time_steps).relu()
+            folded = norm(conv(folded), time_steps).relu_()
         return self.last(folded)
 
 # %% ../nbs/18_calibrator.ipynb #9a0bd05a
