@@ -44,7 +44,7 @@ def like_stored(
     return shaped.permute(*range(leading), *(leading + axes.index(axis) for axis in range(leading, like.ndim)))
 
 # %% ../nbs/02_kernels.ipynb #6c78dc28
-_SLICE = 2**17  # elements of a row
+_SLICE = 2**18  # elements of a row
 
 
 def in_slices(function, *tensors: torch.Tensor, **constants) -> torch.Tensor:
@@ -64,7 +64,8 @@ def in_slices(function, *tensors: torch.Tensor, **constants) -> torch.Tensor:
 # %% ../nbs/02_kernels.ipynb #ddbeb80b
 def _without_autocast(device):
     # entering the context costs more than a small kernel, so only where there is something to switch off
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+    switched_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if switched_on else contextlib.nullcontext()
 
 
 def _compile(function, tensors, constants):
