@@ -445,7 +445,7 @@ def test_ann_and_snn_differ_in_their_activations_alone(name):
     pairs = [(one, other) for one, other in zip(ann.modules(), snn.modules()) if type(one) is not type(other)]
     assert pairs and all(isinstance(one, nn.ReLU) and isinstance(other, LIF) for one, other in pairs)
     assert not neurons(ann) and not any(isinstance(module, nn.ReLU) for module in snn.modules())
-    assert all(neuron.constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True) for neuron in neurons(snn))
+    assert all(neuron.constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True, backend="auto") for neuron in neurons(snn))
     assert all(neuron.time_steps == 2 for neuron in neurons(snn))
 
 
