@@ -692,7 +692,7 @@ def test_spiking_twin_with_a_shortcut_past_the_first_neuron_needs_the_repeated_i
 
 def test_spiking_passes_the_constants_on():
     snn = spiking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 2, decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
-    assert neurons(snn)[0].constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
+    assert neurons(snn)[0].constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True, backend="auto")
 
 
 class Functional(nn.Module):
