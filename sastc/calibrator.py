@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIMILARITY_NORMS', 'ATTENTION_GRADIENTS', 'PROJECTIONS', 'POOLS', 'difference_kernel', 'ALIGNMENTS', 'ATTENTIONS',
-           'similarity', 'Embeddings', 'attention_bounds', 'SelfAttention', 'UniformAttention', 'StepBatchNorm',
-           'Projection', 'pooled', 'squared_distance', 'Alignment', 'Calibration', 'Calibrator']
+           'similarity', 'Embeddings', 'attention_bounds', 'SelfAttention', 'uniform_attention', 'StepBatchNorm',
+           'Projection', 'pooled', 'squared_distance', 'Alignment', 'matrix_distance', 'Calibration', 'Calibrator']
 
 # %% ../nbs/18_calibrator.ipynb #09ed1854
 import math
@@ -102,7 +102,7 @@ class SelfAttention(nn.Module):
     `gradient` says what the loss teaches through the attention weights: "flows" (as released) the embeddings and the student,
     "embedding" the embeddings alone, "none" neither, which leaves the embeddings as they were initialised."""
 
-    def __init__(self, student_layers: int, teacher_layers: int, batch_size: int, factor: int, attn_scale: float, norm: str, gradient: str):
+    def __init__(self, student_layers: int, teacher_layers: int, batch_size: int, factor: int, attn_scale: float, gradient: str):
         super().__init__()
         in_range("factor", factor, least=1)
         if (size := batch_size // factor) < 1:
@@ -114,19 +114,17 @@ class SelfAttention(nn.Module):
                 stacklevel=3,
             )
         self.batch_size, self.attn_scale = batch_size, attn_scale
-        self.norm, self.gradient = one_of("similarity_norm", norm, SIMILARITY_NORMS), one_of("attention_gradient", gradient, ATTENTION_GRADIENTS)
+        self.gradient = one_of("attention_gradient", gradient, ATTENTION_GRADIENTS)
         self.query = Embeddings(student_layers, batch_size, size).requires_grad_(gradient != "none")
         self.key = Embeddings(teacher_layers, batch_size, size).requires_grad_(gradient != "none")
 
-    def forward(self, student_features: Sequence[torch.Tensor], teacher_features: Sequence[torch.Tensor]) -> torch.Tensor:
-        "S features [T, B, ...] and N features [B, ...] -> [T, B, S, N]."
-        if (batch := student_features[0].shape[1]) != self.batch_size:
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        "Similarity matrices [S, T, B, B] and [N, B, B] -> [T, B, S, N]."
+        if (batch := teacher.shape[-1]) != self.batch_size:
             raise ValueError(
                 f"student_features: a batch of {batch} given; exactly {self.batch_size} images are accepted, since a row of the "
                 "similarity matrix is what the attention reads (drop the last partial batch)"
             )
-        student = torch.stack([similarity(feature, self.norm) for feature in student_features])
-        teacher = torch.stack([similarity(feature, self.norm) for feature in teacher_features])
         if self.gradient != "flows":
             student = student.detach()
         with torch.autocast(student.device.type, enabled=False):
@@ -135,14 +133,14 @@ class SelfAttention(nn.Module):
             return (self.attn_scale * logits).softmax(dim=-1)
 
 # %% ../nbs/18_calibrator.ipynb #85e44d80
-class UniformAttention(nn.Module):
+def uniform_attention(
+    student_features: Sequence[torch.Tensor],  # S features [T, B, ...]
+    teacher_features: Sequence[torch.Tensor],  # N features [B, ...]
+) -> torch.Tensor:  # [T, B, S, N], float32 or wider
     "Every teacher layer weighs 1/N."
-
-    def forward(self, student_features: Sequence[torch.Tensor], teacher_features: Sequence[torch.Tensor]) -> torch.Tensor:
-        time_steps, batch = student_features[0].shape[:2]
-        shape = time_steps, batch, len(student_features), len(teacher_features)
-        first = student_features[0]
-        return first.new_full(shape, 1 / len(teacher_features), dtype=torch.promote_types(first.dtype, torch.float32))
+    first, layers = student_features[0], len(teacher_features)
+    shape = *first.shape[:2], len(student_features), layers
+    return first.new_full(shape, 1 / layers, dtype=torch.promote_types(first.dtype, torch.float32))
 
 # %% ../nbs/18_calibrator.ipynb #f91ff116
 class StepBatchNorm(nn.BatchNorm2d):
@@ -160,7 +158,7 @@ PROJECTIONS = dict(  # kernels, and the width between them as a multiple of the 
     semckd=((1, 3, 1), 2),
     bottleneck=((1, 1), 0.5),
     linear=((1,), None),
-    none=((), None),
+    none=None,  # nothing is projected: similarity matrices are compared as they are
 )
 
 
@@ -181,7 +179,7 @@ class Projection(nn.Module):
             self.convs.append(nn.Conv2d(channels, hidden, kernel, padding=kernel // 2, bias=False))
             self.norms.append(StepBatchNorm(hidden))
             channels = hidden
-        self.last = nn.Conv2d(channels, teacher_channels, kernels[-1], bias=not self.norms) if kernels else nn.Identity()
+        self.last = nn.Conv2d(channels, teacher_channels, kernels[-1], bias=not self.norms)
 
     def forward(self, folded: torch.Tensor, time_steps: int) -> torch.Tensor:
         for conv, norm in zip(self.convs, self.norms):
@@ -241,8 +239,6 @@ class Alignment(nn.Module):
         super().__init__()
         self.student_pool, self.teacher_pool = one_of("student_pool", student_pool, POOLS), one_of("teacher_pool", teacher_pool, POOLS)
         self.align, self.norm, self.fold_time = one_of("align", align, ALIGNMENTS), one_of("similarity_norm", norm, SIMILARITY_NORMS), fold_time
-        if projection == "none" and align != "similarity":
-            raise ValueError(f"projection: 'none' given with align={align!r}; it is accepted with align='similarity', which needs no common width")
         self.projections = nn.ModuleList(
             nn.ModuleList(Projection(student[0], teacher[0], projection) for teacher in teacher_shapes) for student in student_shapes
         )
@@ -265,6 +261,14 @@ class Alignment(nn.Module):
 
 def _as_map(feature: torch.Tensor) -> torch.Tensor:
     return feature[..., None, None] if feature.ndim == 2 else feature
+
+# %% ../nbs/18_calibrator.ipynb #9c2e7a40
+def matrix_distance(
+    student: torch.Tensor,  # similarity matrices [S, T, B, B]
+    teacher: torch.Tensor,  # similarity matrices [N, B, B]
+) -> torch.Tensor:  # [T, B, S, N]
+    "Mean squared difference between the rows of similarity matrices."
+    return (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
 
 # %% ../nbs/18_calibrator.ipynb #2845f7c0
 class Calibration(NamedTuple):
@@ -289,7 +293,7 @@ class Calibrator(nn.Module):
         teacher_shapes: Sequence[Sequence[int]],  # N shapes
         batch_size: int | None = None,  # M, images in every batch of this process; not needed for uniform attention
         factor: int = 4,  # the embedding has batch_size // factor entries
-        projection: str = "code",  # "code" or "semckd"
+        projection: str = "code",  # "code" or "semckd"; cheaper and ours: "bottleneck", "linear", "none"
         student_pool: str = "max",  # "max" or "avg", for student maps larger than the teacher's
         teacher_pool: str = "avg",  # "avg" or "max", for teacher maps larger than the student's
         attn_scale: float = 1.0,  # factor on the attention logits
@@ -300,18 +304,24 @@ class Calibrator(nn.Module):
         fold_time: bool = False,  # one batch normalisation over all steps in the projections
     ):
         super().__init__()
+        self.norm = one_of("similarity_norm", similarity_norm, SIMILARITY_NORMS)
         self.shapes = dict(student_features=[tuple(s) for s in student_shapes], teacher_features=[tuple(s) for s in teacher_shapes])
         for name, shapes in self.shapes.items():
             if not shapes:
                 raise ValueError(f"{name}: no layer given; at least one is accepted")
         if one_of("attention", attention, ATTENTIONS) == "uniform":
-            self.attention = UniformAttention()
+            self.attention = None
         elif batch_size is None:
             raise ValueError("batch_size: None given; the number of images in every batch is accepted (only uniform attention works without)")
         else:
             counts = len(student_shapes), len(teacher_shapes)
-            self.attention = SelfAttention(*counts, batch_size, factor, attn_scale, similarity_norm, attention_gradient)
-        self.alignment = Alignment(student_shapes, teacher_shapes, projection, student_pool, teacher_pool, align, similarity_norm, fold_time)
+            self.attention = SelfAttention(*counts, batch_size, factor, attn_scale, attention_gradient)
+        if projection == "none":
+            if align != "similarity":
+                raise ValueError(f"projection: 'none' given with align={align!r}; it is accepted with align='similarity', which needs no common width")
+            self.alignment = None
+        else:
+            self.alignment = Alignment(student_shapes, teacher_shapes, projection, student_pool, teacher_pool, align, similarity_norm, fold_time)
 
     def forward(
         self,
@@ -320,7 +330,12 @@ class Calibrator(nn.Module):
     ) -> Calibration:
         "Attention and distance for every time step, image and pair of layers."
         _check_features(self.shapes, student_features, teacher_features)
-        return Calibration(self.attention(student_features, teacher_features), self.alignment(student_features, teacher_features))
+        features = student_features, teacher_features
+        if self.attention is not None or self.alignment is None:
+            matrices = [torch.stack([similarity(feature, self.norm) for feature in side]) for side in features]
+        attention = uniform_attention(*features) if self.attention is None else self.attention(*matrices)
+        distance = matrix_distance(*matrices) if self.alignment is None else self.alignment(*features)
+        return Calibration(attention, distance)
 
 # %% ../nbs/18_calibrator.ipynb #6ce4927c
 def _check_features(shapes, student_features, teacher_features):

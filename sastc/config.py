@@ -151,7 +151,7 @@ class Config(RunConfig):
     pair: tuple = setting((-1, -1), "feature_kd: position of the student layer and of the teacher layer among the candidates")
     factor: int = setting(4, "the attention embeds a row of the similarity matrix in batch_size // factor entries", least=1)
     attn_scale: float = setting(1.0, "factor on the attention logits", least=0)
-    projection: str = setting("code", "from student to teacher features: code (3x3, 1x1) or semckd (1x1, 3x3, 1x1)", PROJECTIONS)
+    projection: str = setting("code", "from student to teacher features: code (3x3, 1x1), semckd (1x1, 3x3, 1x1), bottleneck (1x1, 1x1), linear (1x1), or none with align=similarity", PROJECTIONS)
     student_pool: str = setting("max", "pooling of student maps larger than the teacher's", POOLS)
     teacher_pool: str = setting("avg", "pooling of teacher maps larger than the student's", POOLS)
     align: str = setting("features", "what the distance compares", ALIGNMENTS)
