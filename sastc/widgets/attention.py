@@ -200,7 +200,7 @@ function inkOn(colour) {  // black above the luminance at which it has the bette
   return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000" : "#fff";
 }
 const ending = (name, most) => name.length > most ? "…" + name.slice(name.length - most + 1) : name;
-const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3).replace(/^0/, "");
+const signed = (value) => Math.abs(value) < 0.0005 ? "0" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3).replace(/^0/, "");
 """
 )
 
@@ -240,16 +240,16 @@ function drawMap({ x, y, cell, title, weights, entropy, students, teachers, scal
 
 # %% ../../nbs/52_widgets.attention.ipynb #efb7df5c
 _MAPS_JS = """
-// m: heading, maps [{title, weights, entropy}], students, teachers, scale, low, high, marks [[value, text]], write
+// m: heading, than (what is subtracted), maps [{title, weights, entropy}], students, teachers, scale, low, high, marks [[value, text]], write
 function drawMaps(width, m) {
   const teachers = m.teachers.length, beside = m.maps[0].entropy ? ENTROPY : 0, longest = (names) => Math.max(...names.map((name) => Math.min(name.length, 22)));
   const left = Math.max(longest(m.students) * LETTER + 16, longest(m.teachers) > 9 ? longest(m.teachers) * LETTER * 0.82 - 14 : 62), room = Math.max(width - left - 12, 120), gap = 18;
   const columns = Math.max(1, Math.min(m.maps.length, Math.floor((room + gap) / (teachers * 34 + beside + gap))));
   const cell = Math.min(76, ((room + gap) / columns - gap - beside) / teachers);
   const names = longest(m.teachers) * LETTER > cell - 4 ? longest(m.teachers) * LETTER * 0.58 + 18 : 22;
-  const high = m.students.length * ROW + names + 26, rows = Math.ceil(m.maps.length / columns), top = 46;
-  const whole = left + columns * (cell * teachers + beside + gap), right = Math.max(Math.min(width, whole), left + 260);
-  const parts = [svg("text", { x: 4, y: 14, style: "font-size: 13px", "font-weight": 600 }, m.heading)];
+  const high = m.students.length * ROW + names + 26, rows = Math.ceil(m.maps.length / columns), top = m.than ? 62 : 46;
+  const whole = left + columns * (cell * teachers + beside + gap), right = Math.max(Math.min(width, whole), left + 280);
+  const parts = [svg("text", { x: 4, y: 14, style: "font-size: 13px", "font-weight": 600 }, m.heading), svg("text", { x: 4, y: 31 }, m.than ?? "")];
   m.maps.forEach((map, t) => parts.push(...drawMap({ ...m, ...map, cell, label: t % columns === 0,
     x: left + t % columns * (cell * teachers + beside + gap), y: top + Math.floor(t / columns) * high })));
   const bottom = top + rows * high - 6, size = Math.min(320, right - left - 20), steps = 64;
@@ -261,7 +261,7 @@ function drawMaps(width, m) {
   });
   parts.push(svg("text", { x: left - 8, y: top - 7, "text-anchor": "end", opacity: 0.75 }, "student"),
     svg("text", { x: left - 8, y: top + (rows - 1) * high + m.students.length * ROW + 14, "text-anchor": "end", opacity: 0.75 }, "teacher"));
-  const about = `${m.heading}. ` + m.maps.map((map) => m.students.map((student, s) => {
+  const about = `${m.heading}. ${m.than ?? ""} ` + m.maps.map((map) => m.students.map((student, s) => {
     const row = [...map.weights.slice(s * teachers, (s + 1) * teachers)];
     return `${map.title}, ${student}: ` + row.map((value, n) => `${m.teachers[n]} ${value.toFixed(2)}`).join(", ");
   }).join("; ")).join("; ");
@@ -285,20 +285,20 @@ function shown(model) {
     const images = floats(get("image_attention")), count = images.length / size, weights = part(images, get("image"));
     const label = get("images")[get("image")].label, heading = `image ${get("image") + 1}${label && ` (${label})`}, checkpoint of ${get("image_step")}`;
     const mean = weights.map((_, i) => { let sum = 0; for (let b = 0; b < count; b++) sum += images[b * size + i]; return sum / count; });
-    return get("compare") === "images" ? { place, record, heading: `${heading}: difference from the mean of these images`, weights, base: mean } : { place, record, heading, weights };
+    return get("compare") === "images" ? { place, record, heading, than: "difference from the mean of these images", weights, base: mean } : { place, record, heading, weights };
   }
   const weights = part(history, place), [kind, number] = get("compare").split(":"), now = when(record);
   if (kind === "training") {
     const other = nearestRecord(records, get("base_step"));
-    return { place, record, heading: `${now}: difference from step ${records[other].step.toLocaleString("en")}`, weights, base: part(history, other) };
+    return { place, record, heading: now, than: `difference from step ${records[other].step.toLocaleString("en")}`, weights, base: part(history, other) };
   }
   if (kind === "time" && number < T) {
     const one = weights.subarray(number * S * N, (number + 1) * S * N), base = weights.map((_, i) => one[i % (S * N)]);
-    return { place, record, heading: `${now}: difference from time step ${Number(number) + 1}`, weights, base };
+    return { place, record, heading: now, than: `difference from time step ${Number(number) + 1}`, weights, base };
   }
   if (kind === "run" && get("other_steps").length) {
     const other = nearestRecord(get("other_steps").map((step) => ({ step })), record.step), step = get("other_steps")[other];
-    return { place, record, heading: `${now}: difference from ${get("other_title")} at step ${step.toLocaleString("en")}`, weights, base: part(floats(get("other_attention")), other) };
+    return { place, record, heading: now, than: `difference from ${get("other_title")} at step ${step.toLocaleString("en")}`, weights, base: part(floats(get("other_attention")), other) };
   }
   return { place, record, heading: now, weights };
 }
@@ -311,13 +311,13 @@ function entropyOf(row) {
   for (const weight of row) sum -= weight > 0 ? weight * Math.log(weight) : 0;
   return row.length > 1 ? Math.min(1, sum / Math.log(row.length)) : 1;
 }
-function mapsOf(model, { heading, weights, base }) {
+function mapsOf(model, { heading, than, weights, base }) {
   const [T, S, N] = model.get("shape"), [low, high] = model.get("bounds"), most = high - low;
   const students = model.get("student_layers"), teachers = model.get("teacher_layers"), times = [...Array(T).keys()];
   const values = base ? weights.map((weight, i) => weight - base[i]) : weights, step = (t) => values.subarray(t * S * N, (t + 1) * S * N);
   const entropies = (t) => students.map((_, s) => entropyOf(step(t).subarray(s * N, (s + 1) * N)));
   const maps = times.map((t) => ({ title: `time step ${t + 1}`, weights: step(t), entropy: base ? null : entropies(t) }));
-  const common = { heading, maps, students, teachers };
+  const common = { heading, than, maps, students, teachers };
   if (base) return { ...common, scale: DIFFERENCES, low: -most, high: most, write: signed, marks: [[-most, `−${most.toFixed(2)}`], [0, "no difference"], [most, `+${most.toFixed(2)}`]] };
   const marks = [[low, `${low.toFixed(2)} least`], [1 / N, `${(1 / N).toFixed(2)} uniform`], [high, `${high.toFixed(2)} most`]];
   return { ...common, scale: WEIGHTS, low, high, write: (value) => value.toFixed(2), marks };

@@ -196,7 +196,7 @@ const html = (tag, attributes, ...children) => grow(document.createElement(tag),
 const svg = (tag, attributes, ...children) => grow(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 const floats = (bytes) => new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
 const short = (value) => Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
-const percent = (value, digits = 1) => Number.isFinite(value) ? (100 * value).toFixed(digits) + " %" : "–";
+const percent = (value, digits = 1) => Number.isFinite(value) ? (100 * value).toFixed(digits) + "%" : "–";
 
 function root(el) {  // JupyterLab keeps its own keys out of what is marked so
   const box = html("div", { class: "sastc", "data-lm-suppress-shortcuts": "true" });
