@@ -21,7 +21,7 @@ import numpy as np
 import traitlets
 
 from ..plots import COLOURS
-from ..runs import _alive, read_json
+from ..runs import living, read_json
 
 try:
     import anywidget
@@ -68,7 +68,7 @@ def state_of(
     "State of a run."
     state = status.get("state", "not started")
     here = status.get("host") == platform.node()
-    return "lost" if state == "running" and here and not _alive(status["pid"]) else state
+    return "lost" if state == "running" and here and not living(status) else state
 
 
 def progress_words(
@@ -476,8 +476,8 @@ export default { render };
         with self.hold_sync():
             self.lines, self.points = pack_lines(lines)
 
-# %% ../../nbs/51_widgets.live.ipynb #29e8e567
-_PARTS = dict(ce="cross-entropy", kl="soft labels (KL)", sastc="calibration")
+# %% ../../nbs/51_widgets.live.ipynb #fab8f1e8
+_PARTS = dict(ce="cross-entropy", kl="soft labels (KL)", sastc="calibration", accuracy="accuracy")
 
 
 def training_lines(
@@ -486,10 +486,9 @@ def training_lines(
 ) -> list[Line]:
     "Loss and accuracy of a run over its training steps; empty before the first record."
     steps, epochs = live.records("steps"), live.records("epochs")
-    sources = {name: (f"train_{name}", epochs) if not steps else (name, steps) for name in _PARTS}
-    lines = [_line(name, _PARTS[part], column, records, True) for part, (column, records) in sources.items()]
-    lines += [_line(name, "cross-entropy", "validation_loss", epochs), _line(name, "accuracy", "train_accuracy", epochs, True)]
-    return [line for line in [*lines, _line(name, "accuracy", "validation_accuracy", epochs)] if len(line.x)]
+    lines = [_line(name, panel, part, steps, True) if steps else _line(name, panel, f"train_{part}", epochs, True) for part, panel in _PARTS.items()]
+    lines += [_line(name, panel, f"validation_{column}", epochs) for panel, column in {"cross-entropy": "loss", "accuracy": "accuracy"}.items()]
+    return [line for line in lines if len(line.x)]
 
 
 def _line(name: str, panel: str, column: str, records: Sequence[dict], dashed: bool = False) -> Line:
