@@ -494,4 +494,5 @@ d = { 'settings': { 'branch': 'main',
                                     'sastc.widgets.live.poll': ('widgets.live.html#poll', 'sastc/widgets/live.py'),
                                     'sastc.widgets.live.progress_words': ('widgets.live.html#progress_words', 'sastc/widgets/live.py'),
                                     'sastc.widgets.live.state_of': ('widgets.live.html#state_of', 'sastc/widgets/live.py'),
-                                    'sastc.widgets.live.training_lines': ('widgets.live.html#training_lines', 'sastc/widgets/live.py')}}}
+                                    'sastc.widgets.live.training_lines': ('widgets.live.html#training_lines', 'sastc/widgets/live.py'),
+                                    'sastc.widgets.live.why_unreadable': ('widgets.live.html#why_unreadable', 'sastc/widgets/live.py')}}}

@@ -1,4 +1,4 @@
-"""AttentionView and RunBoard in a real browser: alive while a run writes, by keyboard, after a reload, in Voila, at every width and in both themes."""
+"""AttentionView and RunBoard in a real browser: while a run writes, by keyboard, after a reload, in Voila, at every width, in both themes."""
 
 import json
 import shutil
@@ -21,7 +21,8 @@ def runs(jupyter):
     folder = jupyter.folder / "runs"
     shutil.copytree(RECORDED, folder)
     (folder / "kd-seed1" / "epochs.jsonl").write_text("no record\n")
-    jupyter.write("attention.ipynb", "from sastc.widgets import AttentionView\nview = AttentionView('runs/sastc-seed0', against='runs/sastc-seed1')\nview", "view.step, view.follow, view.compare")
+    view = "from sastc.widgets import AttentionView\nview = AttentionView('runs/sastc-seed0', against='runs/sastc-seed1')\nview"
+    jupyter.write("attention.ipynb", view, "view.step, view.follow, view.compare")
     jupyter.write("board.ipynb", "from sastc.widgets import RunBoard\nboard = RunBoard('runs')\nboard", "board.chosen")
     return folder
 
@@ -50,6 +51,10 @@ class Writer(threading.Thread):
         self.status("finished", 840)
 
 
+def wait_for_step(page, least: int) -> None:
+    page.wait_for_function("least => parseInt(document.querySelector('.where')?.textContent.split(' ')[1]) >= least", arg=least)
+
+
 def shown_step(page) -> int:
     return int(page.locator(".where").inner_text().split()[1].strip(","))
 
@@ -61,12 +66,12 @@ def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
     notebook.run_cell(0)
     page.get_by_text("the first record comes after 14 training steps").wait_for()
     live.start()
-    page.locator(".where", has_text="step 42,").wait_for()
+    wait_for_step(page, 42)
     page.get_by_text("Attention is saturated").wait_for()
     assert notebook.run_cell(1) == "42"
     before = shown_step(page)
     notebook.reload()
-    page.wait_for_function("before => document.querySelector('.where')?.textContent && parseInt(document.querySelector('.where').textContent.split(' ')[1]) > before", arg=before)
+    wait_for_step(page, before + 1)
     live.stopped.set()
     page.get_by_text("Finished after step 840 of 840.").wait_for()
     live.join()
@@ -92,7 +97,7 @@ def test_attention_by_keyboard(jupyter, runs, page):
     page.get_by_text("difference from sastc-seed1 at step 28").wait_for()
     page.get_by_label("what is shown").select_option("weights")
     page.get_by_role("button", name="Play").press("Space")
-    page.wait_for_function("() => parseInt(document.querySelector('.where').textContent.split(' ')[1]) >= 84")
+    wait_for_step(page, 84)
     page.get_by_role("button", name="Pause").press("Space")
     assert 84 <= shown_step(page) < 840
 
@@ -164,8 +169,11 @@ def test_board_sorts_chooses_and_reports(jupyter, runs, page):
 
 
 CONTRAST = """box => {
-    const luminance = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const linear = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const luminance = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(c => linear(c / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
     let ground = box;
     while (getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
     const [dark, light] = [getComputedStyle(box).color, getComputedStyle(ground).backgroundColor].map(luminance).sort((a, b) => a - b);
@@ -173,8 +181,10 @@ CONTRAST = """box => {
 }"""
 OUTSIDE = """box => {
     const { left, right } = box.getBoundingClientRect();
-    return [...box.querySelectorAll('svg, svg *, p, button, input, table, h4')].map(part => [part, part.getBoundingClientRect()])
-        .filter(([part, place]) => place.width && getComputedStyle(part).visibility !== 'hidden' && (place.left < left - 1 || place.right > right + 1)).map(([part]) => part.outerHTML.slice(0, 120));
+    const outside = place => place.width && (place.left < left - 1 || place.right > right + 1);
+    return [...box.querySelectorAll('svg, svg *, p, button, input, table, .heading')]
+        .filter(part => getComputedStyle(part).visibility !== 'hidden' && outside(part.getBoundingClientRect()))
+        .map(part => part.outerHTML.slice(0, 120));
 }"""
 
 
@@ -201,7 +211,7 @@ def test_voila_shows_the_same(jupyter, runs, page):
         page.get_by_text("the first record comes after 14 training steps").wait_for()
         page.get_by_text("8 runs: 7 finished, 1 damaged.").wait_for()
         live.start()
-        page.locator(".where", has_text="step 56,").wait_for()
+        wait_for_step(page, 56)
         page.get_by_role("button", name="minutes").click()
         page.wait_for_function("() => document.querySelector('.tall tbody th').innerText.startsWith('baseline-seed1')")
         live.stopped.set()

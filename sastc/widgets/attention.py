@@ -29,7 +29,7 @@ from ..models import Taps
 from ..plots import attention_entropy, attention_range, attention_summary
 from ..runs import Run, atomic, load_model
 from ..training import evaluating
-from .live import CURVES_JS, NODES_JS, STYLE, LiveRun, View, poll, progress_words, state_of
+from .live import CURVES_JS, CURVES_STYLE, NODES_JS, STYLE, UNREADABLE, LiveRun, View, poll, progress_words, state_of, why_unreadable
 
 # %% ../../nbs/52_widgets.attention.ipynb #b3f7678d
 def relative_entropy(
@@ -213,59 +213,70 @@ function drawMap({ x, y, cell, title, weights, entropy, students, teachers, scal
   students.forEach((student, s) => teachers.forEach((teacher, n) => {
     const value = weights[s * teachers.length + n], colour = colourAt(scale, (value - low) / (high - low));
     const place = { x: x + n * cell, y: y + s * ROW, width: cell - 1, height: ROW - 1 };
-    const square = svg("rect", { ...place, fill: `rgb(${colour})` }, svg("title", {}, `${title}: ${student} listens to ${teacher}\\n${value.toFixed(4)}`));
+    const told = svg("title", {}, `${title}: ${student} listens to ${teacher}\\n${value.toFixed(4)}`);
+    const square = svg("rect", { ...place, fill: `rgb(${colour})` }, told);
     const words = cell < 28 ? write(value).replace("0.", ".") : write(value), size = Math.min(11, (cell - 3) / words.length / 0.57);
     const style = `fill: ${inkOn(colour)}; font-size: ${size}px; pointer-events: none`;
     const number = svg("text", { x: place.x + cell / 2, y: place.y + ROW / 2 + 4, "text-anchor": "middle", style }, words);
     parts.push(square, ...(size >= 8 ? [number] : []));
   }));
   if (label) students.forEach((student, s) => parts.push(
-    svg("text", { x: x - 8, y: y + s * ROW + ROW / 2 + 4, "text-anchor": "end" }, ending(student, 22), svg("title", {}, student))));
-  const slanted = Math.max(...teachers.map((name) => Math.min(name.length, 22))) * LETTER > cell - 4;
+    svg("text", { x: x - 8, y: y + s * ROW + ROW / 2 + 4, "text-anchor": "end" }, ending(student, LONGEST), svg("title", {}, student))));
+  const slanted = longest(teachers) > cell - 4;
   teachers.forEach((teacher, n) => {
     const at = { x: x + n * cell + cell / 2, y: y + students.length * ROW + 14 };
-    parts.push(svg("text", slanted ? { ...at, "text-anchor": "end", transform: `rotate(-35 ${at.x} ${at.y - 4})` } : { ...at, "text-anchor": "middle" },
-      ending(teacher, 22), svg("title", {}, teacher)));
+    const turned = { "text-anchor": "end", transform: `rotate(-35 ${at.x} ${at.y - 4})` };
+    parts.push(svg("text", { ...at, ...(slanted ? turned : { "text-anchor": "middle" }) }, ending(teacher, LONGEST), svg("title", {}, teacher)));
   });
-  if (!entropy) return parts;
+  return entropy ? [...parts, ...drawEntropy({ x, y, cell, title, entropy, students, teachers })] : parts;
+}
+function drawEntropy({ x, y, cell, title, entropy, students, teachers }) {
   const left = x + teachers.length * cell + 8;
-  parts.push(svg("text", { x: left, y: y - 7, opacity: 0.75 }, "entropy"));
-  students.forEach((student, s) => parts.push(
-    svg("rect", { x: left, y: y + s * ROW + ROW - 8, width: ENTROPY - 14, height: 4, fill: "currentColor", "fill-opacity": 0.15 }),
-    svg("rect", { x: left, y: y + s * ROW + ROW - 8, width: (ENTROPY - 14) * entropy[s], height: 4, fill: "currentColor", "fill-opacity": 0.65 }),
-    svg("text", { class: "entropy", x: left, y: y + s * ROW + ROW / 2 + 2 }, entropy[s].toFixed(2), svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`))));
-  return parts;
+  return [svg("text", { x: left, y: y - 7, opacity: 0.75 }, "entropy"), ...students.flatMap((student, s) => {
+    const row = y + s * ROW, whole = { x: left, y: row + ROW - 8, width: ENTROPY - 14, height: 4, fill: "currentColor" };
+    const told = svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`);
+    return [svg("rect", { ...whole, "fill-opacity": 0.15 }), svg("rect", { ...whole, width: whole.width * entropy[s], "fill-opacity": 0.65 }),
+      svg("text", { class: "entropy", x: left, y: row + ROW / 2 + 2 }, entropy[s].toFixed(2), told)];
+  })];
 }
 """
 
 # %% ../../nbs/52_widgets.attention.ipynb #efb7df5c
 _MAPS_JS = """
+const LONGEST = 22;
+const longest = (names) => Math.max(...names.map((name) => Math.min(name.length, LONGEST))) * LETTER;
+function layout(width, { maps, students, teachers }) {  // where things are, in pixels
+  const gap = 18, beside = maps[0].entropy ? ENTROPY : 0, slant = longest(teachers) > 9 * LETTER ? longest(teachers) * 0.82 - 14 : 0;
+  const left = Math.max(longest(students) + 16, slant, 62), room = Math.max(width - left - 12, 120) + gap;
+  const columns = Math.max(1, Math.min(maps.length, Math.floor(room / (teachers.length * 34 + beside + gap))));
+  const cell = Math.min(76, (room / columns - gap - beside) / teachers.length), across = cell * teachers.length + beside + gap;
+  const names = longest(teachers) > cell - 4 ? longest(teachers) * 0.58 + 18 : 22;
+  const right = Math.max(Math.min(width, left + columns * across), left + 280);
+  return { left, columns, cell, across, down: students.length * ROW + names + 26, right };
+}
+function drawScale(x, y, size, { scale, low, high, marks }) {
+  const steps = 64, shades = [...Array(steps).keys()].map((i) => svg("rect", { x: x + i * size / steps, y, width: size / steps + 0.5, height: 9,
+    fill: `rgb(${colourAt(scale, i / (steps - 1))})` }));
+  return shades.concat(marks.flatMap(([value, text], i) => {
+    const at = x + (value - low) / (high - low) * size, middle = 0 < i && i < marks.length - 1;
+    const [y1, y2, words] = middle ? [y - 4, y + 9, y - 7] : [y, y + 13, y + 25];
+    return [svg("line", { x1: at, x2: at, y1, y2, stroke: "currentColor" }),
+      svg("text", { x: at, y: words, "text-anchor": middle ? "middle" : i ? "end" : "start" }, text)];
+  }));
+}
 // m: heading, than (what is subtracted), maps [{title, weights, entropy}], students, teachers, scale, low, high, marks [[value, text]], write
 function drawMaps(width, m) {
-  const teachers = m.teachers.length, beside = m.maps[0].entropy ? ENTROPY : 0, longest = (names) => Math.max(...names.map((name) => Math.min(name.length, 22)));
-  const left = Math.max(longest(m.students) * LETTER + 16, longest(m.teachers) > 9 ? longest(m.teachers) * LETTER * 0.82 - 14 : 62), room = Math.max(width - left - 12, 120), gap = 18;
-  const columns = Math.max(1, Math.min(m.maps.length, Math.floor((room + gap) / (teachers * 34 + beside + gap))));
-  const cell = Math.min(76, ((room + gap) / columns - gap - beside) / teachers);
-  const names = longest(m.teachers) * LETTER > cell - 4 ? longest(m.teachers) * LETTER * 0.58 + 18 : 22;
-  const high = m.students.length * ROW + names + 26, rows = Math.ceil(m.maps.length / columns), top = m.than ? 62 : 46;
-  const whole = left + columns * (cell * teachers + beside + gap), right = Math.max(Math.min(width, whole), left + 280);
-  const parts = [svg("text", { x: 4, y: 14, style: "font-size: 13px", "font-weight": 600 }, m.heading), svg("text", { x: 4, y: 31 }, m.than ?? "")];
-  m.maps.forEach((map, t) => parts.push(...drawMap({ ...m, ...map, cell, label: t % columns === 0,
-    x: left + t % columns * (cell * teachers + beside + gap), y: top + Math.floor(t / columns) * high })));
-  const bottom = top + rows * high - 6, size = Math.min(320, right - left - 20), steps = 64;
-  for (let i = 0; i < steps; i++) parts.push(svg("rect", { x: left + i * size / steps, y: bottom, width: size / steps + 0.5, height: 9, fill: `rgb(${colourAt(m.scale, i / (steps - 1))})` }));
-  m.marks.forEach(([value, text], i) => {
-    const x = left + (value - m.low) / (m.high - m.low) * size;
-    const middle = 0 < i && i < m.marks.length - 1, [y1, y2, y] = middle ? [bottom - 4, bottom + 9, bottom - 7] : [bottom, bottom + 13, bottom + 25];
-    parts.push(svg("line", { x1: x, x2: x, y1, y2, stroke: "currentColor" }), svg("text", { x, y, "text-anchor": middle ? "middle" : i ? "end" : "start" }, text));
-  });
-  parts.push(svg("text", { x: left - 8, y: top - 7, "text-anchor": "end", opacity: 0.75 }, "student"),
-    svg("text", { x: left - 8, y: top + (rows - 1) * high + m.students.length * ROW + 14, "text-anchor": "end", opacity: 0.75 }, "teacher"));
-  const about = `${m.heading}. ${m.than ?? ""} ` + m.maps.map((map) => m.students.map((student, s) => {
-    const row = [...map.weights.slice(s * teachers, (s + 1) * teachers)];
-    return `${map.title}, ${student}: ` + row.map((value, n) => `${m.teachers[n]} ${value.toFixed(2)}`).join(", ");
-  }).join("; ")).join("; ");
-  return svg("svg", { width: Math.ceil(right), height: Math.ceil(bottom + 30), role: "img", "aria-label": about }, ...parts);
+  const { left, columns, cell, across, down, right } = layout(width, m), top = m.than ? 62 : 46, rows = Math.ceil(m.maps.length / columns);
+  const place = (t) => ({ x: left + t % columns * across, y: top + Math.floor(t / columns) * down, label: t % columns === 0 });
+  const maps = m.maps.flatMap((map, t) => drawMap({ ...m, ...map, cell, ...place(t) }));
+  const bottom = top + rows * down - 6, side = { x: left - 8, "text-anchor": "end", opacity: 0.75 };
+  const words = [svg("text", { x: 4, y: 14, style: "font-size: 13px", "font-weight": 600 }, m.heading), svg("text", { x: 4, y: 31 }, m.than ?? ""),
+    svg("text", { ...side, y: top - 7 }, "student"), svg("text", { ...side, y: top + (rows - 1) * down + m.students.length * ROW + 14 }, "teacher")];
+  const told = (map) => m.students.map((student, s) => `${map.title}, ${student}: ` + m.teachers.map((teacher, n) =>
+    `${teacher} ${map.weights[s * m.teachers.length + n].toFixed(2)}`).join(", ")).join("; ");
+  const about = [m.heading, m.than ?? "", ...m.maps.map(told)].join(". ");
+  return svg("svg", { width: Math.ceil(right), height: Math.ceil(bottom + 30), role: "img", "aria-label": about },
+    ...words, ...maps, ...drawScale(left, bottom, Math.min(320, right - left - 20), m));
 }
 """
 
@@ -276,31 +287,38 @@ function nearestRecord(records, step) {  // the last one that is not after the s
   records.forEach((record, i) => { if (record.step <= step) found = i; });
   return found;
 }
-function shown(model) {
-  const get = (name) => model.get(name), [T, S, N] = get("shape"), size = T * S * N, records = get("records");
-  const history = floats(get("attention")), part = (array, i) => array.subarray(i * size, (i + 1) * size);
-  const place = get("follow") ? records.length - 1 : nearestRecord(records, get("step")), record = records[place];
-  const when = (r) => `training step ${r.step.toLocaleString("en")}, epoch ${r.epoch + 1}`;
-  if (get("image") >= 0) {
-    const images = floats(get("image_attention")), count = images.length / size, weights = part(images, get("image"));
-    const label = get("images")[get("image")].label, heading = `image ${get("image") + 1}${label && ` (${label})`}, checkpoint of ${get("image_step")}`;
-    const mean = weights.map((_, i) => { let sum = 0; for (let b = 0; b < count; b++) sum += images[b * size + i]; return sum / count; });
-    return get("compare") === "images" ? { place, record, heading, than: "difference from the mean of these images", weights, base: mean } : { place, record, heading, weights };
-  }
-  const weights = part(history, place), [kind, number] = get("compare").split(":"), now = when(record);
+const grouped = (number) => number.toLocaleString("en");
+function imageShown(model, size) {
+  const place = model.get("image"), images = floats(model.get("image_attention")), count = images.length / size;
+  const weights = images.subarray(place * size, (place + 1) * size), { label } = model.get("images")[place];
+  const now = { weights, heading: `image ${place + 1}${label && ` (${label})`}, checkpoint of ${model.get("image_step")}` };
+  if (model.get("compare") !== "images") return now;
+  const mean = weights.map((_, i) => { let sum = 0; for (let b = 0; b < count; b++) sum += images[b * size + i]; return sum / count; });
+  return { ...now, base: mean, than: "difference from the mean of these images" };
+}
+function recordShown(model, records, record, [T, S, N]) {
+  const get = (name) => model.get(name), size = T * S * N, part = (name, i) => floats(get(name)).subarray(i * size, (i + 1) * size);
+  const weights = part("attention", records.indexOf(record)), [kind, number] = get("compare").split(":");
+  const now = { weights, heading: `training step ${grouped(record.step)}, epoch ${record.epoch + 1}` };
   if (kind === "training") {
     const other = nearestRecord(records, get("base_step"));
-    return { place, record, heading: now, than: `difference from step ${records[other].step.toLocaleString("en")}`, weights, base: part(history, other) };
+    return { ...now, base: part("attention", other), than: `difference from step ${grouped(records[other].step)}` };
   }
   if (kind === "time" && number < T) {
-    const one = weights.subarray(number * S * N, (number + 1) * S * N), base = weights.map((_, i) => one[i % (S * N)]);
-    return { place, record, heading: now, than: `difference from time step ${Number(number) + 1}`, weights, base };
+    const one = weights.subarray(number * S * N, (number + 1) * S * N);
+    return { ...now, base: weights.map((_, i) => one[i % (S * N)]), than: `difference from time step ${Number(number) + 1}` };
   }
   if (kind === "run" && get("other_steps").length) {
-    const other = nearestRecord(get("other_steps").map((step) => ({ step })), record.step), step = get("other_steps")[other];
-    return { place, record, heading: now, than: `difference from ${get("other_title")} at step ${step.toLocaleString("en")}`, weights, base: part(floats(get("other_attention")), other) };
+    const other = nearestRecord(get("other_steps").map((step) => ({ step })), record.step);
+    const than = `difference from ${get("other_title")} at step ${grouped(get("other_steps")[other])}`;
+    return { ...now, base: part("other_attention", other), than };
   }
-  return { place, record, heading: now, weights };
+  return now;
+}
+function shown(model) {
+  const records = model.get("records"), shape = model.get("shape"), size = shape.reduce((a, b) => a * b);
+  const place = model.get("follow") ? records.length - 1 : nearestRecord(records, model.get("step")), record = records[place];
+  return { place, record, ...(model.get("image") >= 0 ? imageShown(model, size) : recordShown(model, records, record, shape)) };
 }
 """
 
@@ -313,31 +331,32 @@ function entropyOf(row) {
 }
 function mapsOf(model, { heading, than, weights, base }) {
   const [T, S, N] = model.get("shape"), [low, high] = model.get("bounds"), most = high - low;
-  const students = model.get("student_layers"), teachers = model.get("teacher_layers"), times = [...Array(T).keys()];
+  const students = model.get("student_layers"), teachers = model.get("teacher_layers");
   const values = base ? weights.map((weight, i) => weight - base[i]) : weights, step = (t) => values.subarray(t * S * N, (t + 1) * S * N);
   const entropies = (t) => students.map((_, s) => entropyOf(step(t).subarray(s * N, (s + 1) * N)));
-  const maps = times.map((t) => ({ title: `time step ${t + 1}`, weights: step(t), entropy: base ? null : entropies(t) }));
-  const common = { heading, than, maps, students, teachers };
-  if (base) return { ...common, scale: DIFFERENCES, low: -most, high: most, write: signed, marks: [[-most, `−${most.toFixed(2)}`], [0, "no difference"], [most, `+${most.toFixed(2)}`]] };
-  const marks = [[low, `${low.toFixed(2)} least`], [1 / N, `${(1 / N).toFixed(2)} uniform`], [high, `${high.toFixed(2)} most`]];
-  return { ...common, scale: WEIGHTS, low, high, write: (value) => value.toFixed(2), marks };
+  const maps = [...Array(T).keys()].map((t) => ({ title: `time step ${t + 1}`, weights: step(t), entropy: base ? null : entropies(t) }));
+  const common = { heading, than, maps, students, teachers }, two = (value) => value.toFixed(2);
+  if (!base) return { ...common, scale: WEIGHTS, low, high, write: two,
+    marks: [[low, `${two(low)} least`], [1 / N, `${two(1 / N)} uniform`], [high, `${two(high)} most`]] };
+  return { ...common, scale: DIFFERENCES, low: -most, high: most, write: signed,
+    marks: [[-most, `−${two(most)}`], [0, "no difference"], [most, `+${two(most)}`]] };
 }
 function wordsOf(model, { record, weights, base }) {
-  if (!base) return model.get("image") >= 0 ? "Weights of one image, the networks in evaluation mode. The records of training are means over images." : model.get("sentences")[record.said];
-  const [T, S, N] = model.get("shape");
-  let largest = 0, moved = 0;
-  weights.forEach((weight, i) => {
-    moved += Math.abs(weight - base[i]) / 2 / (T * S);
-    if (Math.abs(weight - base[i]) > Math.abs(weights[largest] - base[largest])) largest = i;
-  });
-  const where = `time step ${Math.floor(largest / (S * N)) + 1}, ${model.get("student_layers")[Math.floor(largest / N) % S]} to ${model.get("teacher_layers")[largest % N]}`;
-  return `${percent(moved)} of the weight differs; the largest difference is ${signed(weights[largest] - base[largest])} (${where}).`;
+  if (!base && model.get("image") < 0) return model.get("sentences")[record.said];
+  if (!base) return "Weights of one image, the networks in evaluation mode. The records of training are means over images.";
+  const [T, S, N] = model.get("shape"), difference = weights.map((weight, i) => weight - base[i]);
+  const largest = difference.reduce((best, value, i) => Math.abs(value) > Math.abs(difference[best]) ? i : best, 0);
+  const moved = difference.reduce((sum, value) => sum + Math.abs(value), 0) / 2 / (T * S);
+  const pair = `${model.get("student_layers")[Math.floor(largest / N) % S]} to ${model.get("teacher_layers")[largest % N]}`;
+  const where = `time step ${Math.floor(largest / (S * N)) + 1}, ${pair}`;
+  return `${percent(moved)} of the weight differs; the largest difference is ${signed(difference[largest])} (${where}).`;
 }
 """
 
 # %% ../../nbs/52_widgets.attention.ipynb #36310224
 _HISTORY_JS = """
-const NUMBERS = { relative_entropy: "entropy", saturation: "at their bound", spread_layers: "differs between layers", spread_steps: "differs between time steps" };
+const NUMBERS = { relative_entropy: "entropy", saturation: "at their bound",
+  spread_layers: "differs between layers", spread_steps: "differs between time steps" };
 function drawHistory(holder, records, place, go) {
   const x = Float32Array.from(records, (record) => record.step), title = "over training";
   const lines = Object.entries(NUMBERS).map(([key, name], i) => ({ name, x, y: Float32Array.from(records, (record) => record[key]), count: x.length,
@@ -350,8 +369,7 @@ function drawHistory(holder, records, place, go) {
     const pixel = event.clientX - drawn.picture.getBoundingClientRect().left;
     go(records.reduce((best, record, i) => Math.abs(drawn.atX(record.step) - pixel) < Math.abs(drawn.atX(records[best].step) - pixel) ? i : best, 0));
   });
-  holder.append(html("div", { class: "keys soft" }, ...lines.map((line) => html("span", {}, svg("svg", { width: 26, height: 8, "aria-hidden": "true" },
-    svg("line", { x1: 1, x2: 25, y1: 4, y2: 4, stroke: line.colour, "stroke-width": 2, "stroke-dasharray": line.dash })), line.name))));
+  holder.append(html("div", { class: "keys soft" }, ...lines.map((line) => html("span", {}, sample(line), line.name))));
 }
 """
 
@@ -371,8 +389,12 @@ function drawStrip(strip, model) {
   if (strip.drawn !== images) {
     const weights = floats(model.get("image_attention"));
     strip.drawn = images;
-    strip.replaceChildren(...images.map((image, i) => html("button", { type: "button", onclick: () => put(model, { image: model.get("image") === i ? -1 : i }), "aria-label": `image ${i + 1} ${image.label}` },
-      html("img", { src: image.source, alt: "", width: 48, height: 48 }), miniature(weights.subarray(i * size, (i + 1) * size), shape, ...model.get("bounds")), html("span", {}, image.label))));
+    strip.replaceChildren(...images.map((image, i) => {
+      const choose = button("", () => put(model, { image: model.get("image") === i ? -1 : i }), { "aria-label": `image ${i + 1} ${image.label}` });
+      choose.append(html("img", { src: image.source, alt: "", width: 48, height: 48 }),
+        miniature(weights.subarray(i * size, (i + 1) * size), shape, ...model.get("bounds")), html("span", {}, image.label));
+      return choose;
+    }));
   }
   [...strip.children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === chosen)));
 }
@@ -380,20 +402,27 @@ function drawStrip(strip, model) {
 
 # %% ../../nbs/52_widgets.attention.ipynb #01c592ad
 _SAVE_JS = """
-function lines(text, most) {
-  return text.split(" ").reduce((all, word) => (all.at(-1) + " " + word).trim().length > most ? [...all, word] : [...all.slice(0, -1), (all.at(-1) + " " + word).trim()], [""]);
+function broken(text, most) {  // into lines of so many letters
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    if ((lines.at(-1) + word).length < most) lines.push(`${lines.pop()} ${word}`.trim());
+    else lines.push(word);
+  }
+  return lines;
 }
 async function pictureOf(drawing, title, sentences) {  // PNG of a drawing with the title above and the sentences below, on white
   const width = Math.max(Number(drawing.getAttribute("width")), 420), height = Number(drawing.getAttribute("height"));
-  const said = sentences.flatMap((sentence) => lines(sentence, Math.floor(width / LETTER)));
-  const whole = svg("svg", { xmlns: "http://www.w3.org/2000/svg", width: width + 24, height: height + 44 + said.length * 16, style: "color: #1a1a1a; font-size: 11px" },
+  const said = sentences.flatMap((sentence) => broken(sentence, width / LETTER));
+  const [across, down] = [width + 24, height + 44 + said.length * 16];
+  const whole = svg("svg", { xmlns: "http://www.w3.org/2000/svg", width: across, height: down, style: "color: #1a1a1a; font-size: 11px" },
     svg("style", {}, "text { font-family: system-ui, sans-serif; fill: currentColor }"), svg("rect", { width: "100%", height: "100%", fill: "#fff" }),
-    svg("text", { x: 16, y: 22, style: "font-size: 14px", "font-weight": 700 }, title), svg("g", { transform: "translate(12, 32)" }, ...drawing.cloneNode(true).childNodes),
+    svg("text", { x: 16, y: 22, style: "font-size: 14px", "font-weight": 700 }, title),
+    svg("g", { transform: "translate(12, 32)" }, ...drawing.cloneNode(true).childNodes),
     ...said.map((line, i) => svg("text", { x: 16, y: height + 48 + i * 16 }, line)));
   const image = new Image();
   image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(new XMLSerializer().serializeToString(whole));
   await image.decode();
-  const canvas = html("canvas", { width: 2 * (width + 24), height: 2 * Number(whole.getAttribute("height")) });
+  const canvas = html("canvas", { width: 2 * across, height: 2 * down });
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
@@ -417,32 +446,39 @@ function controls(model) {
     c.timer = setInterval(advance, Math.max(60, Math.min(400, 12000 / c.records.length)));
     c.play.textContent = "Pause";
   };
+  const range = (label, oninput) => html("input", { type: "range", min: 0, step: 1, "aria-label": label, oninput });
   c.go = go;
   c.stop = stop;
-  c.play = html("button", { type: "button", class: "play", onclick: play }, "Play");
-  c.slider = html("input", { type: "range", min: 0, step: 1, "aria-label": "training history", oninput: () => { stop(); go(Number(c.slider.value)); } });
-  c.follow = html("input", { type: "checkbox", onchange: () => put(model, { follow: c.follow.checked, step: c.records[c.slider.value].step, image: -1 }) });
+  c.play = button("Play", play, { class: "play" });
+  c.slider = range("training history", () => { stop(); go(Number(c.slider.value)); });
+  const follow = () => put(model, { follow: c.follow.checked, step: c.records[c.slider.value].step, image: -1 });
+  c.follow = html("input", { type: "checkbox", onchange: follow });
   c.compare = html("select", { "aria-label": "what is shown", onchange: () => put(model, { compare: c.compare.value }) });
-  c.base = html("input", { type: "range", min: 0, step: 1, "aria-label": "training step to compare with", oninput: () => put(model, { base_step: c.records[c.base.value].step }) });
+  c.base = range("training step to compare with", () => put(model, { base_step: c.records[c.base.value].step }));
   c.baseWords = html("span", { class: "soft" });
   c.where = html("span", { class: "where" });
   c.baseLabel = html("label", {}, "from", c.base, c.baseWords);
-  c.rows = [html("div", { class: "row" }, c.play, c.slider, c.where, html("label", {}, c.follow, "follow the latest")), html("div", { class: "row" }, html("label", {}, "show", c.compare), c.baseLabel)];
+  c.rows = [html("div", { class: "bar" }, c.play, c.slider, c.where, html("label", {}, c.follow, "follow the latest")),
+    html("div", { class: "bar" }, html("label", {}, "show", c.compare), c.baseLabel)];
   return c;
 }
+function choices(model) {  // what can be shown now
+  if (model.get("image") >= 0) return { "": "weights of this image", images: "difference from the mean of these images" };
+  const choices = { "": "weights", training: "difference from another training step" }, [T] = model.get("shape");
+  if (T > 1) for (let t = 0; t < T; t++) choices[`time:${t}`] = `difference from time step ${t + 1}`;
+  if (model.get("other_steps").length) choices.run = `difference from ${model.get("other_title")}`;
+  return choices;
+}
 function setControls(c, model, { place, record }) {
-  const records = c.records = model.get("records"), images = model.get("image") >= 0, T = model.get("shape")[0];
-  const options = images ? { "": "weights of this image", images: "difference from the mean of these images" } : { "": "weights", training: "difference from another training step" };
-  if (!images && T > 1) for (let t = 0; t < T; t++) options[`time:${t}`] = `difference from time step ${t + 1}`;
-  if (!images && model.get("other_steps").length) options.run = `difference from ${model.get("other_title")}`;
-  if (JSON.stringify(options) !== c.options) c.compare.replaceChildren(...Object.entries(options).map(([value, text]) => html("option", { value }, text)));
-  c.options = JSON.stringify(options);
+  const records = c.records = model.get("records"), options = choices(model), told = JSON.stringify(options);
+  if (told !== c.told) c.compare.replaceChildren(...Object.entries(options).map(([value, text]) => html("option", { value }, text)));
+  c.told = told;
   c.compare.value = model.get("compare") in options ? model.get("compare") : "";
   for (const slider of [c.slider, c.base]) slider.max = records.length - 1;
   c.slider.value = place;
   c.base.value = nearestRecord(records, model.get("base_step"));
   c.baseWords.textContent = `step ${records[c.base.value].step.toLocaleString("en")}`;
-  c.baseLabel.hidden = images || model.get("compare") !== "training";
+  c.baseLabel.hidden = c.compare.value !== "training";
   c.follow.checked = model.get("follow");
   c.slider.setAttribute("aria-valuetext", c.where.textContent = `step ${record.step.toLocaleString("en")}, epoch ${record.epoch + 1}`);
 }
@@ -451,14 +487,14 @@ function setControls(c, model, { place, record }) {
 # %% ../../nbs/52_widgets.attention.ipynb #937b7706
 _VIEW_JS = """
 function render({ model, el }) {
-  const box = root(el), c = controls(model), ask = (content) => model.send(content);
-  const title = html("h3"), words = html("p", { class: "soft", role: "status" }), message = html("p"), warnings = html("div", { role: "note", "aria-live": "polite" });
-  const maps = html("div", { class: "maps" }), said = html("p"), history = html("div", { class: "panel history" }), strip = html("div", { class: "strip", hidden: true });
-  const saved = html("span", { class: "soft", role: "status" });
+  const box = root(el), c = controls(model);
+  const title = heading(3), words = html("p", { class: "soft", role: "status" }), message = html("p"), said = html("p");
+  const warnings = html("div", { role: "note", "aria-live": "polite" }), saved = html("span", { class: "soft", role: "status" });
+  const [maps, history, strip] = ["maps", "panel history", "strip"].map((name) => html("div", { class: name }));
   const picture = () => savePicture(model, maps.firstChild, model.get("title"), [...warnings.children, said].map((part) => part.textContent));
-  const save = html("div", { class: "row" }, html("button", { type: "button", onclick: picture }, "Save PNG"), ...(model.still ? [] : [
-    html("button", { type: "button", onclick: () => ask({ save: "html" }) }, "Save HTML"), html("button", { type: "button", onclick: () => ask({ save: "npz" }) }, "Save array"),
-    html("button", { type: "button", onclick: () => ask({ images: true }) }, "Single images")]), saved);
+  const wishes = { "Save HTML": { save: "html" }, "Save array": { save: "npz" }, "Single images": { images: true } };
+  const kernel = Object.entries(wishes).map(([name, wish]) => button(name, () => model.send(wish)));
+  const save = html("div", { class: "bar" }, button("Save PNG", picture), ...(model.still ? [] : kernel), saved);
   const body = html("div", {}, warnings, ...c.rows, html("div", { class: "pair" }, html("div", { class: "left" }, maps, said), history), strip, save);
   box.append(title, words, message, body);
   const draw = () => {
@@ -473,7 +509,8 @@ function render({ model, el }) {
     const now = shown(model);
     setControls(c, model, now);
     const sentences = model.get("image") >= 0 || now.base ? [] : now.record.warnings.map((number) => model.get("sentences")[number]);
-    if (warnings.textContent !== sentences.join("")) warnings.replaceChildren(...sentences.map((sentence) => html("p", { class: "warning" }, sentence)));
+    const told = sentences.map((sentence) => html("p", { class: "warning" }, sentence));
+    if (warnings.textContent !== sentences.join("")) warnings.replaceChildren(...told);  // or it would be read aloud again
     maps.replaceChildren(drawMaps(box.clientWidth - 12, mapsOf(model, now)));
     said.textContent = wordsOf(model, now);
     drawHistory(history, model.get("records"), now.place, c.go);
@@ -486,14 +523,23 @@ function render({ model, el }) {
 export default { render };
 """
 _STYLE = """
-.sastc .pair { display: flex; flex-wrap: wrap; gap: 6px 24px; align-items: flex-start; } .sastc .left { flex: 0 1 auto; min-width: 0; max-width: 100%; }
-.sastc .left p { width: 0; min-width: 100%; } .sastc .history { flex: 1 1 340px; max-width: 760px; min-width: min(100%, 300px); } .sastc .history svg { cursor: pointer; }
-.sastc .keys { display: flex; flex-wrap: wrap; gap: 2px 14px; padding-left: 50px; } .sastc .keys span { display: inline-flex; align-items: center; gap: 6px; }
-.sastc input[type=range] { flex: 1 1 160px; min-width: 120px; max-width: 640px; } .sastc .where { min-width: 13em; font-variant-numeric: tabular-nums; } .sastc .play { min-width: 4.6em; }
-.sastc .strip { display: flex; flex-wrap: wrap; gap: 6px; max-height: 250px; overflow-y: auto; padding: 4px; border: 1px solid var(--line); border-radius: 4px; }
+.sastc .pair { display: flex; flex-wrap: wrap; gap: 6px 24px; align-items: flex-start; }
+.sastc .left { flex: 0 1 auto; min-width: 0; max-width: 100%; }
+.sastc .left p { width: 0; min-width: 100%; }
+.sastc .history { flex: 1 1 340px; max-width: 760px; min-width: min(100%, 300px); }
+.sastc .history svg { cursor: pointer; }
+.sastc .keys { display: flex; flex-wrap: wrap; gap: 2px 14px; padding-left: 50px; }
+.sastc .keys span { display: inline-flex; align-items: center; gap: 6px; }
+.sastc input[type=range] { flex: 1 1 160px; min-width: 120px; max-width: 640px; }
+.sastc .where { min-width: 13em; font-variant-numeric: tabular-nums; }
+.sastc .play { min-width: 4.6em; }
+.sastc .strip { display: flex; flex-wrap: wrap; gap: 6px; max-height: 250px; overflow-y: auto; padding: 4px; border: 1px solid var(--line);
+  border-radius: 4px; }
 .sastc .strip button { display: flex; flex-direction: column; align-items: center; gap: 3px; padding: 4px; font-size: 11px; background: none; }
-.sastc .strip button[aria-pressed=true] { border-color: currentColor; box-shadow: 0 0 0 1px currentColor; background: var(--faint); } .sastc .strip img { image-rendering: pixelated; }
+.sastc .strip button[aria-pressed=true] { border-color: currentColor; box-shadow: 0 0 0 1px currentColor; background: var(--faint); }
+.sastc .strip img { image-rendering: pixelated; }
 """
+_SCRIPTS = _COLOURS_JS, _MAP_JS, _MAPS_JS, _SHOWN_JS, _LAYOUT_JS, _HISTORY_JS, _STRIP_JS, _SAVE_JS, _CONTROLS_JS, _VIEW_JS
 
 # %% ../../nbs/52_widgets.attention.ipynb #c12e6966
 class AttentionView(View):
@@ -502,8 +548,8 @@ class AttentionView(View):
     Shows a sentence where there is no attention, no run or a damaged file. `refresh` reads what is new; in a notebook that happens by itself
     until the run has finished."""
 
-    _esm = NODES_JS + CURVES_JS + _COLOURS_JS + _MAP_JS + _MAPS_JS + _SHOWN_JS + _LAYOUT_JS + _HISTORY_JS + _STRIP_JS + _SAVE_JS + _CONTROLS_JS + _VIEW_JS
-    _css = STYLE + _STYLE
+    _esm = "".join((NODES_JS, CURVES_JS, *_SCRIPTS))
+    _css = STYLE + CURVES_STYLE + _STYLE
     title, words, message = (traitlets.Unicode().tag(sync=True) for _ in range(3))  # run, its state, and what is wrong
     records = traitlets.List().tag(sync=True)  # what `describe` says of each record that is kept, with positions in
     sentences = traitlets.List().tag(sync=True)
@@ -549,22 +595,21 @@ def refresh(self: AttentionView) -> None:
     live, other = self._live, self._other
     try:
         changed = any([run.refresh() for run in (live, other) if run])
-    except (OSError, ValueError) as error:
-        self.message = str(error)
-        return
-    with self.hold_sync():
-        self.words = progress_words(live.status)  # changes too when the process of the run has gone
-        if changed or not self.records:
-            self.message = ""
-            self._take(live)
-            self._take_other(live, other)
+        with self.hold_sync():
+            self.words = progress_words(live.status)  # changes too when the process of the run has gone
+            if changed or not self.records:
+                self.message = ""
+                self._take(live)
+                self._take_other(live, other)
+    except UNREADABLE as error:
+        self.message = why_unreadable(error)
 
 
 @patch
 def _look(self: AttentionView) -> float | None:
     self.refresh()
     state = state_of(self._live.status)
-    return None if state == "finished" else self._seconds if state == "running" else 5 * self._seconds
+    return None if state == "finished" else 5 * self._seconds if state in ("stopped", "failed", "lost") else self._seconds
 
 # %% ../../nbs/52_widgets.attention.ipynb #343fdc3e
 def _weights(records: list[dict]) -> np.ndarray:
@@ -628,7 +673,7 @@ def show_images(
 @patch
 def save(
     self: AttentionView,
-    path: str | Path,  # ending in .html (the view as a page), .npy (weights, float32 [records, T, S, N]) or .npz (also steps, epochs, saturation, layer names)
+    path: str | Path,  # .html: the view as a page; .npy: weights, float32 [records, T, S, N]; .npz: these, steps, epochs, saturation and layer names
 ) -> Path:  # the file
     "Save the view, or all attention that the run has recorded."
     path, records = Path(path), self._live.records("attention")
@@ -667,5 +712,5 @@ def _asked(self: AttentionView, content: dict, buffers: list) -> None:
             self.saved = f"Saved {path}"
         else:
             self.save(self._live.folder / f"attention.{one_of('save', content.get('save'), ['html', 'npz'])}")
-    except (OSError, ValueError) as error:
-        self.saved = str(error)
+    except UNREADABLE as error:
+        self.saved = why_unreadable(error)

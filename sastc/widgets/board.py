@@ -18,7 +18,8 @@ import traitlets
 from ..config import METHODS
 from ..report import write_report
 from ..runs import compare, read_json
-from .live import CURVES_JS, NODES_JS, STYLE, Line, LiveRun, View, pack_lines, poll, progress_words, state_of, training_lines
+from .live import CURVES_JS, CURVES_STYLE, NODES_JS, STYLE, UNREADABLE, Line, LiveRun, View
+from .live import pack_lines, poll, progress_words, state_of, training_lines, why_unreadable
 
 # %% ../../nbs/53_widgets.board.ipynb #da07f795
 _FILES = {"config.json", "status.json", "result.json", "steps.jsonl", "epochs.jsonl", "attention.jsonl"}
@@ -44,13 +45,13 @@ def row_of(
     row = dict(name=name, state="damaged", problem="")
     try:
         live.refresh()
-        if not live.config:
+        if not live.config and not live.status:
             raise ValueError("there is no config.json, so nothing says what this run is")
-        return row | _told(live) | dict(state=(state := state_of(live.status)), problem=progress_words(live.status) if state in ("failed", "lost") else "")
-    except (OSError, ValueError) as error:
-        return row | dict(problem=str(error).replace(f"{live.folder}{os.sep}", ""))
-    except KeyError as error:
-        return row | dict(problem=f"its files lack the entry {error}, so another version or program wrote them")
+        state = state_of(live.status)
+        problem = progress_words(live.status) if state in ("failed", "lost") else ""
+        return row | (_told(live) if live.config else {}) | dict(state=state, problem=problem)
+    except UNREADABLE as error:
+        return row | dict(problem=why_unreadable(error).replace(f"{live.folder}{os.sep}", ""))
 
 
 def _told(live: LiveRun) -> dict:
@@ -104,7 +105,8 @@ def by_settings(
     named = {}
     for group in groups.values():
         settings = _settings(group[0])
-        name = ", ".join([settings.get("method", "teacher"), *[f"{setting} {settings[setting]}" for setting in varied[:_MOST_SAID] if setting in settings]])
+        others = [f"{setting} {settings[setting]}" for setting in varied[:_MOST_SAID] if setting in settings]
+        name = ", ".join([settings.get("method", "teacher"), *others])
         name += f" ({len(group)} seeds)" if len(group) > 1 else ""
         named[f"{name}, {group[0].folder.name}" if name in named else name] = group
     return named
@@ -135,62 +137,79 @@ def experiment_lines(
 
 # %% ../../nbs/53_widgets.board.ipynb #d3c7dd6c
 _TABLE_JS = """
-const COLUMNS = [["name", "run"], ["method", "method"], ["pair", "teacher → student"], ["time_steps", "T", String], ["beta", "β", String], ["seed", "seed", String],
-  ["validation", "held-out best", percent, 2], ["last", "test last", percent, 2], ["best", "test best", percent, 2], ["rate", "firing rate", (x) => x.toFixed(3)],
-  ["energy", "µJ", (x) => x.toFixed(2)], ["minutes", "minutes", (x) => x.toFixed(1)], ["state", "state"]];
+const fixed = (digits) => (value) => value.toFixed(digits), share = (value) => percent(value, 2);
+const COLUMNS = [["name", "run"], ["method", "method"], ["pair", "teacher → student"], ["time_steps", "T", String], ["beta", "β", String],
+  ["seed", "seed", String], ["validation", "held-out best", share], ["last", "test last", share], ["best", "test best", share],
+  ["rate", "firing rate", fixed(3)], ["energy", "µJ", fixed(2)], ["minutes", "minutes", fixed(1)], ["state", "state"]];
 const missing = (value) => value === null || value === undefined || value === "";
+const textOf = (row, [key, , write]) => missing(row[key]) ? "" : write ? write(row[key]) : String(row[key]);
 function ordered(rows, key, descending) {
   const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
-  return [...rows].sort((a, b) => missing(a[key]) || missing(b[key]) ? missing(a[key]) - missing(b[key]) : (descending ? -1 : 1) * order(a[key], b[key]));
+  const [full, empty] = [rows.filter((row) => !missing(row[key])), rows.filter((row) => missing(row[key]))];
+  return [...full.sort((a, b) => (descending ? -1 : 1) * order(a[key], b[key])), ...empty];
 }
-const holds = (row, words) => words.toLowerCase().split(/\\\\s+/).every((word) => COLUMNS.some(([key]) => String(row[key] ?? "").toLowerCase().includes(word)));
+function filtered(rows, words) {
+  const holds = (row, word) => COLUMNS.some((column) => textOf(row, column).toLowerCase().includes(word));
+  return rows.filter((row) => words.toLowerCase().split(" ").every((word) => holds(row, word)));
+}
+"""
+
+# %% ../../nbs/53_widgets.board.ipynb #b9557c05
+_CELLS_JS = """
 const UNDER = { pair: (text) => text, time_steps: (text) => `T ${text}`, beta: (text) => `β ${text}`, seed: (text) => `seed ${text}`,
   validation: (text) => `held-out ${text}`, rate: (text) => `rate ${text}`, energy: (text) => `${text} µJ`, minutes: (text) => `${text} min` };
-const FIRST = ["pair", "rate", "energy", "minutes"];  // to move under the name of the run where there is little room
-const folds = (width) => width < 680 ? Object.keys(UNDER) : width < 900 ? FIRST : [];
-const textOf = (row, [key, , write, digits]) => missing(row[key]) ? "" : write ? write(row[key], digits) : String(row[key]);
+const folds = (width) => width < 680 ? Object.keys(UNDER) : width < 900 ? ["pair", "rate", "energy", "minutes"] : [];
+function nameCell(row, folded) {
+  const columns = COLUMNS.filter(([key]) => folded.includes(key) && !missing(row[key]));
+  const under = columns.map((column) => UNDER[column[0]](textOf(row, column))).join(" · ");
+  const part = (name, text) => text && html("div", { class: name }, text);
+  return html("th", { scope: "row" }, row.name, part("soft under", under), part("problem", row.problem));
+}
 function cellOf(row, column, folded) {
   const [key, , write] = column, text = textOf(row, column);
-  if (key === "name") {
-    const under = COLUMNS.filter(([key]) => folded.includes(key) && !missing(row[key])).map((column) => UNDER[column[0]](textOf(row, column)));
-    return html("th", { scope: "row" }, text, under.length > 0 && html("div", { class: "soft under" }, under.join(" · ")), row.problem && html("div", { class: "problem" }, row.problem));
-  }
-  if (key === "state" && text === "running") return html("td", { class: "state running" }, html("progress", { value: row.share, max: 1, "aria-label": "progress" }), percent(row.share, 0));
-  return html("td", { class: key === "state" ? `state ${text}` : write ? "number" : "" }, text);
+  if (key === "name") return nameCell(row, folded);
+  if (key !== "state") return html("td", { class: write ? "number" : "" }, text);
+  if (text !== "running") return html("td", { class: `state ${text}` }, text);
+  return html("td", { class: "state running" }, html("progress", { value: row.share, max: 1, "aria-label": "progress" }), percent(row.share, 0));
+}
+function headOf(model, [key, title, write]) {
+  const sorted = key === model.get("sort"), descending = model.get("descending"), arrow = sorted ? descending ? " ▼" : " ▲" : "";
+  const sort = () => put(model, { sort: key, descending: sorted && !descending });
+  const order = sorted && (descending ? "descending" : "ascending");
+  return html("th", { scope: "col", class: write ? "number" : "", "aria-sort": order }, button(title + arrow, sort, { "data-key": `sort ${key}` }));
 }
 """
 
 # %% ../../nbs/53_widgets.board.ipynb #3f1814d1
 _ROWS_JS = """
+const tableOf = (heads, lines, more) => html("table", more, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
+function tick(model, names, label, key) {  // a box that chooses runs; runs that cannot be read, and pages without a kernel, have nothing to choose
+  const chosen = model.get("chosen"), on = names.filter((name) => chosen.includes(name)).length;
+  const choose = () => put(model, { chosen: box.checked ? [...new Set([...chosen, ...names])] : chosen.filter((name) => !names.includes(name)) });
+  const box = html("input", { type: "checkbox", "data-key": key, "aria-label": label, disabled: model.still || !names.length, onchange: choose });
+  return Object.assign(box, { checked: on > 0 && on === names.length, indeterminate: on > 0 && on < names.length });
+}
 function drawTable(box, model, ask) {
-  const rows = ordered(model.get("rows").filter((row) => holds(row, model.get("filter"))), model.get("sort"), model.get("descending")), chosen = model.get("chosen");
-  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined, usable = rows.filter((row) => row.state !== "damaged");
-  const sort = (key) => put(model, { sort: key, descending: key === model.get("sort") && !model.get("descending") });
-  const choose = (names, on) => put(model, { chosen: on ? [...new Set([...chosen, ...names])] : chosen.filter((name) => !names.includes(name)) });
-  const folded = folds(box.clientWidth), columns = COLUMNS.filter(([key]) => !folded.includes(key));
-  const heads = columns.map(([key, title, write]) => {
-    const sorted = key === model.get("sort"), arrow = sorted ? model.get("descending") ? " ▼" : " ▲" : "";
-    return html("th", { scope: "col", class: write ? "number" : "", "aria-sort": sorted && (model.get("descending") ? "descending" : "ascending") },
-      html("button", { type: "button", "data-key": `sort ${key}`, onclick: () => sort(key) }, title + arrow));
-  });
-  const all = html("input", { type: "checkbox", "data-key": "all", disabled: model.still, "aria-label": "choose all", onchange: () => choose(usable.map((row) => row.name), all.checked) });
-  all.checked = usable.length > 0 && usable.every((row) => chosen.includes(row.name));
-  all.indeterminate = !all.checked && usable.some((row) => chosen.includes(row.name));
+  const rows = ordered(filtered(model.get("rows"), model.get("filter")), model.get("sort"), model.get("descending"));
+  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const folded = folds(box.clientWidth), columns = COLUMNS.filter(([key]) => !folded.includes(key)), readable = (row) => row.method ? [row.name] : [];
   const lines = rows.map((row) => {
-    const damaged = row.state === "damaged", box = html("input", { type: "checkbox", "data-key": `choose ${row.name}`, disabled: damaged || model.still, "aria-label": `choose ${row.name}`, onchange: () => choose([row.name], box.checked) });
-    box.checked = chosen.includes(row.name);
-    const report = html("button", { type: "button", "data-key": `report ${row.name}`, disabled: damaged, "aria-label": `report of ${row.name}`, onclick: () => ask(row.name) }, "Report");
-    return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...columns.map((column) => cellOf(row, column, folded)), html("td", {}, !model.still && report));
+    const { name } = row, more = { "data-key": `report ${name}`, "aria-label": `report of ${name}`, disabled: !row.method };
+    const report = button("Report", () => ask(name), more);
+    const box = tick(model, readable(row), `choose ${name}`, `choose ${name}`), cells = columns.map((column) => cellOf(row, column, folded));
+    return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", {}, !model.still && report));
   });
+  const all = html("th", {}, tick(model, rows.flatMap(readable), "choose all", "all")), heads = [all, ...columns.map((column) => headOf(model, column)), html("th")];
   const { scrollLeft, scrollTop } = box;
-  box.replaceChildren(html("table", { class: folded.length ? "narrow" : "" }, html("thead", {}, html("tr", {}, html("th", {}, all), ...heads, html("th"))), html("tbody", {}, ...lines)));
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }
 function drawDifferences(box, { columns, rows, words }) {
-  const table = html("table", {}, html("thead", {}, html("tr", {}, html("th", {}, "run"), ...columns.map((name) => html("th", { scope: "col" }, name)))),
-    html("tbody", {}, ...rows.map(([name, ...cells]) => html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((cell) => html("td", {}, cell))))));
-  box.replaceChildren(html("h4", {}, "What differs"), words ? html("p", { class: "soft" }, words) : html("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "what differs" }, table));
+  const heads = ["run", ...columns].map((name) => html("th", { scope: "col" }, name));
+  const lines = rows.map(([name, ...cells]) => html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((cell) => html("td", {}, cell))));
+  const table = html("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "what differs" }, tableOf(heads, lines));
+  box.replaceChildren(heading(4, "What differs"), words ? html("p", { class: "soft" }, words) : table);
 }
 """
 
@@ -198,22 +217,30 @@ function drawDifferences(box, { columns, rows, words }) {
 _BOARD_JS = """
 function render({ model, el }) {
   const box = root(el), ask = (name) => model.send({ report: name });
-  const title = html("h3"), words = html("p", { class: "soft", role: "status" }), notice = html("p", { role: "status" }), link = html("p", { hidden: true });
-  const filter = html("input", { type: "search", placeholder: "filter", "aria-label": "filter runs", oninput: () => put(model, { filter: filter.value }) });
-  const bar = html("div", { class: "row" }, filter, !model.still && html("button", { type: "button", onclick: () => put(model, { chosen: [] }) }, "Choose none"),
-    !model.still && html("button", { type: "button", onclick: () => ask("") }, "Report of all"));
-  const table = html("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "runs" }), curves = html("div", { class: "curves" }), differences = html("div", { class: "differences" });
+  const title = heading(3), words = html("p", { class: "soft", role: "status" });
+  const notice = html("p", { role: "status" }), link = html("p", { hidden: true });
+  const typed = () => put(model, { filter: filter.value });
+  const filter = html("input", { type: "search", placeholder: "filter", "aria-label": "filter runs", oninput: typed });
+  const kernel = [button("Choose none", () => put(model, { chosen: [] })), button("Report of all", () => ask(""))];
+  const bar = html("div", { class: "bar" }, filter, ...(model.still ? [] : kernel));
+  const table = html("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "runs" });
+  const curves = html("div", { class: "curves" }), differences = html("div", { class: "differences" });
   box.append(title, words, bar, table, notice, link, curves, differences);
-  const toggle = (name) => put(model, { hidden: model.get("hidden").includes(name) ? model.get("hidden").filter((other) => other !== name) : [...model.get("hidden"), name] });
+  const toggle = (name) => {
+    const hidden = model.get("hidden");
+    put(model, { hidden: hidden.includes(name) ? hidden.filter((other) => other !== name) : [...hidden, name] });
+  };
   const draw = () => {
     title.textContent = model.get("title");
     words.textContent = model.get("words");
     notice.textContent = model.get("notice");
     if (filter.value !== model.get("filter")) filter.value = model.get("filter");
-    bar.hidden = table.hidden = !model.get("rows").length;
+    const none = !model.get("rows").length;
+    bar.hidden = table.hidden = none;
     drawTable(table, model, ask);
-    drawCurves(curves, { about: model.get("lines"), bytes: model.get("points"), hidden: model.get("hidden"), toggle, xTitle: "training step", percents: ["accuracy"],
-      message: model.get("rows").length ? "Choose runs in the table to see their curves." : "", note: "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds" });
+    drawCurves(curves, { about: model.get("lines"), bytes: model.get("points"), hidden: model.get("hidden"), toggle,
+      xTitle: "training step", percents: ["accuracy"], message: none ? "" : "Choose runs in the table to see their curves.",
+      note: "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds" });
     drawDifferences(differences, model.get("differences"));
     differences.hidden = model.get("chosen").length < 2;
   };
@@ -229,14 +256,25 @@ function render({ model, el }) {
 export default { render };
 """
 _STYLE = """
-.sastc .wide { overflow-x: auto; } .sastc .tall { max-height: 420px; overflow-y: auto; border: 1px solid var(--line); border-radius: 4px; }
-.sastc table { border-collapse: collapse; width: 100%; font: inherit; color: inherit; font-variant-numeric: tabular-nums; } .sastc h4 { margin: 8px 0 4px; font-size: 13px; }
-.sastc th, .sastc td { padding: 3px 7px; line-height: 1.45; border: 0; border-bottom: 1px solid var(--line); text-align: left; font-weight: 400; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
-.sastc .number, .sastc .number button { text-align: right; } .sastc .under { font-size: 12px; white-space: normal; } .sastc tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 110px; } .sastc .narrow tbody th { width: 100%; min-width: 150px; } .sastc thead th { font-weight: 600; position: sticky; top: 0; z-index: 1; background: var(--jp-layout-color1, var(--bs-body-bg, Canvas)); }
-.sastc thead button { padding: 0; border: 0; min-height: 0; background: none; font-weight: 600; text-align: left; } .sastc thead th { white-space: normal; vertical-align: bottom; } .sastc tbody button { padding: 0 8px; min-height: 22px; }
-.sastc tr.chosen { background: color-mix(in srgb, #0072B2 14%, transparent); } .sastc .problem { white-space: normal; min-width: 220px; max-width: 460px; font-size: 12px; padding-left: 8px; border-left: 3px solid #E69F00; }
-.sastc .state:is(.failed, .damaged, .lost) { font-weight: 600; } .sastc progress { width: 60px; margin-right: 6px; vertical-align: middle; accent-color: var(--accent); }
-.sastc input[type=search] { font: inherit; color: inherit; background: var(--faint); border: 1px solid var(--line); border-radius: 4px; padding: 3px 8px; min-width: 220px; }
+.sastc .wide { overflow-x: auto; }
+.sastc .tall { max-height: 420px; overflow-y: auto; border: 1px solid var(--line); border-radius: 4px; }
+.sastc table { border-collapse: collapse; width: 100%; font: inherit; color: inherit; font-variant-numeric: tabular-nums; }
+.sastc .wide :is(th, td) { padding: 3px 7px; border: 0; border-bottom: 1px solid var(--line); font-size: 13px; font-weight: 400; line-height: 1.45;
+  text-align: left; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
+.sastc .wide .number, .sastc .number button { text-align: right; }
+.sastc .wide thead th { position: sticky; top: 0; z-index: 1; font-weight: 600; white-space: normal; vertical-align: bottom;
+  background: var(--jp-layout-color1, var(--bs-body-bg, Canvas)); }
+.sastc .wide tbody th { min-width: 110px; white-space: normal; overflow-wrap: anywhere; }
+.sastc .wide .narrow tbody th { width: 100%; min-width: 150px; }
+.sastc thead button { padding: 0; border: 0; min-height: 0; background: none; font-weight: 600; text-align: left; }
+.sastc tbody button { padding: 0 8px; min-height: 22px; }
+.sastc tr.chosen { background: color-mix(in srgb, #0072B2 14%, transparent); }
+.sastc .under { font-size: 12px; white-space: normal; }
+.sastc .problem { min-width: 220px; max-width: 460px; padding-left: 8px; border-left: 3px solid #E69F00; font-size: 12px; white-space: normal; }
+.sastc .state:is(.failed, .damaged, .lost) { font-weight: 600; }
+.sastc progress { width: 60px; margin-right: 6px; vertical-align: middle; accent-color: var(--accent); }
+.sastc input[type=search] { min-width: 220px; padding: 3px 8px; border: 1px solid var(--line); border-radius: 4px; font: inherit; color: inherit;
+  background: var(--faint); }
 .sastc a { color: var(--jp-content-link-color, LinkText); }
 """
 
@@ -247,10 +285,11 @@ _ALL_CHOSEN = 12  # more runs than this would make curves that nobody can read
 class RunBoard(View):
     """All runs below a folder: table, curves of the chosen ones, their differences, reports.
 
-    A folder that does not exist yet, or holds no run, is said to be so and watched. `refresh` reads what is new; in a notebook that happens by itself."""
+    A folder that does not exist yet, or holds no run, is said to be so and watched. `refresh` reads what is new; in a notebook that
+    happens by itself."""
 
-    _esm = NODES_JS + CURVES_JS + _TABLE_JS + _ROWS_JS + _BOARD_JS
-    _css = STYLE + _STYLE
+    _esm = NODES_JS + CURVES_JS + _TABLE_JS + _CELLS_JS + _ROWS_JS + _BOARD_JS
+    _css = STYLE + CURVES_STYLE + _STYLE
     title, words, notice = (traitlets.Unicode().tag(sync=True) for _ in range(3))  # folder, how many runs, what was written
     rows = traitlets.List().tag(sync=True)  # as `row_of` tells them
     chosen = traitlets.List().tag(sync=True)  # names of the chosen rows
@@ -308,14 +347,17 @@ def _named(self: RunBoard, place: Path) -> str:
 @patch
 def _look(self: RunBoard) -> float:
     began = time.perf_counter()
-    self.refresh()
+    try:
+        self.refresh()
+    except UNREADABLE as error:  # a folder that went away while it was read; the next look will see it
+        self.notice = why_unreadable(error)
     return max(self._seconds, 20 * (time.perf_counter() - began))  # a deep tree on a slow disk must not keep the kernel busy
 
 
 @patch
 def _draw(self: RunBoard) -> None:
     "Curves and differences of the chosen runs."
-    usable = {row["name"] for row in self.rows if row["state"] != "damaged"}
+    usable = {row["name"] for row in self.rows if "method" in row}
     runs = {name: self._runs[name] for name in self.chosen if name in usable}
     with self.hold_sync():
         self.lines, self.points = pack_lines(experiment_lines(list(runs.values())))
@@ -349,5 +391,5 @@ def _asked(self: RunBoard, content: dict) -> None:
     try:
         path = self.report(content["report"])
         self.send(dict(report=str(path)), [path.read_bytes()])
-    except (OSError, ValueError, KeyError) as error:
-        self.notice = f"No report: {error}"
+    except UNREADABLE as error:
+        self.notice = f"No report: {why_unreadable(error)}"
