@@ -116,7 +116,7 @@ def test_a_page_asks_no_host_for_anything(view):
     assert "default-src 'none'" in page and "<title>&lt;page&gt;</title>" in page
 
 
-@pytest.mark.parametrize("name", ["config.json", "layers.json", "status.json", "result.json", "epochs.jsonl", "attention.jsonl"])
+@pytest.mark.parametrize("name", ["config.json", "layers.json", "status.json", "result.json", "epochs.jsonl"])
 def test_a_damaged_file_is_a_row_that_says_so(tmp_path, name):
     for run in ("good", "bad"):
         shutil.copytree(RECORDED / "sastc-seed0", tmp_path / run)

@@ -576,7 +576,7 @@ class AttentionView(View):
         seconds: float = 1.0,  # between two looks at a run under way
     ):
         super().__init__()
-        self._live, self._other = (LiveRun(getattr(given, "folder", given)) if given is not None else None for given in (run, against))
+        self._live, self._other = (LiveRun(getattr(given, "folder", given), ["attention"]) if given is not None else None for given in (run, against))
         self._seconds, self._task = seconds, None
         self.title = self._live.folder.resolve().name
         self.on_msg(lambda view, content, buffers: view._asked(content, buffers))  # what a button asks for

@@ -278,7 +278,8 @@ _STYLE = """
 .sastc a { color: var(--jp-content-link-color, LinkText); }
 """
 
-# %% ../../nbs/53_widgets.board.ipynb #3b9cf0ee
+# %% ../../nbs/53_widgets.board.ipynb #c7436433
+_STREAMS = "steps", "epochs"  # attention has a view of its own, and much to read
 _ALL_CHOSEN = 12  # more runs than this would make curves that nobody can read
 
 
@@ -329,7 +330,7 @@ from fastcore.basics import patch
 def refresh(self: RunBoard) -> None:
     "Read what is new below the folder."
     found = {self._named(place): place for place in find_runs(self.folder)}
-    self._runs = {name: self._runs.get(name) or LiveRun(place) for name, place in found.items()}
+    self._runs = {name: self._runs.get(name) or LiveRun(place, _STREAMS) for name, place in found.items()}
     rows = [row_of(live, name) for name, live in self._runs.items()]
     states = pd.Series([row["state"] for row in rows], dtype=str).value_counts()
     count = f"{len(rows)} run{'s' * (len(rows) > 1)}: {', '.join(f'{count} {state}' for state, count in states.items())}."

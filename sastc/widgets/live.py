@@ -102,9 +102,13 @@ def why_unreadable(
 class LiveRun:
     "A run folder, read again and again at little cost."
 
-    def __init__(self, folder: str | Path):
+    def __init__(
+        self,
+        folder: str | Path,  # which may not exist yet
+        streams: Sequence[str] = ("steps", "epochs", "attention"),  # records to read
+    ):
         self.folder = Path(folder)
-        self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in ("steps", "epochs", "attention")}
+        self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}
         self._files = {name: (None, {}) for name in ("config", "layers", "status", "result")}
 
     def refresh(self) -> bool:
@@ -124,7 +128,7 @@ class LiveRun:
         return True
 
     def records(self, stream: str) -> list[dict]:
-        'Records of "steps", "epochs" or "attention".'
+        "Records of one of the streams that are read."
         return self._tails[stream].records
 
     @property
