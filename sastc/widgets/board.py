@@ -255,6 +255,8 @@ function render({ model, el }) {
 }
 export default { render };
 """
+
+# %% ../../nbs/53_widgets.board.ipynb #70dc7ce2
 _STYLE = """
 .sastc .wide { overflow-x: auto; }
 .sastc .tall { max-height: 420px; overflow-y: auto; border: 1px solid var(--line); border-radius: 4px; }
