@@ -21,7 +21,7 @@ import numpy as np
 import traitlets
 
 from ..plots import COLOURS
-from ..runs import _alive, read_json
+from ..runs import living, read_json
 
 try:
     import anywidget
@@ -68,7 +68,7 @@ def state_of(
     "State of a run."
     state = status.get("state", "not started")
     here = status.get("host") == platform.node()
-    return "lost" if state == "running" and here and not _alive(status["pid"]) else state
+    return "lost" if state == "running" and here and not living(status) else state
 
 
 def progress_words(
