@@ -9,9 +9,9 @@ __all__ = ['STYLE', 'NODES_JS', 'MOST_POINTS', 'CURVES_JS', 'Tail', 'state_of', 
 # %% ../../nbs/51_widgets.live.ipynb #587b5955
 import asyncio
 import base64
+import hashlib
 import json
 import platform
-import uuid
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -162,7 +162,7 @@ STYLE = """
   --soft: color-mix(in srgb, currentColor 72%, transparent); --accent: #0072B2; box-sizing: border-box; width: 100%; padding: 2px 6px 6px;
   color: var(--jp-ui-font-color1, inherit); font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); }
 .sastc * { box-sizing: border-box; } .sastc p { margin: 4px 0; max-width: 100ch; overflow-wrap: anywhere; }
-.sastc h3 { margin: 0; font-size: 15px; font-weight: 600; overflow-wrap: anywhere; } .sastc .soft { color: var(--soft); } .sastc [hidden] { display: none; }
+.sastc h3 { margin: 0; font-size: 15px; font-weight: 600; overflow-wrap: anywhere; } .sastc .soft { color: var(--soft); } .sastc [hidden] { display: none !important; }
 .sastc .row { display: flex; flex-wrap: wrap; align-items: center; gap: 6px 12px; margin: 6px 0; }
 .sastc button, .sastc select { font: inherit; color: inherit; padding: 2px 9px; min-height: 26px; border: 1px solid var(--line); border-radius: 4px;
   background: var(--jp-layout-color1, Canvas); background: var(--faint); cursor: pointer; }
@@ -171,7 +171,7 @@ STYLE = """
 .sastc label { display: inline-flex; align-items: center; gap: 5px; } .sastc input { margin: 0; accent-color: var(--accent); }
 .sastc :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .sastc .warning { margin: 6px 0; padding: 6px 10px; border-left: 4px solid #E69F00; background: color-mix(in srgb, #E69F00 16%, transparent); }
-.sastc svg { display: block; } .sastc svg text { fill: currentColor; font: 11px var(--jp-ui-font-family, system-ui, sans-serif); }
+.sastc svg { display: block; } .sastc svg text { fill: currentColor; font-family: var(--jp-ui-font-family, system-ui, sans-serif); } .sastc svg { font-size: 11px; }
 .sastc .legend button { display: inline-flex; align-items: center; gap: 6px; border-color: transparent; background: none; }
 .sastc .legend button[aria-pressed=false] { opacity: .5; text-decoration: line-through; }
 .sastc .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 10px 18px; }
@@ -196,8 +196,14 @@ const html = (tag, attributes, ...children) => grow(document.createElement(tag),
 const svg = (tag, attributes, ...children) => grow(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 const floats = (bytes) => new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
 const short = (value) => Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
-const percent = (value, digits = 1) => Number.isFinite(value) ? (100 * value).toFixed(digits) + " %" : "–";
+const percent = (value, digits = 1) => Number.isFinite(value) ? (100 * value).toFixed(digits) + "%" : "–";
 
+function root(el) {  // JupyterLab keeps its own keys out of what is marked so
+  const box = html("div", { class: "sastc", "data-lm-suppress-shortcuts": "true" });
+  el.append(box);
+  return box;
+}
+const put = (model, values) => { for (const name in values) model.set(name, values[name]); model.save_changes(); };
 function keepDrawn(model, el, draw) {  // returns the function that ends it
   let asked = false, width = 0;
   const ask = () => {
@@ -246,13 +252,13 @@ class View(anywidget.AnyWidget):
 
     def fragment(self) -> str:
         "The view as HTML to be put into a page."
-        name = f"sastc-{uuid.uuid4().hex[:12]}"
         # "<" would let text of a run end the script
         state = json.dumps({key: _packed(value) for key, value in self.state().items()}).replace("<", "\\u003c")
-        start = f'const el = document.getElementById("{name}"), state = {state};\n'
+        name = hashlib.sha1(state.encode()).hexdigest()[:12]  # the same view twice on a page: each script takes the first place that is empty
+        start = f'const el = document.querySelector("[data-view=\'{name}\']:empty"), state = {state};\n'
         start += "for (const name in state) state[name] = unpacked(state[name]);\nrender({ model: new StillModel(state), el });"
         script = self._esm.replace("export default { render };", "")
-        return f'<div id="{name}"></div><style>{self._css}</style><script type="module">{script}{_STILL_JS}{start}</script>'
+        return f'<div data-view="{name}"></div><style>{self._css}</style><script type="module">{script}{_STILL_JS}{start}</script>'
 
     def to_html(
         self,
@@ -446,12 +452,10 @@ class Curves(View):
         + CURVES_JS
         + """
 function render({ model, el }) {
-  const box = html("div", { class: "sastc" });
-  el.append(box);
+  const box = root(el);
   const toggle = (name) => {
     const hidden = model.get("hidden");
-    model.set("hidden", hidden.includes(name) ? hidden.filter((other) => other !== name) : [...hidden, name]);
-    model.save_changes();
+    put(model, { hidden: hidden.includes(name) ? hidden.filter((other) => other !== name) : [...hidden, name] });
   };
   return keepDrawn(model, box, () => drawCurves(box, { about: model.get("lines"), bytes: model.get("points"), hidden: model.get("hidden"), toggle,
     xTitle: model.get("x_title"), percents: model.get("percents"), message: model.get("message"), note: model.get("note") }));
@@ -472,8 +476,8 @@ export default { render };
         with self.hold_sync():
             self.lines, self.points = pack_lines(lines)
 
-# %% ../../nbs/51_widgets.live.ipynb #29e8e567
-_PARTS = dict(ce="cross-entropy", kl="soft labels (KL)", sastc="calibration")
+# %% ../../nbs/51_widgets.live.ipynb #fab8f1e8
+_PARTS = dict(ce="cross-entropy", kl="soft labels (KL)", sastc="calibration", accuracy="accuracy")
 
 
 def training_lines(
@@ -482,10 +486,9 @@ def training_lines(
 ) -> list[Line]:
     "Loss and accuracy of a run over its training steps; empty before the first record."
     steps, epochs = live.records("steps"), live.records("epochs")
-    sources = {name: (f"train_{name}", epochs) if not steps else (name, steps) for name in _PARTS}
-    lines = [_line(name, _PARTS[part], column, records, True) for part, (column, records) in sources.items()]
-    lines += [_line(name, "cross-entropy", "validation_loss", epochs), _line(name, "accuracy", "train_accuracy", epochs, True)]
-    return [line for line in [*lines, _line(name, "accuracy", "validation_accuracy", epochs)] if len(line.x)]
+    lines = [_line(name, panel, part, steps, True) if steps else _line(name, panel, f"train_{part}", epochs, True) for part, panel in _PARTS.items()]
+    lines += [_line(name, panel, f"validation_{column}", epochs) for panel, column in {"cross-entropy": "loss", "accuracy": "accuracy"}.items()]
+    return [line for line in lines if len(line.x)]
 
 
 def _line(name: str, panel: str, column: str, records: Sequence[dict], dashed: bool = False) -> Line:
