@@ -12,10 +12,8 @@ from dataclasses import Field, replace
 from html import escape
 from pathlib import Path
 
-from ..config import METHODS, Config, RunConfig, TeacherConfig, settings
+from ..config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
 from ..jobs import Job, check_launch, command, devices, find_jobs, launch
-from ..plots import method_of
-from ..runs import Run
 from .attention import AttentionView
 from .live import Curves, LiveRun, poll, training_lines
 
@@ -164,8 +162,10 @@ class JobView(ipywidgets.VBox):
         self.words, self.readings, self.text = (ipywidgets.HTML() for _ in range(3))
         self.bar = ipywidgets.FloatProgress(min=0.0, max=1.0, layout=dict(width="100%", height="10px"))
         self.curves, self.attention = Curves(message="Curves begin with the first record."), ipywidgets.VBox()
+        self.curves.add_class("curves")
+        self.attention.add_class("attention")
         self.more = ipywidgets.Accordion([self.text], titles=["Log and command"])
-        self.job, self._task = None, None
+        self.job, self._task, self.state = None, None, ""
         super().__init__([self.words, self.bar, self.readings, self.curves, self.attention, self.more])
         self.add_class("sastc-job")
         self.layout.display = "none"
@@ -211,14 +211,14 @@ def _folder_words(job: Job) -> str:
 def refresh(self: JobView) -> None:
     "Read what is new."
     job, state = self.job, self.state
-    for live in self._live:
-        live.refresh()
+    changed = [live.refresh() for live in self._live]
     live = self._live[job.stages.index(job.stage)]
     share, note = progress_of(live.status)
     self.words.value = _line(state, job.sentence, " · ".join(filter(None, [_folder_words(job), note])))
     self.bar.value, self.bar.bar_style = share, dict(finished="success", failed="danger", lost="danger").get(state, "")
     self.readings.value = _tiles(readings(live))
-    self.curves.show([line for stage, live in zip(job.stages, self._live) for line in training_lines(live, stage.kind)])
+    if any(changed):
+        self.curves.show([line for stage, live in zip(job.stages, self._live) for line in training_lines(live, stage.kind)])
     self._show_attention()
     self._show_log()
 
@@ -240,7 +240,7 @@ def _show_log(self: JobView) -> None:
 
 
 def _config(stage) -> RunConfig:
-    return (TeacherConfig if stage.kind == "teacher" else Config)(**stage.settings)
+    return configure(TeacherConfig if stage.kind == "teacher" else Config, stage.settings)
 
 
 def _commands(configs: Sequence[RunConfig], processes: int, gpu: int | None) -> list[str]:
@@ -252,7 +252,7 @@ FACE = {  # group: settings of the student on the face of the panel
     "Student": ("student", "time_steps", "width", "method", "alpha", "temperature", "beta", "candidates"),
     "Training": ("epochs", "batch_size", "lr", "precision", "folder"),
 }
-TEACHER_FACE = ("model", "epochs", "lr", "width")
+TEACHER_FACE = ("model", "epochs", "lr", "width", "folder")
 SHARED = ("data", "root", "train_images", "holdout", "augment", "precision", "channels_last", "device")  # of a student and the teacher trained before it
 _SOURCES = ("train one first", "take a run or checkpoint", "train a teacher only")
 
@@ -297,6 +297,7 @@ class LaunchPanel(ipywidgets.VBox):
         self.again = _button("Look again", "look for new runs and for the memory that devices have free", "", self._find)
         self.stop = _button("Stop", "end the step under way, save a checkpoint and stop", "warning", lambda: self._ask(Job.stop))
         self.resume = _button("Resume", "continue from the last checkpoint", "", lambda: self._ask(Job.resume))
+        self.stop.disabled = self.resume.disabled = True
         self.view = JobView()
         super().__init__(self._laid_out())
         self.add_class("sastc-launch")
@@ -314,21 +315,20 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     groups = {title: [student[name] for name in names] for title, names in FACE.items()}
     groups["Data"].insert(0, self.preset)
     groups["Training"] += [self.device, self.processes]
-    self.taken = ipywidgets.GridBox([student["teacher"]])
-    self.trained = ipywidgets.GridBox([teacher[name] for name in (*TEACHER_FACE, "folder")])
-    for fields in (self.taken, self.trained):
-        fields.add_class("fields")
+    groups["Teacher"] = [self.source, student["teacher"], *(teacher[name] for name in TEACHER_FACE)]
+    for control in (self.preset, self.source, self.device, student["teacher"], student["folder"], teacher["folder"]):
+        control.add_class("wide")
     boxes = {title: _group(title, controls) for title, controls in groups.items()}
-    source = _group("Teacher", [self.source])
-    source.children += (self.taken, self.trained)
     on_face = [name for names in FACE.values() for name in names]
-    drawers = [_rest(self.student, [*on_face, "teacher", "device"]), _rest(self.teacher, [*TEACHER_FACE, *SHARED, "folder"])]
-    self.drawers = ipywidgets.Accordion(drawers, titles=["All other settings", "All other settings of the teacher"])
-    face, buttons = ipywidgets.GridBox([boxes["Data"], source, boxes["Student"], boxes["Training"]]), ipywidgets.HBox([self.start, self.said])
+    drawers = [_rest(self.student, [*on_face, "teacher", "device"]), _rest(self.teacher, [*TEACHER_FACE, *SHARED])]
+    titles = ("All other settings", "All other settings of the teacher")
+    self.drawers = [ipywidgets.Accordion([drawer], titles=[title]) for drawer, title in zip(drawers, titles)]
+    face = ipywidgets.GridBox([boxes[title] for title in ("Data", "Teacher", "Student", "Training")])
+    buttons = ipywidgets.HBox([self.start, self.said])
     shown = ipywidgets.HBox([self.run, self.again, self.stop, self.resume])
     for box, name in ((face, "face"), (buttons, "bar"), (shown, "bar")):
         box.add_class(name)
-    return [ipywidgets.HTML(f"<style>{_STYLE}</style>"), face, self.drawers, self.command, buttons, shown, self.view]
+    return [ipywidgets.HTML(f"<style>{_STYLE}</style>"), face, *self.drawers, self.command, buttons, shown, self.view]
 
 
 @patch
@@ -353,10 +353,7 @@ def configs(self: LaunchPanel) -> list[RunConfig]:
     "What Launch would train. Raises `ValueError` with a sentence for a value that is not accepted."
     shared = {name: value for name, value in self.student.values().items() if name in SHARED}
     shared["device"] = "cpu" if self.device.value == "cpu" else "auto"
-    if len(self._trains()) == 1:
-        taken = {} if self.source.value == "take a run or checkpoint" else dict(teacher="")
-    else:
-        taken = dict(teacher="")
+    taken = {} if self.source.value == "take a run or checkpoint" else dict(teacher="")
     made = [form.kind(**form.values() | shared | (taken if form is self.student else {})) for form in self._trains()]
     return [replace(config, folder=config.folder or self._free(config.label())) for config in made]
 
@@ -384,10 +381,12 @@ def _check(self: LaunchPanel) -> None:
     problems, commands = [sentence for form in forms for sentence in form.problems()], []
     try:
         configs, how = self.configs(), self._how()
+        for form, config in zip(forms, configs):
+            form.controls["folder"].placeholder = config.folder
         commands = _commands(check_launch(*configs, **how, found=self._devices), **how)
     except (ValueError, OSError) as error:
         problems = problems or [str(error)]
-    self.start.disabled = bool(problems)
+    self.start.disabled = bool(problems) or self.view.state == "starting"  # nobody means to launch the same twice
     self.said.value = "".join(f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems)
     text = escape(" &&\n".join(commands))
     self.command.value = f'<pre title="the command that does the same: click, then copy">{text}</pre>' if commands else ""
@@ -400,11 +399,15 @@ def _switch(self: LaunchPanel, forms: Sequence[Form]) -> None:
     used = dict(alpha=method.soft_labels, temperature=method.soft_labels, beta=method.calibrates, candidates=method.calibrates)
     for name in FACE["Student"]:
         self.student.controls[name].disabled = not (student and used.get(name, True))
-    self.source.disabled = student and not method.needs_teacher
-    self.taken.layout.display = "" if student and self.source.value == "take a run or checkpoint" and method.needs_teacher else "none"
-    self.trained.layout.display = "" if self.teacher in forms else "none"
-    for name in ("epochs", "batch_size", "lr", "folder", "seed"):  # the teacher has its own
+    for name in ("seed", "epochs", "batch_size", "lr", "folder"):  # a teacher has its own
         self.student.controls[name].disabled = not student
+    self.source.disabled = student and not method.needs_teacher
+    taken = student and method.needs_teacher and self.source.value == "take a run or checkpoint"
+    self.student.controls["teacher"].layout.display = "" if taken else "none"
+    for name in TEACHER_FACE:
+        self.teacher.controls[name].layout.display = "" if self.teacher in forms else "none"
+    for form, drawer in zip((self.student, self.teacher), self.drawers):
+        drawer.layout.display = "" if form in forms else "none"
 
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0029
 @patch
@@ -454,7 +457,8 @@ def _state_changed(self: LaunchPanel) -> None:
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0030
 @patch
 def _launch(self: LaunchPanel) -> None:
-    self.start.disabled = True  # a second click must find it so
+    if self.start.disabled:  # the second click of two
+        return
     try:
         self._show(launch(*self.configs(), **self._how()))
     except (ValueError, OSError) as error:  # what has changed since the last check
@@ -480,11 +484,15 @@ _STYLE = """
 .sastc-launch .fields { display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 4px 10px; margin: 0; overflow: hidden; padding: 2px; }
 .sastc-launch .fields > .widget-inline-hbox { flex-direction: column; align-items: stretch; width: auto; height: auto; margin: 0; min-width: 0; }
 .sastc-launch .fields .widget-label { width: auto; height: 18px; line-height: 18px; padding: 0; text-align: left; font-size: 12px; color: var(--soft); }
-.sastc-launch .fields .widget-checkbox .widget-label-basic { height: 46px; align-items: end; gap: 6px; }
-.sastc-launch .fields :is(input, select) { width: 100%; min-width: 0; }
-.sastc-launch .fields input[type=checkbox] { width: auto; }
+.sastc-launch .fields > .widget-checkbox { justify-content: end; }
+.sastc-launch .fields .widget-checkbox .widget-label-basic { height: 28px; line-height: 28px; display: flex; align-items: center; gap: 6px; color: inherit; }
+.sastc-launch select { appearance: auto; background-image: none; }  /* the arrow of ipywidgets is black in the dark */
+body[data-jp-theme-light=false] .sastc-launch select { color-scheme: dark; }
+.sastc-launch .fields :is(input, select) { flex: 0 0 28px; height: 28px; width: 100%; min-width: 0; }
+.sastc-launch .fields input[type=checkbox] { flex: none; height: auto; width: auto; }
+.sastc-launch .fields > .wide { grid-column: span 2; }
 .sastc-launch .wrong :is(input, select) { border-color: #D55E00; box-shadow: inset 0 0 0 1px #D55E00; }
-.sastc-launch :disabled { opacity: .45; }
+.sastc-launch :disabled { opacity: .45; } .sastc-launch ::placeholder { color: var(--soft); opacity: .8; }
 .sastc-launch :is(input, select, button, pre):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 .sastc-launch .bar { align-items: center; flex-wrap: wrap; gap: 4px 8px; overflow: visible; }
 .sastc-launch .bar .widget-dropdown { flex: 1 1 300px; max-width: 640px; } .sastc-launch .bar .widget-dropdown .widget-label { width: auto; }
@@ -501,7 +509,7 @@ _STYLE += """
 .sastc-launch .state { display: inline-block; min-width: 5em; padding: 0 8px; margin-right: 4px; border-radius: 3px; text-align: center; color: #fff; background: #5f6b76; }
 .sastc-launch .state.running { background: #0072B2; } .sastc-launch .state.finished { background: #00785a; }
 .sastc-launch :is(.state.failed, .state.lost) { background: #b34700; }
-.sastc-launch .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(122px, 1fr)); gap: 4px 12px; margin: 4px 0; }
+.sastc-launch .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); gap: 4px 12px; margin: 4px 0; }
 .sastc-launch .tiles div { border-left: 2px solid var(--edge); padding-left: 8px; line-height: 1.35; }
 .sastc-launch .tiles span { display: block; font-size: 12px; color: var(--soft); white-space: normal; }
 .sastc-launch .tiles b { font-size: 16px; font-weight: 600; font-variant-numeric: tabular-nums; }
