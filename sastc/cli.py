@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['options_of', 'in_a_sentence', 'sastc_demo', 'sastc_teacher', 'sastc_distill', 'sastc_compare', 'sastc_evaluate',
-           'sastc_report']
+           'sastc_report', 'sastc_bench']
 
 # %% ../nbs/50_cli.ipynb #fbbf5b50
 import functools
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from fastcore.script import Param, call_parse
 
+from .bench import SECTIONS, bench_table, run_sections, write_bench
 from .config import Config, TeacherConfig, settings
 from .experiments import assess, compare_methods, demo, for_people
 from .report import write_report
@@ -156,3 +157,19 @@ def sastc_report(
 ):
     "Write an HTML page of a run or a comparison. It opens offline."
     print(write_report(folder, out or None))
+
+# %% ../nbs/50_cli.ipynb #7be3c0d1
+@call_parse
+@in_a_sentence
+def sastc_bench(
+    sections: str = ",".join(SECTIONS),  # what to measure, separated by commas
+    rounds: int = 7,  # turns of each variant; the median counts
+    folder: str = "runs/bench",  # where bench.json and bench.html go
+):
+    "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios."
+    result = run_sections(_listed(str)(sections), rounds)
+    page = write_bench(result, folder)
+    print(bench_table(result["records"]))
+    for name, reason in result["missing"].items():
+        print(f"left out: {name} ({reason})")
+    print(f"page: {page}")
