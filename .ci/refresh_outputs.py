@@ -13,8 +13,9 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def passing(output: dict) -> bool:
-    "Progress is for the one who waits; a page keeps what is left when it is over."
-    return output.get("name") == "stderr" or WIDGET in output.get("data", {})
+    "Progress is for the one who waits; a page keeps what is left when it is over, and of a view the HTML that needs no kernel."
+    widget = output.get("data", {}).pop(WIDGET, None)
+    return output.get("name") == "stderr" or widget is not None and "text/html" not in output["data"]
 
 
 def save(notebook: dict, path: Path) -> None:

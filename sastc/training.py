@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Outcome', 'Learner', 'evaluating', 'evaluate', 'learning_rate_factor', 'StopRequest', 'NotFinite', 'Trainer',
-           'train_teacher', 'distill']
+           'check_inputs', 'train_teacher', 'distill']
 
 # %% ../nbs/32_training.ipynb #b18b4f0f
 import contextlib
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -36,12 +36,12 @@ from tqdm.auto import tqdm
 from .calibrator import Calibrator, attention_bounds
 from .config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
 from .data.batches import Batches
-from .data.images import ImageData, load_images, split_holdout, subset
+from .data.images import ImageData, check_data, load_images, split_holdout, subset
 from .kernels import keep_freed_memory
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
-from .runs import Run, RunWriter, load_model
+from .runs import Run, RunWriter, checkpoint_file, load_model
 
 # %% ../nbs/32_training.ipynb #d9e66134
 class Outcome(NamedTuple):
@@ -174,6 +174,7 @@ class Trainer:
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1)
         self.epoch_sums, self.record_sums = defaultdict(float), defaultdict(float)
+        self.counted_at = time.perf_counter()
 
     @property
     def steps(self) -> int:
@@ -184,7 +185,8 @@ class Trainer:
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
     try:
-        with StopRequest() as stop, tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), mininterval=0.5, disable=not self.writer) as bar:
+        with StopRequest() as stop, tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not self.writer) as bar:
+            self._status("running")
             while self.progress["epoch"] < self.config.epochs:
                 if self._epoch(stop, bar):
                     self._save("last")
@@ -207,7 +209,6 @@ def _epoch(self: Trainer, stop: StopRequest, bar) -> bool:
         if progress["step"] % self.config.log_every == 0:
             self._record_steps(bar)
         if self._agreed(stop.made):
-            progress["seconds"] += time.perf_counter() - began
             return True
     progress["epoch"], progress["batch"] = progress["epoch"] + 1, 0
     self._record_epoch(time.perf_counter() - began, bar)
@@ -280,7 +281,8 @@ def _record_steps(self: Trainer, bar) -> None:
     bar.set_postfix(epoch=where["epoch"], loss=f"{parts['total']:.3f}", refresh=False)
     if self.writer:
         speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
-        self.writer.record("steps", **where, **parts, lr=self.scheduler.get_last_lr()[0], images_per_second=round(speed, 1))
+        more = dict(images_per_second=round(speed, 1), peak_memory_mib=_peak_memory())
+        self.writer.record("steps", **where, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
         if "attention" in sums:
             mean = [[[round(w, 5) for w in row] for row in step] for step in (sums["attention"] / count).tolist()]
             self.writer.record("attention", **where, attention=mean, saturation=round(sums["saturation"] / count, 5))
@@ -293,7 +295,7 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
     sums, progress = self._over_processes(self.epoch_sums), self.progress
     record = {f"train_{name}": sums[name] / sums["steps"] for name in ("total", "ce", "kl", "sastc") if name in sums}
     record |= dict(train_accuracy=sums["right"] / sums["images"], images_per_second=round(sums["images"] / seconds, 1))
-    began, better = time.perf_counter(), True
+    better = True
     if "validation" in self.batches:
         with self.accelerator.autocast():
             judged = evaluate(self.network, self.batches["validation"], self.num_classes)
@@ -303,7 +305,6 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
         record |= {"rates": judged["rates"]} if "rates" in judged else {}
         bar.write(f"epoch {progress['epoch']}: loss {record['train_total']:.3f}, validation accuracy {judged['accuracy']:.1%}", file=sys.stderr)
     progress["best_epoch"] = progress["epoch"] if better else progress["best_epoch"]
-    progress["seconds"] += seconds + time.perf_counter() - began
     self.epoch_sums.clear()
     if self.writer:
         lr = self.scheduler.get_last_lr()[0]
@@ -323,6 +324,7 @@ def _peak_memory() -> float:
 @patch
 def _save(self: Trainer, which: str) -> None:
     self.accelerator.wait_for_everyone()
+    self._count_time()
     if not self.writer:
         return
     content = dict(self.progress, spec=getattr(self.network, "spec", None), model=self.network.state_dict(), num_classes=self.num_classes)
@@ -352,14 +354,23 @@ def resume(self: Trainer, content: dict) -> None:
 
 
 @patch
+def _count_time(self: Trainer) -> None:
+    now = time.perf_counter()
+    self.progress["seconds"] += now - self.counted_at
+    self.counted_at = now
+
+
+@patch
 def _status(self: Trainer, state: str, **more) -> None:
+    self._count_time()
     if self.writer:
-        epoch, step = self.progress["epoch"], self.progress["step"]
-        self.writer.status(state=state, epoch=epoch, epochs=self.config.epochs, step=step, steps=self.steps, **more)
+        where = {name: self.progress[name] for name in ("epoch", "step")} | dict(seconds=round(self.progress["seconds"], 1))
+        self.writer.status(state=state, epochs=self.config.epochs, steps=self.steps, **where, **more)
 
 # %% ../nbs/32_training.ipynb #c02413f0
 @patch
 def _finish(self: Trainer) -> None:
+    self._status("running", stage="testing")
     best, last, test = copy.deepcopy(self.network), self.network, self.batches["test"]
     self.accelerator.wait_for_everyone()
     best.load_state_dict(Run(self.config.folder).checkpoint("best")["model"])
@@ -391,11 +402,24 @@ _SPLIT_SEED = 0
 _MIXED_PRECISION = dict(fp32="no", bf16="bf16", fp16="fp16")
 
 
+def check_inputs(
+    config: RunConfig,
+    own: Container[str] = (),  # "data" and "teacher" if they are given as objects
+) -> None:
+    "Raise a sentence for a device, data or a teacher that is not there, before anything is loaded."
+    if config.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
+        raise ValueError("precision: fp16 given, and there is no CUDA device; fp32 or bf16 is accepted")
+    if "data" not in own:
+        check_data(config.data)
+    if isinstance(config, Config) and METHODS[config.method].needs_teacher and "teacher" not in own:
+        if not config.teacher:
+            raise ValueError(f"teacher: none given, and {config.method} needs one; a run folder or checkpoint (see sastc_teacher), or a module is accepted")
+        checkpoint_file(config.teacher)
+
+
 def _accelerator(config: RunConfig) -> Accelerator:
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
-    if config.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
-        raise ValueError("precision: fp16 given, and there is no CUDA device; fp32 or bf16 is accepted")
     accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.precision], cpu=config.device == "cpu")
     set_seed(config.seed)
     return accelerator
@@ -489,6 +513,7 @@ def train_teacher(
     that is not a number."""
     own = _own(dict(model=model, data=data), (nn.Module, ImageData), given)
     config = _settled(TeacherConfig, config, given, resume)
+    check_inputs(config, own)
     accelerator = _accelerator(config)
     images = _images(config, own.get("data"), accelerator)
     network = own.get("model") or create_model(config.model, images.num_classes, None, images.channels, config.width, config.norm, **_image_size(config.model, images))
@@ -525,10 +550,8 @@ def distill(
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
     own = _own(dict(student=student, teacher=teacher, data=data), (nn.Module, ImageData), given)
     config = _settled(Config, config, given, resume)
-    method = METHODS[config.method]
-    if method.needs_teacher and not config.teacher and "teacher" not in own:
-        raise ValueError(f"teacher: none given, and {config.method} needs one; a run folder or checkpoint (see sastc_teacher), or a module is accepted")
-    accelerator = _accelerator(config)
+    check_inputs(config, own)
+    method, accelerator = METHODS[config.method], _accelerator(config)
     images = _images(config, own.get("data"), accelerator)
     teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
     student = own.get("student") or _student(config, images)

@@ -1,0 +1,185 @@
+"""JupyterLab and Voila in a headless Chromium. Test modules import the fixtures: `from browser import browser, jupyter, needs_browser`."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on PATH (apt-get install chromium)")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TOKEN = "of-a-test"
+VOILA_ICONS = "https://cdn.jsdelivr.net/npm/@fortawesome/"  # of Voila's own template; no view of ours uses them
+PATIENCE = 120_000  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _environment(home: Path) -> dict:
+    "Nothing of the user's Jupyter is read or written."
+    folders = dict(JUPYTER_CONFIG_DIR="config", JUPYTER_DATA_DIR="data", JUPYTER_RUNTIME_DIR="runtime", IPYTHONDIR="ipython",
+                   JUPYTERLAB_SETTINGS_DIR="settings", JUPYTERLAB_WORKSPACES_DIR="workspaces")
+    root = str(Path(__file__).resolve().parent.parent)
+    return os.environ | {name: str(home / place) for name, place in folders.items()} | dict(OMP_NUM_THREADS="1", PYTHONPATH=root)
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], home: Path, url: str, folder: Path):
+    "A web server as a process of its own, once it answers at `url`."
+    with open(home / "server.log", "wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=_environment(home), stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + PATIENCE / 1000
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{command[2]} did not start:\n{(home / 'server.log').read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Jupyter:
+    "A JupyterLab server whose notebooks lie in `folder`."
+
+    def __init__(self, folder: Path, home: Path, url: str):
+        self.folder, self.home, self.url = folder, home, url
+
+    def write(self, name: str, *cells: str) -> Path:
+        "Save a notebook of code cells."
+        path = self.folder / name
+        kernel = dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel), path)
+        return path
+
+    def open(self, page, name: str) -> "Notebook":
+        "Open a notebook in the page and wait for its kernel."
+        page.goto(f"{self.url}/lab/tree/{name}?token={TOKEN}&reset")
+        notebook = Notebook(page)
+        notebook.ready()
+        return notebook
+
+    @contextlib.contextmanager
+    def voila(self, name: str):
+        "The address of a Voila server that shows a notebook."
+        port = _free_port()
+        url = f"http://127.0.0.1:{port}/"
+        # the page of a notebook starts a kernel: ask for a file instead
+        command = [sys.executable, "-m", "voila", name, "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--VoilaExecutor.timeout=120"]
+        with _serving(command, self.home, f"{url}voila/static/favicon.ico", self.folder):
+            yield url
+
+
+class Notebook:
+    "A notebook that is open in a page of JupyterLab."
+
+    def __init__(self, page):
+        self.page = page
+
+    def ready(self) -> None:
+        "Wait until the notebook is shown and its kernel answers."
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.page.evaluate("""async () => {
+            await jupyterapp.restored;
+            const context = jupyterapp.shell.currentWidget.context;
+            await context.ready; await context.sessionContext.ready;
+            await context.sessionContext.session.kernel.info;
+        }""")
+
+    def command(self, name: str, **arguments) -> None:
+        "Execute a command of JupyterLab and wait for its end."
+        self.page.evaluate("([name, given]) => jupyterapp.commands.execute(name, given).then(() => null)", [name, arguments])
+
+    def run_all(self) -> None:
+        self.command("notebook:run-all-cells")
+
+    def run_cell(self, number: int) -> str:
+        "Run the cell with this number; returns its text output."
+        self.page.evaluate("n => { jupyterapp.shell.currentWidget.content.activeCellIndex = n; }", number)
+        self.command("notebook:run-cell")
+        return self.output(number)
+
+    def output(self, number: int) -> str:
+        "Text that the cell with this number printed or returned; the traceback of an error."
+        outputs = self.page.evaluate("n => jupyterapp.shell.currentWidget.content.widgets[n].outputArea?.model.toJSON() ?? []", number)
+        texts = [out.get("text") or out.get("data", {}).get("text/plain") or out.get("traceback", "") for out in outputs]
+        return "".join("".join(text) for text in texts)
+
+    def save(self) -> None:
+        self.command("docmanager:save")
+
+    def reload(self) -> None:
+        "Save, reload the page, and wait for the kernel, which went on running."
+        self.save()
+        self.page.reload()
+        self.ready()
+
+    def restart_kernel(self) -> None:
+        self.page.evaluate("() => jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.restart()")
+        self.ready()
+
+    def theme(self, name: str) -> None:
+        '"light" or "dark"'
+        self.command("apputils:change-theme", theme=f"JupyterLab {name.title()}")
+        self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower())
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    "One server for all tests of a module."
+    folder, home, port = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter"), _free_port()
+    news = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root",
+               f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
+    with _serving(command, home, f"{url}/api/status?token={TOKEN}", folder):
+        yield Jupyter(folder, home, url)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def _local(url: str) -> bool:
+    return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).hostname == "127.0.0.1"
+
+
+@pytest.fixture
+def page(browser):
+    "A page that reaches this machine only, and fails its test when it asks another for anything."
+    context = browser.new_context(viewport=dict(width=1280, height=900))
+    context.set_default_timeout(PATIENCE)
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    context.route(lambda url: not _local(url), lambda route: route.abort())
+    page = context.new_page()
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    yield page
+    context.close()
+    strangers = sorted({url for url in asked if not _local(url) and not url.startswith(VOILA_ICONS)})
+    assert asked and not strangers, f"requests to other hosts: {strangers}"
