@@ -1,5 +1,6 @@
 """Finish the pages that smalldocs laid out: maths as MathML, Plotly from the site itself, relative links, nothing from another host."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,11 +8,13 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
+from latex2mathml.symbols_parser import convert_symbol
 from plotly.offline import get_plotlyjs
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 ELSEWHERE = re.compile(r"(https?:)?//")
 FETCHED_BY_CSS = re.compile(r"@import|url\(['\"]?(https?:)?//")
+FETCHED_BY_SCRIPT = re.compile(r"\b(import|from|fetch|importScripts)\s*\(?\s*['\"`](https?:)?//")
 Pages = dict[Path, BeautifulSoup]
 
 
@@ -48,7 +51,14 @@ def index_as_script(site: Path):
     "Browsers refuse `fetch` for pages opened from disk, so the search index comes as a script that answers for the file."
     answer = """const answer = %s, web = window.fetch;
 window.fetch = (url, ...rest) => String(url).endsWith("search.json") ? Promise.resolve(new Response(JSON.stringify(answer))) : web(url, ...rest);"""
-    (site / "site_libs" / "search.js").write_text(answer % (site / "search.json").read_text(encoding="utf-8"), encoding="utf-8")
+    entries = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    index = json.dumps([entry | dict(text=without_latex(entry["text"])) for entry in entries], ensure_ascii=False)
+    (site / "site_libs" / "search.js").write_text(answer % index, encoding="utf-8")
+
+
+def without_latex(text: str) -> str:
+    "Text for a list of search results: commands of formulas as the sign they stand for, or left out where they stand for none."
+    return re.sub(r"\\[a-zA-Z]{2,}", lambda command: chr(int(convert_symbol(command[0]) or "20", 16)), text)
 
 
 def drop_web_fonts(site: Path):
@@ -125,6 +135,8 @@ def check_page(path: Path, pages: Pages) -> list[str]:
             problems.append(f"{name}: {target} does not exist in the site")
     if any(FETCHED_BY_CSS.search(style.get_text()) for style in pages[path].find_all("style")):
         problems.append(f"{name}: a <style> asks another host for a file")
+    if any(FETCHED_BY_SCRIPT.search(script.get_text()) for script in pages[path].find_all("script")):
+        problems.append(f"{name}: a <script> asks another host for a file")
     return problems
 
 
