@@ -68,8 +68,8 @@ def figure_makers() -> set[str]:
     "Names that a last line begins with when it shows a figure or a view."
     import sastc.plots  # of this checkout, once `main` has put it on the path
 
-    made = {name for name, made in vars(sastc.plots).items() if inspect.isfunction(made) and not name.startswith("_")
-            and inspect.signature(made).return_annotation is Figure}
+    public = {name: getattr(sastc.plots, name) for name in sastc.plots.__all__}
+    made = {name for name, thing in public.items() if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Figure}
     return made | {"fig", "figure", "px", "go", "view", "AttentionView", "RunBoard", "LaunchPanel"}
 
 
@@ -104,6 +104,9 @@ def draw_figures(proc: Path):
                 last_line = source.rstrip().rpartition("\n")[2]
                 raise Problem(f"{path.name}: a cell ends in `{last_line}` and no figure is saved with it; refresh the outputs (CONTRIBUTING.md)")
             for data in figures:
+                for trace in data[PLOTLY_MIME]["data"]:
+                    if isinstance(trace.get("source"), list):  # nbdev takes a picture's source for that of a cell and splits it into lines
+                        trace["source"] = "".join(trace["source"])
                 data["text/html"] = figure_html(data.pop(PLOTLY_MIME), f"figure-{number}")
         path.write_text(json.dumps(nb), encoding="utf-8")
 

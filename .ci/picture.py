@@ -1,7 +1,6 @@
 """The picture of the first page, taken from the live view of a recorded run: `python .ci/picture.py` writes nbs/images/attention.png. Needs Chromium."""
 
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +9,8 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from visit_docs import CHROMIUM, QUIET  # noqa: E402
+
 from sastc.widgets import AttentionView  # noqa: E402
 
 RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
@@ -28,7 +29,7 @@ def take(out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as tools:
         file = Path(scratch) / "view.html"
         file.write_text(page(), encoding="utf-8")
-        browser = tools.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         sheet = browser.new_page(viewport=dict(width=WIDTH, height=600), device_scale_factor=1.5, color_scheme="light")
         sheet.goto(file.as_uri())
         sheet.locator("canvas, svg").first.wait_for()

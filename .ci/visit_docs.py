@@ -12,7 +12,8 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 LOOKS = dict(light=1280, dark=1920)  # width of the window in each colour scheme
 OF_THE_SITE = ("file:", "data:", "blob:", "about:")
 PATIENCE = 30_000  # ms
-DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg")) &&
+DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg") &&
+    figure._fullData?.every((trace, i) => trace.visible !== false || figure.data[i].visible === false)) &&
   [...document.querySelectorAll("[data-view]")].every((view) => (view.shadowRoot ?? view).childNodes.length)"""
 SEEN = """() => ({
   broken: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.getAttribute("src")),
