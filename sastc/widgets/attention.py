@@ -233,7 +233,7 @@ function drawMap({ x, y, cell, title, weights, entropy, students, teachers, scal
   students.forEach((student, s) => parts.push(
     svg("rect", { x: left, y: y + s * ROW + ROW - 8, width: ENTROPY - 14, height: 4, fill: "currentColor", "fill-opacity": 0.15 }),
     svg("rect", { x: left, y: y + s * ROW + ROW - 8, width: (ENTROPY - 14) * entropy[s], height: 4, fill: "currentColor", "fill-opacity": 0.65 }),
-    svg("text", { x: left, y: y + s * ROW + ROW / 2 + 2 }, entropy[s].toFixed(2), svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`))));
+    svg("text", { class: "entropy", x: left, y: y + s * ROW + ROW / 2 + 2 }, entropy[s].toFixed(2), svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`))));
   return parts;
 }
 """
@@ -323,7 +323,7 @@ function mapsOf(model, { heading, than, weights, base }) {
   return { ...common, scale: WEIGHTS, low, high, write: (value) => value.toFixed(2), marks };
 }
 function wordsOf(model, { record, weights, base }) {
-  if (!base) return model.get("image") >= 0 ? "Entropy and colours as above; exactly this batch of images was shown to the networks, in evaluation mode." : model.get("sentences")[record.said];
+  if (!base) return model.get("image") >= 0 ? "Weights of one image, the networks in evaluation mode. The records of training are means over images." : model.get("sentences")[record.said];
   const [T, S, N] = model.get("shape");
   let largest = 0, moved = 0;
   weights.forEach((weight, i) => {
@@ -455,7 +455,7 @@ function render({ model, el }) {
   const title = html("h3"), words = html("p", { class: "soft", role: "status" }), message = html("p"), warnings = html("div", { role: "note", "aria-live": "polite" });
   const maps = html("div", { class: "maps" }), said = html("p"), history = html("div", { class: "panel history" }), strip = html("div", { class: "strip", hidden: true });
   const saved = html("span", { class: "soft", role: "status" });
-  const picture = () => savePicture(model, maps.firstChild, model.get("title"), `attention-${c.where.textContent.replace(/\\\\D+/g, "-")}`, [...warnings.children, said].map((part) => part.textContent));
+  const picture = () => savePicture(model, maps.firstChild, model.get("title"), [...warnings.children, said].map((part) => part.textContent));
   const save = html("div", { class: "row" }, html("button", { type: "button", onclick: picture }, "Save PNG"), ...(model.still ? [] : [
     html("button", { type: "button", onclick: () => ask({ save: "html" }) }, "Save HTML"), html("button", { type: "button", onclick: () => ask({ save: "npz" }) }, "Save array"),
     html("button", { type: "button", onclick: () => ask({ images: true }) }, "Single images")]), saved);

@@ -135,7 +135,7 @@ def experiment_lines(
 
 # %% ../../nbs/53_widgets.board.ipynb #d3c7dd6c
 _TABLE_JS = """
-const COLUMNS = [["name", "run"], ["method", "method"], ["pair", "teacher → student"], ["time_steps", "T"], ["beta", "β"], ["seed", "seed"],
+const COLUMNS = [["name", "run"], ["method", "method"], ["pair", "teacher → student"], ["time_steps", "T", String], ["beta", "β", String], ["seed", "seed", String],
   ["validation", "held-out best", percent, 2], ["last", "test last", percent, 2], ["best", "test best", percent, 2], ["rate", "firing rate", (x) => x.toFixed(3)],
   ["energy", "µJ", (x) => x.toFixed(2)], ["minutes", "minutes", (x) => x.toFixed(1)], ["state", "state"]];
 const missing = (value) => value === null || value === undefined || value === "";
@@ -144,11 +144,19 @@ function ordered(rows, key, descending) {
   return [...rows].sort((a, b) => missing(a[key]) || missing(b[key]) ? missing(a[key]) - missing(b[key]) : (descending ? -1 : 1) * order(a[key], b[key]));
 }
 const holds = (row, words) => words.toLowerCase().split(/\\\\s+/).every((word) => COLUMNS.some(([key]) => String(row[key] ?? "").toLowerCase().includes(word)));
-function cellOf(row, [key, , write, digits]) {
-  const text = missing(row[key]) ? "" : write ? write(row[key], digits) : String(row[key]);
-  if (key === "name") return html("th", { scope: "row" }, text, row.problem && html("div", { class: "problem" }, row.problem));
+const UNDER = { pair: (text) => text, time_steps: (text) => `T ${text}`, beta: (text) => `β ${text}`, seed: (text) => `seed ${text}`,
+  validation: (text) => `held-out ${text}`, rate: (text) => `rate ${text}`, energy: (text) => `${text} µJ`, minutes: (text) => `${text} min` };
+const FIRST = ["pair", "rate", "energy", "minutes"];  // to move under the name of the run where there is little room
+const folds = (width) => width < 680 ? Object.keys(UNDER) : width < 900 ? FIRST : [];
+const textOf = (row, [key, , write, digits]) => missing(row[key]) ? "" : write ? write(row[key], digits) : String(row[key]);
+function cellOf(row, column, folded) {
+  const [key, , write] = column, text = textOf(row, column);
+  if (key === "name") {
+    const under = COLUMNS.filter(([key]) => folded.includes(key) && !missing(row[key])).map((column) => UNDER[column[0]](textOf(row, column)));
+    return html("th", { scope: "row" }, text, under.length > 0 && html("div", { class: "soft under" }, under.join(" · ")), row.problem && html("div", { class: "problem" }, row.problem));
+  }
   if (key === "state" && text === "running") return html("td", { class: "state running" }, html("progress", { value: row.share, max: 1, "aria-label": "progress" }), percent(row.share, 0));
-  return html("td", { class: key === "state" ? `state ${text}` : typeof row[key] === "number" ? "number" : "" }, text);
+  return html("td", { class: key === "state" ? `state ${text}` : write ? "number" : "" }, text);
 }
 """
 
@@ -159,9 +167,10 @@ function drawTable(box, model, ask) {
   const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined, usable = rows.filter((row) => row.state !== "damaged");
   const sort = (key) => put(model, { sort: key, descending: key === model.get("sort") && !model.get("descending") });
   const choose = (names, on) => put(model, { chosen: on ? [...new Set([...chosen, ...names])] : chosen.filter((name) => !names.includes(name)) });
-  const heads = COLUMNS.map(([key, title]) => {
+  const folded = folds(box.clientWidth), columns = COLUMNS.filter(([key]) => !folded.includes(key));
+  const heads = columns.map(([key, title, write]) => {
     const sorted = key === model.get("sort"), arrow = sorted ? model.get("descending") ? " ▼" : " ▲" : "";
-    return html("th", { scope: "col", "aria-sort": sorted && (model.get("descending") ? "descending" : "ascending") },
+    return html("th", { scope: "col", class: write ? "number" : "", "aria-sort": sorted && (model.get("descending") ? "descending" : "ascending") },
       html("button", { type: "button", "data-key": `sort ${key}`, onclick: () => sort(key) }, title + arrow));
   });
   const all = html("input", { type: "checkbox", "data-key": "all", disabled: model.still, "aria-label": "choose all", onchange: () => choose(usable.map((row) => row.name), all.checked) });
@@ -171,10 +180,10 @@ function drawTable(box, model, ask) {
     const damaged = row.state === "damaged", box = html("input", { type: "checkbox", "data-key": `choose ${row.name}`, disabled: damaged || model.still, "aria-label": `choose ${row.name}`, onchange: () => choose([row.name], box.checked) });
     box.checked = chosen.includes(row.name);
     const report = html("button", { type: "button", "data-key": `report ${row.name}`, disabled: damaged, "aria-label": `report of ${row.name}`, onclick: () => ask(row.name) }, "Report");
-    return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...COLUMNS.map((column) => cellOf(row, column)), html("td", {}, !model.still && report));
+    return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...columns.map((column) => cellOf(row, column, folded)), html("td", {}, !model.still && report));
   });
   const { scrollLeft, scrollTop } = box;
-  box.replaceChildren(html("table", {}, html("thead", {}, html("tr", {}, html("th", {}, all), ...heads, html("th"))), html("tbody", {}, ...lines)));
+  box.replaceChildren(html("table", { class: folded.length ? "narrow" : "" }, html("thead", {}, html("tr", {}, html("th", {}, all), ...heads, html("th"))), html("tbody", {}, ...lines)));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }
@@ -222,8 +231,8 @@ export default { render };
 _STYLE = """
 .sastc .wide { overflow-x: auto; } .sastc .tall { max-height: 420px; overflow-y: auto; border: 1px solid var(--line); border-radius: 4px; }
 .sastc table { border-collapse: collapse; width: 100%; font: inherit; color: inherit; font-variant-numeric: tabular-nums; } .sastc h4 { margin: 8px 0 4px; font-size: 13px; }
-.sastc th, .sastc td { padding: 3px 8px; border: 0; border-bottom: 1px solid var(--line); text-align: left; font-weight: 400; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
-.sastc td.number { text-align: right; } .sastc thead th { font-weight: 600; position: sticky; top: 0; z-index: 1; background: var(--jp-layout-color1, var(--bs-body-bg, Canvas)); }
+.sastc th, .sastc td { padding: 3px 7px; line-height: 1.45; border: 0; border-bottom: 1px solid var(--line); text-align: left; font-weight: 400; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
+.sastc .number, .sastc .number button { text-align: right; } .sastc .under { font-size: 12px; white-space: normal; } .sastc tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 110px; } .sastc .narrow tbody th { width: 100%; min-width: 150px; } .sastc thead th { font-weight: 600; position: sticky; top: 0; z-index: 1; background: var(--jp-layout-color1, var(--bs-body-bg, Canvas)); }
 .sastc thead button { padding: 0; border: 0; min-height: 0; background: none; font-weight: 600; text-align: left; } .sastc thead th { white-space: normal; vertical-align: bottom; } .sastc tbody button { padding: 0 8px; min-height: 22px; }
 .sastc tr.chosen { background: color-mix(in srgb, #0072B2 14%, transparent); } .sastc .problem { white-space: normal; min-width: 220px; max-width: 460px; font-size: 12px; padding-left: 8px; border-left: 3px solid #E69F00; }
 .sastc .state:is(.failed, .damaged, .lost) { font-weight: 600; } .sastc progress { width: 60px; margin-right: 6px; vertical-align: middle; accent-color: var(--accent); }

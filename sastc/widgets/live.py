@@ -97,7 +97,8 @@ class LiveRun:
 
     def refresh(self) -> bool:
         "Take in what is new; True if anything is. Raises `ValueError` with a sentence for a damaged file."
-        return any([*[tail.refresh() for tail in self._tails.values()], *[self._read(name) for name in self._files]])
+        # the status first: a run that it calls finished has written all its records
+        return any([*[self._read(name) for name in self._files], *[tail.refresh() for tail in self._tails.values()]])
 
     def _read(self, name: str) -> bool:
         path = self.folder / f"{name}.json"
@@ -189,6 +190,8 @@ function grow(element, attributes, children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
+  // JupyterLab keeps its own keys from what is marked so: arrows are for the slider that has the focus
+  if (element.matches("button, input, select, a, [tabindex]")) element.setAttribute("data-lm-suppress-shortcuts", "true");
   element.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 }
@@ -198,24 +201,31 @@ const floats = (bytes) => new Float32Array(bytes.buffer.slice(bytes.byteOffset, 
 const short = (value) => Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "–";
 const percent = (value, digits = 1) => Number.isFinite(value) ? (100 * value).toFixed(digits) + "%" : "–";
 
-function root(el) {  // JupyterLab keeps its own keys out of what is marked so
-  const box = html("div", { class: "sastc", "data-lm-suppress-shortcuts": "true" });
+function root(el) {
+  const box = html("div", { class: "sastc" });
   el.append(box);
   return box;
 }
 const put = (model, values) => { for (const name in values) model.set(name, values[name]); model.save_changes(); };
 function keepDrawn(model, el, draw) {  // returns the function that ends it
-  let asked = false, width = 0;
-  const ask = () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => { asked = false; draw(); });
+  let asked = false, ended = false, width = 0;
+  const now = () => {
+    asked = false;
+    if (ended) return;
+    // JupyterLab takes outputs out of the page while they are scrolled away: there is no width to draw for
+    if (!el.clientWidth) return setTimeout(ask, 250);
+    width = el.clientWidth;
+    draw();
   };
-  const observer = new ResizeObserver(() => { if (el.clientWidth !== width) { width = el.clientWidth; ask(); } });
+  const ask = () => {
+    if (!asked) requestAnimationFrame(now);
+    asked = true;
+  };
+  const observer = new ResizeObserver(() => { if (el.clientWidth !== width) ask(); });
   observer.observe(el);
   model.on("change", ask);
-  draw();
-  return () => { observer.disconnect(); model.off("change", ask); };
+  ask();
+  return () => { ended = true; observer.disconnect(); model.off("change", ask); };
 }
 """
 )
@@ -356,7 +366,7 @@ function drawPanel(holder, title, lines, { xTitle, percents }) {
   for (const value of levels) axis.push(
     svg("line", { x1: box.left, x2: box.right, y1: atY(value), y2: atY(value), stroke: "currentColor", "stroke-opacity": 0.14 }),
     svg("text", { x: box.left - 6, y: atY(value) + 4, "text-anchor": "end" }, mark(value)));
-  for (const value of ticks(x0, x1, Math.max(2, width / 90))) axis.push(
+  for (const value of ticks(x0, x1, Math.max(2, width / 90)).filter(Number.isInteger)) axis.push(
     svg("text", { x: atX(value), y: box.bottom + 16, "text-anchor": "middle" }, value.toLocaleString("en")));
   axis.push(svg("text", { x: (box.left + box.right) / 2, y: height - 4, "text-anchor": "middle", opacity: 0.75 }, xTitle));
   const bands = lines.filter((line) => line.low).map((line) => svg("polygon", {
@@ -405,7 +415,6 @@ function readOut(holder, lines, { picture, atX, write, box }) {
     if (event.key === "Escape") hide();
     if (!move) return;
     event.preventDefault();
-    event.stopPropagation();  // JupyterLab's own arrow keys
     const place = holder.spot === undefined ? (move > 0 ? -1 : spots.length) : spots.indexOf(nearest(atX(holder.spot)));
     show(spots[Math.min(spots.length - 1, Math.max(0, place + move))]);
   });
