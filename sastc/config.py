@@ -167,7 +167,7 @@ class Config(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if len(self.pair) != 2:
+        if len(self.pair) != 2 or not all(isinstance(position, int) for position in self.pair):
             raise ValueError(f"pair: {self.pair} given; two positions, of the student layer and the teacher layer, are accepted")
 
     def label(self) -> str:

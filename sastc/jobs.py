@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ import torch
 
 from .checks import in_range
 from .config import Config, RunConfig, TeacherConfig, configure, settings
-from .runs import check_free, identity, living, read_json, write_json
+from .runs import check_free, identity, living, now, read_json, write_json
 from .training import NotFinite, check_inputs, distill, train_teacher
 
 # %% ../nbs/33_jobs.ipynb #33aa0007
@@ -152,18 +153,25 @@ def process(self: Job) -> psutil.Process | None:
     return living(read_json(self.folder / "process.json", {})) or living(self.stage.status)
 
 
+@patch
+def _said(self: Job, stage: Stage) -> dict:
+    "What a stage has said since the process began; nothing that an earlier process said."
+    status, began = stage.status, read_json(self.folder / "process.json", {}).get("started", 0)
+    return status if "time" in status and datetime.fromisoformat(status["time"]).timestamp() + 1 > began else {}
+
+
 @patch(as_prop=True)
 def state(self: Job) -> str:
-    "starting, running, stopping; finished, stopped, failed; or killed: its process is gone without a final word."
+    "starting, running, stopping; finished, stopped, failed; or lost: its process is gone without a final word."
     alive = self.process  # asked first: a process may say its last word in between
-    said, started, now = read_json(self.folder / "status.json", {}), read_json(self.folder / "process.json", {}), self.stage.status
+    said, current, started = self._said(self.stages[-1]), self._said(self.stage), read_json(self.folder / "process.json", {})
     if said.get("state") in _FINAL:
         return "stopping" if living(started) else said["state"]
-    if (now if "host" in now else started).get("host") not in (None, identity()["host"]):
+    if (current or started).get("host") not in (None, identity()["host"]):
         return "running"  # on another machine, as far as the folder tells
     if alive is None:
-        return "stopped" if started.get("stop") else "killed"
-    return "stopping" if started.get("stop") else "running" if now.get("state") == "running" else "starting"
+        return "stopped" if started.get("stop") else "lost"
+    return "stopping" if started.get("stop") else "running" if current.get("state") == "running" else "starting"
 
 # %% ../nbs/33_jobs.ipynb #33aa0016
 @patch
@@ -193,8 +201,8 @@ def sentence(self: Job) -> str:
         "stopping": "The process ends" + (" after the step under way, with a checkpoint." if status.get("state") == "running" else "."),
         "finished": "Finished.",
         "stopped": f"{who} was stopped {at}. {after}",
-        "failed": f"{who} failed {at}. {read_json(self.folder / 'status.json').get('reason', '')}. {after}".replace(".. ", ". "),
-        "killed": f"{who} broke off {at}: process {pid} is gone without a final word. It was killed, most often because memory ran out. {after}",
+        "failed": f"{who} failed {at}. {read_json(self.folder / 'status.json', {}).get('reason')}. {after}".replace(".. ", ". "),
+        "lost": f"{who} broke off {at}: process {pid} is gone without a final word. It was killed, most often because memory ran out. {after}",
     }[state]
 
 # %% ../nbs/33_jobs.ipynb #33aa0018
@@ -203,7 +211,9 @@ def launch(
     processes: int = 1,  # each with a CUDA device of its own, or all on the CPU
     gpu: int | None = None,  # number of the CUDA device, as nvidia-smi counts; None for any
 ) -> Job:
-    """Train in a process of its own. Raises `ValueError` or `FileNotFoundError` with the sentence of the command line before one is started."""
+    """Train in a process of its own.
+
+    Raises `ValueError` or `FileNotFoundError` with the sentence of the command line before one is started."""
     configs = check_launch(*configs, processes=processes, gpu=gpu)
     stages = [dict(kind=_kind(config), settings=asdict(config)) for config in configs]
     folder = Path(configs[-1].folder)
@@ -211,8 +221,8 @@ def launch(
     return _start(Job(folder))
 
 
-def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None) -> list[RunConfig]:
-    "The configurations that `launch` would train, with run folders; raises its sentences."
+def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None, found: Sequence[Device] | None = None) -> list[RunConfig]:
+    "The configurations that `launch` would train, with run folders; raises its sentences. `found`: the devices, to save looking for them."
     kinds = [_kind(config) for config in configs]
     if kinds not in (["teacher"], ["student"], ["teacher", "student"]):
         raise ValueError(f"configs: {kinds} given; one of a teacher, of a student, or a teacher's and then a student's are accepted")
@@ -224,7 +234,7 @@ def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None
         _check_folder(Path(config.folder))
     if len({Path(config.folder).resolve() for config in configs}) < len(configs):
         raise ValueError(f"folder: {configs[0].folder} given for the teacher and for the student; a folder for each is accepted")
-    _check_processes(configs[-1], processes, gpu)
+    _check_processes(configs[-1], processes, gpu, found)
     return configs
 
 # %% ../nbs/33_jobs.ipynb #33aa0019
@@ -234,22 +244,22 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"folder: {folder} is being written by process {process.pid}; stop that run first or choose another folder")
 
 
-def _check_processes(config: RunConfig, processes: int, gpu: int | None) -> None:
+def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: Sequence[Device] | None) -> None:
     in_range("processes", processes, least=1, whole=True)
-    there = sum(device.gpu is not None for device in devices()) if processes > 1 and config.device == "auto" else processes
-    if processes > there:
-        raise ValueError(f"processes: {processes} given, and there are {there} CUDA devices; at most one process for each is accepted, or device cpu")
-    if processes > 1 and gpu is not None:
+    if processes == 1:
+        return
+    if gpu is not None:
         raise ValueError(f"processes: {processes} given with CUDA device {gpu} alone; 1 is accepted")
+    there = sum(device.gpu is not None for device in found or devices())
+    if config.device == "auto" and processes > there:
+        raise ValueError(f"processes: {processes} given, and there are {there} CUDA devices; at most one process for each is accepted, or device cpu")
 
 # %% ../nbs/33_jobs.ipynb #33aa0020
 def _start(job: Job) -> Job:
-    status = read_json(job.folder / "status.json", {})
-    kept = {name: status[name] for name in ("epoch", "epochs", "step", "steps", "seconds") if name in status}
-    write_json(job.folder / "status.json", dict(kept, state="starting"))
     if not job.cwd.is_dir():  # the folder came from elsewhere
         job.cwd = Path.cwd()
-    folder = os.path.relpath(job.folder.resolve(), job.cwd)
+    folder, place = job.stages[-1].settings["folder"], job.folder.resolve()
+    folder = folder if (job.cwd / folder).resolve() == place else str(place)
     python = [sys.executable, "-c", f"from sastc.jobs import work; work({folder!r})"]
     if job.processes > 1:
         python = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.processes}", "--no-python", *python]
@@ -295,10 +305,10 @@ def _train(stage: Stage):
 
 
 def _note(job: Job, **status) -> None:
-    "Say how the job ended, where its last stage has not said so itself."
-    said = read_json(job.folder / "status.json", {})
-    if said.get("state") not in _FINAL and os.environ.get("RANK", "0") == "0":
-        write_json(job.folder / "status.json", said | identity() | status)
+    "Say how the job ended, where this process has not said so for its last stage."
+    said, me = read_json(job.folder / "status.json", {}), identity()
+    if (said.get("state") not in _FINAL or said["pid"] != me["pid"]) and os.environ.get("RANK", "0") == "0":
+        write_json(job.folder / "status.json", said | me | status | dict(time=now()))
 
 # %% ../nbs/33_jobs.ipynb #33aa0024
 @patch
@@ -318,7 +328,7 @@ def resume(self: Job) -> Job:
     "Continue from the last checkpoint in a new process. Raises `ValueError` if the job is alive or finished."
     if self.state == "finished":
         raise ValueError(f"folder: the run in {self.folder} is finished; there is nothing to resume")
-    if self.state not in ("stopped", "failed", "killed"):
+    if self.state not in ("stopped", "failed", "lost"):
         raise ValueError(f"folder: {self.folder} is being written by another process ({self.state}); stop that run first")
     stages = [dict(kind=stage.kind, settings=stage.settings) for stage in self.stages]
     write_json(self.folder / "job.json", dict(stages=stages, processes=self.processes, gpu=self.gpu, cwd=str(self.cwd)))

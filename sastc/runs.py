@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['atomic', 'write_json', 'read_json', 'append_line', 'read_lines', 'keep_lines', 'save_checkpoint', 'checkpoint_file',
-           'load_checkpoint', 'load_model', 'Run', 'RunWriter', 'check_free', 'identity', 'living', 'environment',
-           'compare']
+           'load_checkpoint', 'load_model', 'Run', 'RunWriter', 'check_free', 'identity', 'living', 'now',
+           'environment', 'compare']
 
 # %% ../nbs/31_runs.ipynb #ec5632e0
 import contextlib
@@ -240,7 +240,7 @@ class RunWriter:
 
     def status(self, **status) -> None:
         "Say where the run stands."
-        write_json(self.folder / "status.json", dict(status, **identity(), time=_now()))
+        write_json(self.folder / "status.json", dict(status, **identity(), time=now()))
 
     def record(self, stream: str, **record) -> None:
         '`stream` is "steps", "epochs" or "attention"; a record has a `step`.'
@@ -289,7 +289,8 @@ def living(identity: dict) -> psutil.Process | None:
         return None
 
 
-def _now() -> str:
+def now() -> str:
+    "The time, as run folders keep it."
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
@@ -298,7 +299,7 @@ def environment() -> dict:
     packages = ("sastc", "torch", "torchvision", "accelerate", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return dict(
-        started=_now(), command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), python=platform.python_version(), platform=platform.platform(),
+        started=now(), command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), python=platform.python_version(), platform=platform.platform(),
         **{name: metadata.version(name) for name in packages}, device=device, cores=os.cpu_count(), threads=torch.get_num_threads(),
     )
 

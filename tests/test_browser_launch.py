@@ -1,0 +1,151 @@
+"""LaunchPanel in a real JupyterLab and in Voila, with real training on digits."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
+
+from sastc.jobs import Job, find_jobs
+
+pytestmark = needs_browser
+
+PANEL = """
+from sastc.widgets.launch import PRESETS, LaunchPanel
+tiny = dict(data="digits", train_images=128, batch_size=16, log_every=1, seed=0)
+PRESETS["tiny"] = dict(tiny, width=0.0625, beta=0.5, lr=0.02, epochs={epochs}), dict(tiny, model="wrn16_2", width=0.25, lr=0.1, epochs=1)
+panel = LaunchPanel({folder!r})
+panel.preset.value = "tiny"
+panel
+"""
+
+
+@pytest.fixture
+def runs(jupyter):
+    "Where the runs of a test go; none outlives it."
+    folder = jupyter.folder / os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
+    yield folder
+    for job in find_jobs(folder):
+        if process := job.process:
+            process.kill()
+
+
+def opened(jupyter, page, runs, epochs):
+    jupyter.write(f"{runs.name}.ipynb", PANEL.format(epochs=epochs, folder=runs.name), "21 * 2")
+    notebook = jupyter.open(page, f"{runs.name}.ipynb")
+    notebook.run_all()
+    page.locator(".sastc-launch").wait_for()
+    return notebook
+
+
+def field(page, group, name):
+    return page.locator(".sastc-launch .group", has=page.get_by_role("heading", name=group, exact=True)).get_by_label(name, exact=True)
+
+
+def press(page, name):
+    page.locator(".sastc-launch").get_by_role("button", name=name, exact=True).click()
+
+
+def state(page, name):
+    "Wait until the panel shows a state."
+    page.locator(f".sastc-job .state.{name}").wait_for()
+
+
+def change(page, selector):
+    "Wait until what an element shows has changed."
+    shown = page.locator(selector).first
+    shown.wait_for()
+    before = shown.evaluate("element => element.outerHTML")
+    page.wait_for_function("([selector, before]) => { const e = document.querySelector(selector); return e && e.outerHTML !== before; }", arg=[selector, before])
+
+
+def step(page):
+    "Training step that the panel shows."
+    words = page.locator(".sastc-job", has_text=re.compile(r"step [\d,]+ of")).inner_text()
+    return int(re.search(r"step ([\d,]+) of", words)[1].replace(",", ""))
+
+
+CURVE, ATTENTION = ".sastc-job .curves .panel:first-child svg", ".sastc-job .attention svg"
+
+
+def test_a_run_from_launch_to_resume(jupyter, page, runs):
+    notebook = opened(jupyter, page, runs, epochs=400)
+    field(page, "Student", "temperature").fill("3.5")
+    press(page, "Launch")
+    page.get_by_text("stage 1 of 2 (teacher)").or_(page.get_by_text("stage 2 of 2 (student)")).wait_for()
+    page.get_by_text("stage 2 of 2 (student)").wait_for()
+    for live in (CURVE, ATTENTION):
+        change(page, live)
+    assert notebook.run_cell(1) == "42"  # the kernel is free
+
+    notebook.reload()
+    state(page, "running")
+    assert field(page, "Student", "temperature").input_value() == "3.5"
+    assert page.locator(".sastc-job .tiles").get_by_text("images a second").is_visible()
+    for live in (CURVE, ATTENTION):
+        change(page, live)
+
+    press(page, "Stop")
+    state(page, "stopped")
+    stopped, job = step(page), find_jobs(runs)[0]
+    assert job.state == "stopped" and Job(job.folder).stage.status["step"] == stopped
+    assert (job.folder / "checkpoints" / "last.pt").exists() and page.get_by_role("button", name="Stop", exact=True).is_disabled()
+
+    press(page, "Resume")
+    state(page, "running")
+    page.wait_for_function("step => Number(document.querySelector('.sastc-job')?.innerText.match(/step ([0-9,]+) of/)?.[1].replace(',', '')) > step", arg=stopped)
+    assert json.loads((job.folder / "config.json").read_text())["settings"]["temperature"] == 3.5
+
+    pid = Job(job.folder).process.pid
+    notebook.restart_kernel()
+    assert Job(job.folder).process.pid == pid  # the run has not noticed
+    notebook.run_all()
+    state(page, "running")  # the new panel has found it
+    change(page, CURVE)
+    press(page, "Stop")
+    state(page, "stopped")
+
+
+def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    launch, said = page.get_by_role("button", name="Launch", exact=True), page.locator(".sastc-launch .problem")
+    sentences = {
+        ("Student", "time_steps", "0", "2"): "time_steps: 0 given; a number of at least 1 is accepted",
+        ("Training", "lr", "fast", "0.02"): "lr: 'fast' given; a number of at least 0 is accepted",
+        ("Data", "data", "digit", "digits"): "data: 'digit' is not known (did you mean 'digits'?)",
+        ("Training", "processes", "none", "1"): "processes: 'none' given; a whole number of at least 1 is accepted",
+    }
+    for (group, name, wrong, right), sentence in sentences.items():
+        field(page, group, name).fill(wrong)
+        said.get_by_text(sentence).wait_for()
+        assert launch.is_disabled()
+        field(page, group, name).fill(right)
+        said.first.wait_for(state="detached")
+        assert launch.is_enabled()
+    assert page.locator(".sastc-launch pre").first.inner_text().startswith("sastc_teacher --data digits")
+    assert not runs.exists()
+
+
+def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    field(page, "Training", "batch_size").fill("4096")  # which only the data can refuse
+    field(page, "Student", "method").select_option("baseline")
+    press(page, "Launch")
+    state(page, "failed")
+    assert "batch_size: 4096 given" in page.locator(".sastc-job .line").inner_text()
+    page.locator(".sastc-job pre", has_text="sastc_distill: batch_size: 4096 given").wait_for()  # the log has opened
+
+
+def test_voila_shows_the_same(jupyter, page, runs):
+    jupyter.write("voila.ipynb", PANEL.format(epochs=2, folder=runs.name))
+    with jupyter.voila("voila.ipynb") as url:
+        page.goto(url)
+        field(page, "Training", "seed").or_(field(page, "Data", "seed")).fill("5")
+        press(page, "Launch")
+        change(page, CURVE)
+        page.locator(ATTENTION).first.wait_for()
+        state(page, "finished")
+        page.locator(".sastc-job .tiles").get_by_text("test accuracy, best epoch").wait_for()
+    assert [job.stage.settings["seed"] for job in find_jobs(runs)][0] == 5 and Path(find_jobs(runs)[0].folder / "result.json").exists()
