@@ -70,7 +70,7 @@ def figure_makers() -> set[str]:
 
     public = {name: getattr(sastc.plots, name) for name in sastc.plots.__all__}
     made = {name for name, thing in public.items() if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Figure}
-    return made | {"fig", "figure", "px", "go", "view", "AttentionView", "RunBoard", "LaunchPanel"}
+    return made | {"fig", "figure", "px", "go", "view", "AttentionView", "RunBoard"}
 
 
 def shows_figure(source: str, makers: set[str]) -> bool:
