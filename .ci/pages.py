@@ -15,6 +15,11 @@ PLOTLY_MIME = "application/vnd.plotly.v1+json"
 ELSEWHERE = re.compile(r"(https?:)?//")
 FETCHED_BY_CSS = re.compile(r"@import|url\(['\"]?(https?:)?//")
 FETCHED_BY_SCRIPT = re.compile(r"\b(import|from|fetch|importScripts)\s*\(?\s*['\"`](https?:)?//")
+SHOW_PLACE = """// the sidebar is longer than most windows: bring the place of this page into view
+addEventListener("DOMContentLoaded", () => {
+  const place = document.querySelector("#quarto-sidebar a.active"), bar = place?.closest("#quarto-sidebar");
+  if (bar) bar.scrollTop = Math.max(0, place.getBoundingClientRect().bottom - bar.getBoundingClientRect().top - bar.clientHeight / 2);
+});"""
 Pages = dict[Path, BeautifulSoup]
 
 
@@ -26,6 +31,7 @@ def finish_site(site: Path, home: str) -> int:
     "Finish and check every page in place. `home` is the address that nbdev's links begin with. Returns the number of pages."
     (site / "site_libs" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     index_as_script(site)
+    (site / "site_libs" / "sidebar.js").write_text(SHOW_PLACE, encoding="utf-8")
     drop_web_fonts(site)
     pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.rglob("*.html"))}
     for path, soup in pages.items():
@@ -76,8 +82,8 @@ def drop_katex(soup: BeautifulSoup):
 
 
 def add_scripts(soup: BeautifulSoup, to_root: str):
-    "Load the search index, and Plotly once where a page has figures; in the head, since the figures' own scripts run as they are read."
-    names = ["search.js"] + ["plotly.min.js"] * bool(soup.select(".plotly-graph-div"))
+    "Load the search index and the sidebar's place, and Plotly once where a page has figures; in the head, since the figures' own scripts run as they are read."
+    names = ["search.js", "sidebar.js"] + ["plotly.min.js"] * bool(soup.select(".plotly-graph-div"))
     for name in names:
         soup.head.append(soup.new_tag("script", src=f"{to_root}site_libs/{name}"))
 
