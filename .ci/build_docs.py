@@ -5,6 +5,8 @@ and checks them. Everything happens on a copy of the project, so that a build ne
 those who have Quarto.
 """
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -21,6 +23,7 @@ from nbdev.config import get_config
 from nbdev.processors import FilterDefaults
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from plotly.graph_objects import Figure
 from pages import PLOTLY_MIME, Problem, finish_site
 from smalldocs.config import load
 from smalldocs.site import Site
@@ -61,8 +64,32 @@ def figure_html(figure: dict, name: str) -> str:
     return plotly.io.to_html(figure, config, include_plotlyjs=False, full_html=False, validate=False, div_id=name)
 
 
+def figure_makers() -> set[str]:
+    "Names that a last line begins with when it shows a figure or a view."
+    import sastc.plots  # of this checkout, once `main` has put it on the path
+
+    public = {name: getattr(sastc.plots, name) for name in sastc.plots.__all__}
+    made = {name for name, thing in public.items() if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Figure}
+    return made | {"fig", "figure", "px", "go", "view", "AttentionView", "RunBoard"}
+
+
+def shows_figure(source: str, makers: set[str]) -> bool:
+    "Whether a cell ends in an expression such as `figure`, `px.line(...)` or `training_curves(runs).update_layout(...)`."
+    try:
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, IndexError):  # shell commands, comments
+        return False
+    if not (isinstance(last, ast.Expr) and isinstance(last.value, (ast.Call, ast.Name))):
+        return False
+    node = last.value
+    while isinstance(node, (ast.Call, ast.Attribute)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return isinstance(node, ast.Name) and node.id in makers
+
+
 def draw_figures(proc: Path):
     "Replace Plotly's saved JSON by the HTML that draws it, and fail where a figure was never saved."
+    makers = figure_makers()
     for path in sorted(proc.rglob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
         nb = json.loads(text)
@@ -72,10 +99,14 @@ def draw_figures(proc: Path):
             raise Problem(f"{path.name}: draws with Plotly and no output is saved in it; refresh the outputs (CONTRIBUTING.md)")
         for number, cell in enumerate(nb["cells"]):
             figures = [output["data"] for output in cell.get("outputs", []) if PLOTLY_MIME in output.get("data", {})]
-            last_line = "".join(cell["source"]).rstrip().rpartition("\n")[2]
-            if cell["cell_type"] == "code" and re.fullmatch(r"fig(ure)?", last_line) and not figures:
+            source, shown = "".join(cell["source"]), figures or any("text/html" in output.get("data", {}) for output in cell.get("outputs", []))
+            if cell["cell_type"] == "code" and not shown and shows_figure(source, makers):
+                last_line = source.rstrip().rpartition("\n")[2]
                 raise Problem(f"{path.name}: a cell ends in `{last_line}` and no figure is saved with it; refresh the outputs (CONTRIBUTING.md)")
             for data in figures:
+                for trace in data[PLOTLY_MIME]["data"]:
+                    if isinstance(trace.get("source"), list):  # nbdev takes a picture's source for that of a cell and splits it into lines
+                        trace["source"] = "".join(trace["source"])
                 data["text/html"] = figure_html(data.pop(PLOTLY_MIME), f"figure-{number}")
         path.write_text(json.dumps(nb), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Finish the pages that smalldocs laid out: maths as MathML, Plotly from the site itself, relative links, nothing from another host."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,11 +8,18 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
 from latex2mathml.converter import convert
+from latex2mathml.symbols_parser import convert_symbol
 from plotly.offline import get_plotlyjs
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 ELSEWHERE = re.compile(r"(https?:)?//")
 FETCHED_BY_CSS = re.compile(r"@import|url\(['\"]?(https?:)?//")
+FETCHED_BY_SCRIPT = re.compile(r"\b(import|from|fetch|importScripts)\s*\(?\s*['\"`](https?:)?//")
+SHOW_PLACE = """// the sidebar is longer than most windows: bring the place of this page into view
+addEventListener("DOMContentLoaded", () => {
+  const place = document.querySelector("#quarto-sidebar a.active"), bar = place?.closest("#quarto-sidebar");
+  if (bar) bar.scrollTop = Math.max(0, place.getBoundingClientRect().bottom - bar.getBoundingClientRect().top - bar.clientHeight / 2);
+});"""
 Pages = dict[Path, BeautifulSoup]
 
 
@@ -23,6 +31,7 @@ def finish_site(site: Path, home: str) -> int:
     "Finish and check every page in place. `home` is the address that nbdev's links begin with. Returns the number of pages."
     (site / "site_libs" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     index_as_script(site)
+    (site / "site_libs" / "sidebar.js").write_text(SHOW_PLACE, encoding="utf-8")
     drop_web_fonts(site)
     pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.rglob("*.html"))}
     for path, soup in pages.items():
@@ -48,7 +57,14 @@ def index_as_script(site: Path):
     "Browsers refuse `fetch` for pages opened from disk, so the search index comes as a script that answers for the file."
     answer = """const answer = %s, web = window.fetch;
 window.fetch = (url, ...rest) => String(url).endsWith("search.json") ? Promise.resolve(new Response(JSON.stringify(answer))) : web(url, ...rest);"""
-    (site / "site_libs" / "search.js").write_text(answer % (site / "search.json").read_text(encoding="utf-8"), encoding="utf-8")
+    entries = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    index = json.dumps([entry | dict(text=without_latex(entry["text"])) for entry in entries], ensure_ascii=False)
+    (site / "site_libs" / "search.js").write_text(answer % index, encoding="utf-8")
+
+
+def without_latex(text: str) -> str:
+    "Text for a list of search results: commands of formulas as the sign they stand for, or left out where they stand for none."
+    return re.sub(r"\\[a-zA-Z]{2,}", lambda command: chr(int(convert_symbol(command[0]) or "20", 16)), text)
 
 
 def drop_web_fonts(site: Path):
@@ -66,8 +82,8 @@ def drop_katex(soup: BeautifulSoup):
 
 
 def add_scripts(soup: BeautifulSoup, to_root: str):
-    "Load the search index, and Plotly once where a page has figures; in the head, since the figures' own scripts run as they are read."
-    names = ["search.js"] + ["plotly.min.js"] * bool(soup.select(".plotly-graph-div"))
+    "Load the search index and the sidebar's place, and Plotly once where a page has figures; in the head, since the figures' own scripts run as they are read."
+    names = ["search.js", "sidebar.js"] + ["plotly.min.js"] * bool(soup.select(".plotly-graph-div"))
     for name in names:
         soup.head.append(soup.new_tag("script", src=f"{to_root}site_libs/{name}"))
 
@@ -125,6 +141,8 @@ def check_page(path: Path, pages: Pages) -> list[str]:
             problems.append(f"{name}: {target} does not exist in the site")
     if any(FETCHED_BY_CSS.search(style.get_text()) for style in pages[path].find_all("style")):
         problems.append(f"{name}: a <style> asks another host for a file")
+    if any(FETCHED_BY_SCRIPT.search(script.get_text()) for script in pages[path].find_all("script")):
+        problems.append(f"{name}: a <script> asks another host for a file")
     return problems
 
 

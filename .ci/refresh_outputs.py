@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -15,17 +18,33 @@ def passing(output: dict) -> bool:
     return output.get("name") == "stderr" or widget is not None and "text/html" not in output["data"]
 
 
+def save(notebook: dict, path: Path) -> None:
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def skip_cuda(path: Path) -> None:
+    "Where there is no GPU, the cells that need one keep the outputs they have; nbdev_clean takes the mark away."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if re.search(r"^#\| *cuda", "".join(cell["source"]), re.M):
+            cell["metadata"]["tags"] = ["skip-execution"]
+    save(notebook, path)
+
+
 def without_progress(path: Path) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = [output for output in cell["outputs"] if not passing(output)]
     notebook["metadata"].pop("widgets", None)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save(notebook, path)
 
 
 if __name__ == "__main__":
     paths = [Path(name) for name in sys.argv[1:]] or sorted(Path("nbs").rglob("[!_.]*.ipynb"))
+    if not torch.cuda.is_available():
+        for path in paths:
+            skip_cuda(path)
     execute = ["jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", *map(str, paths)]
     subprocess.run(execute, env=os.environ | {"PLOTLY_RENDERER": "plotly_mimetype"}, check=True)
     for path in paths:

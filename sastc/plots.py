@@ -330,4 +330,4 @@ def similarity_map(
     shown = dict(colorscale="RdBu", zmid=0, hovertemplate="%{y} and %{x}<br>%{z:.3g}<extra></extra>")
     figure = go.Figure(go.Heatmap(z=[_rounded(row) for row in gram], x=names, y=names, **shown))
     figure.update_xaxes(showgrid=False, constrain="domain").update_yaxes(showgrid=False, autorange="reversed", scaleanchor="x")
-    return _figure("Similarity of images", height=520, grid=figure)
+    return _figure("Similarity of images", height=520, grid=figure).update_layout(width=640)  # which keeps the colour scale beside the square

@@ -1,13 +1,21 @@
 """The documentation build: what it mends on a page, and what it refuses."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from browser import QUIET, needs_browser
+from playwright.sync_api import sync_playwright
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / ".ci"))
-from pages import Problem, check_page, make_relative, point_at_symbols, write_mathml  # noqa: E402
+import sastc.plots
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / ".ci"))
+from build_docs import draw_figures, figure_makers, shows_figure  # noqa: E402
+from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, without_latex, write_mathml  # noqa: E402
+from visit_docs import CHROMIUM, visit  # noqa: E402
 
 
 def page(body):
@@ -45,6 +53,7 @@ def test_links_to_the_published_site_stay_on_disk(tmp_path):
         ('<script src="https://cdn.example/x.js"></script>', "<script> asks another host"),
         ('<link rel="stylesheet" href="//cdn.example/x.css">', "<link> asks another host"),
         ("<style>@import url(https://fonts.example/x)</style>", "<style> asks another host"),
+        ('<script type="module">import x from "https://cdn.example/x.js"</script>', "<script> asks another host"),
     ],
 )
 def test_faults_of_a_page_are_named(tmp_path, body, problem):
@@ -56,3 +65,93 @@ def test_faults_of_a_page_are_named(tmp_path, body, problem):
 def test_ordinary_links_may_leave_the_site(tmp_path):
     path = tmp_path / "x.html"
     assert check_page(path, {path: page('<a href="https://arxiv.org">paper</a> <img src="data:image/png;base64,AA">')}) == []
+
+
+def test_a_page_outside_the_sidebar_is_named(tmp_path):
+    index = page('<nav id="quarto-sidebar"><a href="index.html">x</a><a href="neuron.html">x</a></nav>')
+    pages = {tmp_path / f"{name}.html": page("") for name in ("neuron", "lost")} | {tmp_path / "index.html": index}
+    assert missing_from_sidebar(pages, tmp_path / "index.html") == ["lost.html is in no section of nbs/sidebar.yml"]
+
+
+def test_search_results_show_signs_and_not_commands():
+    assert without_latex(r"in [-\lambda, \lambda] \mathrm{x}, split at '\n'") == r"in [-λ, λ]  {x}, split at '\n'"
+
+
+@pytest.mark.parametrize("source", ["figure", "x = 1\npx.line(x)", "training_curves(\n    runs,\n).update_layout(height=3)", "RunBoard(folder)", "view"])
+def test_cells_that_show_a_figure_are_known(source):
+    assert shows_figure(source, figure_makers())
+
+
+@pytest.mark.parametrize("source", ["figure = px.line(x)", "figure.data[0].y", "test_eq(figure, 1)", "!ls", "", "# px.line(x)", "runs"])
+def test_other_cells_are_left_alone(source):
+    assert not shows_figure(source, figure_makers())
+
+
+def notebook(folder, *cells):
+    "A notebook of (source, data of its output) in a folder of its own."
+    folder.mkdir()
+    code = [dict(cell_type="code", source=source, outputs=[dict(data=data)] if data else []) for source, data in cells]
+    (folder / "x.ipynb").write_text(json.dumps(dict(cells=code)))
+    return folder
+
+
+def test_a_figure_that_was_not_saved_is_refused(tmp_path):
+    table = ("table", {"text/html": "<table>"})
+    with pytest.raises(Problem, match=r"x.ipynb: a cell ends in `training_curves\(runs\)` and no figure is saved"):
+        draw_figures(notebook(tmp_path / "call", table, ("training_curves(runs)", None)))
+    with pytest.raises(Problem, match="x.ipynb: draws with Plotly and no output is saved in it"):
+        draw_figures(notebook(tmp_path / "none", ("import plotly.express as px", None)))
+    picture = dict(type="image", source=["data:image/png;base64,", "AA"])  # as nbdev hands it on
+    saved = {"application/vnd.plotly.v1+json": dict(data=[picture], layout={})}
+    drawn = notebook(tmp_path / "saved", table, ("training_curves(runs)", saved))
+    draw_figures(drawn)
+    html = (drawn / "x.ipynb").read_text()
+    assert "plotly-graph-div" in html and "source" in html and "[\\\"data:image" not in html
+
+
+def test_the_gallery_shows_every_figure_and_view():
+    import sastc.widgets
+
+    cells = json.loads((ROOT / "nbs/gallery.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    figures = figure_makers() & set(sastc.plots.__all__)
+    views = {name for name in ("AttentionView", "RunBoard") if hasattr(sastc.widgets, name)}
+    assert len(figures) >= 6 and len(views) == 2
+    assert [name for name in sorted(figures | views) if f"{name}(" not in sources] == []
+
+
+def test_the_first_screen_of_the_readme_has_the_picture_and_the_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first_screen = "\n".join(readme.splitlines()[:40])
+    assert 'src="nbs/images/attention.png"' in first_screen and (ROOT / "nbs/images/attention.png").stat().st_size < 200_000
+    for command in ("pip install . && sastc_demo", 'pip install -e ".[dev]" && pytest', "distill("):
+        assert command in first_screen
+
+
+@pytest.fixture(scope="module")
+def chromium_page():
+    with sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser.new_page(viewport=dict(width=800, height=600))
+        browser.close()
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ('<p id="fine">x</p>', None),
+        ('<script>fetch("http://127.0.0.1:9/x").catch(() => {})</script>', "asks another host for http://127.0.0.1:9/x"),
+        ('<img src="gone.png">', "the picture gone.png is broken"),
+        ('<div style="width: 900px">x</div>', "is 100 pixels wider than the window"),
+        ("<script>nowhere()</script>", "a script fails: nowhere is not defined"),
+        ('<div class="plotly-graph-div"></div>', "a figure or a view is not drawn"),
+        ("<script>document.documentElement.className = 'quarto-dark'</script>", "does not follow the light colour scheme"),
+    ],
+)
+def test_what_a_reader_would_miss_is_named(chromium_page, tmp_path, monkeypatch, body, fault):
+    monkeypatch.setattr("visit_docs.PATIENCE", 500)
+    file = tmp_path / "x.html"
+    file.write_text(f"<!doctype html><body style='margin: 0'>{body}</body>")
+    faults = visit(chromium_page, file, dark=False)
+    assert faults == [] if fault is None else fault in faults

@@ -1,0 +1,88 @@
+"""Open every page of a built site in Chromium, light and dark: `python .ci/visit_docs.py _docs`. Fails where a reader would see a fault."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from fastcore.script import call_parse
+from playwright.sync_api import Page, TimeoutError, sync_playwright
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+LOOKS = dict(light=1280, dark=1920)  # width of the window in each colour scheme
+OF_THE_SITE = ("file:", "data:", "blob:", "about:")
+PATIENCE = 30_000  # ms
+DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg") &&
+    figure._fullData?.every((trace, i) => trace.visible !== false || figure.data[i].visible === false)) &&
+  [...document.querySelectorAll("[data-view]")].every((view) => (view.shadowRoot ?? view).childNodes.length)"""
+SEEN = """() => ({
+  broken: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.getAttribute("src")),
+  beyond: document.documentElement.scrollWidth - innerWidth,
+  dark: document.documentElement.classList.contains("quarto-dark"),
+})"""
+
+
+def visit(page: Page, file: Path, dark: bool) -> list[str]:
+    "Sentences about what a reader of the page would miss."
+    faults = []
+    listeners = dict(
+        request=lambda request: request.url.startswith(OF_THE_SITE) or faults.append(f"asks another host for {request.url}"),
+        requestfailed=lambda request: faults.append(f"{request.url} could not be loaded"),
+        pageerror=lambda error: faults.append(f"a script fails: {error}"),
+    )
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    page.goto(file.as_uri())
+    try:
+        page.wait_for_function(DRAWN, timeout=PATIENCE)
+    except TimeoutError:
+        faults.append("a figure or a view is not drawn")
+    seen = page.evaluate(SEEN)
+    faults += [f"the picture {source} is broken" for source in seen["broken"]]
+    faults += [f"is {seen['beyond']} pixels wider than the window"] * (seen["beyond"] > 0)
+    faults += [f"does not follow the {'dark' if dark else 'light'} colour scheme"] * (seen["dark"] != dark)
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    return faults
+
+
+def search(page: Page, index: Path) -> list[str]:
+    "Sentences about the search field and the switch between light and dark."
+    page.goto(index.as_uri())
+    dark = page.evaluate(SEEN)["dark"]
+    page.keyboard.press("/")
+    page.keyboard.type("attention")
+    try:
+        page.wait_for_selector(".search-result", timeout=PATIENCE)
+        page.keyboard.press("Escape")
+        page.click(".quarto-color-scheme-toggle")
+        page.wait_for_function(f"document.documentElement.classList.contains('quarto-dark') !== {str(dark).lower()}", timeout=PATIENCE)
+    except TimeoutError as error:
+        return [f"search or the switch between light and dark does nothing ({str(error).splitlines()[0]})"]
+    return []
+
+
+@call_parse
+def main(
+    site: str,  # folder that build_docs wrote
+):
+    "Open every page of the site and fail where one has a fault."
+    files = sorted(Path(site).resolve().rglob("*.html"))
+    if not files:
+        sys.exit(f"visit_docs: there is no page in {site}; build it with `python .ci/build_docs.py`")
+    if CHROMIUM is None:
+        print("visit_docs: skipped, there is no Chromium on PATH (apt-get install chromium)")
+        return
+    faults = []
+    with sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        for scheme, width in LOOKS.items():
+            page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
+            for file in files:
+                faults += [f"{file.relative_to(Path(site).resolve())} ({scheme}): {fault}" for fault in visit(page, file, scheme == "dark")]
+            faults += [f"index.html ({scheme}): {fault}" for fault in search(page, Path(site).resolve() / "index.html")]
+            page.close()
+        browser.close()
+    if faults:
+        sys.exit("\n  ".join(["visit_docs: the pages have faults:", *faults]))
+    print(f"{len(files)} pages seen, light and dark")
