@@ -131,7 +131,8 @@ class Job:
                 raise FileNotFoundError(f"folder: {folder} holds no run")
             stored = dict(stages=[config], processes=1, gpu=None, cwd=os.getcwd())
         self.processes, self.gpu, self.cwd = stored["processes"], stored["gpu"], Path(stored["cwd"])
-        folders = [self.cwd / stage["settings"]["folder"] for stage in stored["stages"][:-1]]
+        base = Path() if self.cwd == Path.cwd() else self.cwd
+        folders = [base / stage["settings"]["folder"] for stage in stored["stages"][:-1]]
         self.stages = [Stage(stage["kind"], place, stage["settings"]) for stage, place in zip(stored["stages"], [*folders, self.folder])]
 
     def __repr__(self):

@@ -288,7 +288,7 @@ class LaunchPanel(ipywidgets.VBox):
         self.student, self.teacher = Form(Config, self._check), Form(TeacherConfig, self._check)
         given = dict(description="preset", tooltip="settings to begin with")
         self.preset = ipywidgets.Dropdown(options=list(PRESETS), **given)
-        self.source = ipywidgets.Dropdown(options=_SOURCES, description="teacher", tooltip="where the teacher comes from")
+        self.source = ipywidgets.Dropdown(options=_SOURCES, description="source", tooltip="where the teacher comes from")
         self.device = ipywidgets.Dropdown(options=["auto"], description="device", tooltip=settings(Config)["device"].metadata["help"])
         self.processes = ipywidgets.Text("1", description="processes", tooltip="each with a CUDA device of its own, or all on the CPU", continuous_update=True)
         self.said, self.command = ipywidgets.HTML(), ipywidgets.HTML()
@@ -316,7 +316,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     groups["Data"].insert(0, self.preset)
     groups["Training"] += [self.device, self.processes]
     groups["Teacher"] = [self.source, student["teacher"], *(teacher[name] for name in TEACHER_FACE)]
-    for control in (self.preset, self.source, self.device, student["teacher"], student["folder"], teacher["folder"]):
+    for control in (self.preset, self.source, student["teacher"], student["folder"], teacher["folder"]):
         control.add_class("wide")
     boxes = {title: _group(title, controls) for title, controls in groups.items()}
     on_face = [name for names in FACE.values() for name in names]
@@ -388,8 +388,8 @@ def _check(self: LaunchPanel) -> None:
         problems = problems or [str(error)]
     self.start.disabled = bool(problems) or self.view.state == "starting"  # nobody means to launch the same twice
     self.said.value = "".join(f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems)
-    text = escape(" &&\n".join(commands))
-    self.command.value = f'<pre title="the command that does the same: click, then copy">{text}</pre>' if commands else ""
+    text = f'<div class="soft">The same in a terminal (a click selects it):</div><pre>{escape(" && ".join(commands))}</pre>'
+    self.command.value = text if commands else ""
 
 
 @patch
@@ -419,7 +419,7 @@ def _find(self: LaunchPanel) -> None:
     self.device.value = before if before in names else "auto"
     self._list(self.view.job)
     if self.view.job is None and (under_way := [job for job in self._found if job.state not in _ENDS]):
-        self._show(under_way[0])
+        self._show(max(under_way, key=lambda job: len(job.stages)))  # a teacher under way is a stage of the job that is wanted
     self._check()
 
 
@@ -478,7 +478,11 @@ def _ask(self: LaunchPanel, what: Callable[[Job], Job | None]) -> None:
 _STYLE = """
 .sastc-launch { --edge: var(--jp-border-color2, #bdbdbd); --soft: var(--jp-ui-font-color2, #666); --accent: #0072B2;
   padding: 4px 8px 8px; color: var(--jp-ui-font-color1, inherit); font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); overflow: visible; }
-.sastc-launch .face { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 8px; }
+.sastc-launch { container-type: inline-size; }
+.sastc-launch .face { display: grid; grid-template-columns: 1fr; gap: 8px; }
+@container (min-width: 820px) { .sastc-launch .face { grid-template-columns: 1fr 1fr; } }
+@container (min-width: 1500px) { .sastc-launch .face { grid-template-columns: repeat(4, 1fr); } }
+.sastc-launch .jupyter-widget-accordion { margin-top: 4px; }
 .sastc-launch .group { border: 1px solid var(--edge); border-radius: 4px; padding: 2px 10px 10px; min-width: 0; overflow: hidden; }
 .sastc-launch h4 { margin: 4px 0 2px; font-size: 13px; font-weight: 600; line-height: 1.4; }
 .sastc-launch .fields { display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 4px 10px; margin: 0; overflow: hidden; padding: 2px; }
