@@ -21,11 +21,12 @@ def _recursion(currents, decay, threshold):
         current = current.to(torch.promote_types(current.dtype, torch.float32))
         potential = current if remaining is None else torch.add(current, remaining, alpha=decay)
         # numbers rather than booleans: comparisons and masks of booleans are three to six times slower on a CPU
-        spike = potential.clone().gt_(threshold)
-        # u * (1 - o), written so that an infinite potential resets to 0 and not to NaN
-        remaining = torch.add(potential.clamp(max=threshold), spike, alpha=-threshold)
+        spike = torch.gt(potential, threshold, out=torch.empty_like(potential))
         potentials.append(potential)
         spikes.append(spike)
+        if len(spikes) < len(currents):
+            # u * (1 - o), written so that an infinite potential resets to 0 and not to NaN
+            remaining = potential.clamp(max=threshold).sub_(spike, alpha=threshold)
     return potentials, spikes
 
 
@@ -61,11 +62,11 @@ def _gradient(current, grad_spikes, decay, threshold, gamma, detach_reset):
         slope = surrogate_slope(potential, threshold, gamma)
         delta = arriving * slope
         if deltas:
-            kept = 1 - spike
+            kept = spike.neg_().add_(1)
             if not detach_reset:
                 # the clamp changes nothing where the slope is not 0, and keeps 0 * inf out
-                kept -= potential.clamp(threshold - gamma, threshold + gamma) * slope
-            delta = torch.add(delta, kept.mul_(deltas[-1]), alpha=decay)
+                kept -= potential.clamp(threshold - gamma, threshold + gamma).mul_(slope)
+            delta.add_(kept.mul_(deltas[-1]), alpha=decay)
         deltas.append(delta)
     if static:
         return sum(deltas)[None].to(current.dtype)
