@@ -13,9 +13,7 @@ import gc
 import json
 import multiprocessing
 import os
-import resource
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +33,7 @@ from .calibrator import Calibrator
 from .checks import in_range, one_of
 from .config import METHODS
 from .data.batches import Batches
-from .kernels import keep_freed_memory
+from .kernels import keep_freed_memory, peak_memory_mib
 from .losses import DistillationLoss
 from .models import Taps, candidates, create_model, tap_shapes
 from .neuron import lif
@@ -96,29 +94,26 @@ def measure(case: Case, rounds: int = 7) -> list[dict]:  # a record a variant
 # %% ../nbs/44_bench.ipynb #5a671d57
 def peak_memory(build: Callable[[], Callable[[], object]]) -> float:  # MiB
     "Peak memory of building a call and running it three times; `build` has to be importable."
-    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_report_peak, args=(build, sender))
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_report_peak, args=(build, sender))
     process.start()
     sender.close()
     try:
         return receiver.recv()
     except EOFError:
+        process.join()
         raise RuntimeError(f"the process that measured the memory of {build} ended without an answer (exit status {process.exitcode})") from None
     finally:
         process.join()
 
 
 def _report_peak(build, sender):
-    before = _resident_peak()
+    before = peak_memory_mib()
     call = build()
     for _ in range(3):
         call()
-    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else _resident_peak() - before
-    sender.send(round(peak, 1))
-
-
-def _resident_peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    sender.send(round(peak_memory_mib() - before, 1))
 
 # %% ../nbs/44_bench.ipynb #ce4a66f0
 def _bound(current, upstream):
