@@ -204,7 +204,7 @@ def attention_words(
     if len(favourites) == 1 and attention.shape[1] > 1 and hardness.min() >= 0.5:
         words.append(
             f"Attention has collapsed: every student layer at every step listens mostly to {teacher_layers[favourites[0]]}. The weights then say "
-            "which teacher layer is the easiest target, which need not be the one that is most related."
+            "little about which teacher layer is the most related."
         )
     if hardness.max() <= 0.05:
         words.append(f"Attention is uniform: no weight is far from 1/{teachers}, so no student layer prefers any teacher layer.")
