@@ -72,9 +72,11 @@ class RunConfig:
 
     data: str = setting("cifar10", "data set: digits, cifar10, cifar100, an .npz file or an image folder")
     root: str = setting("data", "folder of the CIFAR files; they are downloaded if it lacks them")
+    image_size: int = setting(0, "height and width of the images; 0 for 32", least=0)
+    workers: int = setting(0, "processes that read an image folder while it is used, for one that does not fit into memory; 0 reads it once", least=0)
     train_images: int = setting(0, "train on this many images, balanced over classes; 0 for all", least=0)
     holdout: float = setting(0.1, "share of the training images that is held out to choose the best epoch", least=0, most=0.9)
-    augment: bool = setting(True, "random crop with padding 4, and mirroring where a mirrored image keeps its class")
+    augment: bool = setting(True, "random crop (with padding 4, or of random size with workers), and mirroring where a mirrored image keeps its class")
     width: float = setting(1.0, "factor on every channel count of the network", least=1 / 64, most=16)
     norm: str = setting("bn", "normalisation layers of the network", ["bn", "tdbn"])
     epochs: int = setting(240, "passes over the training images", least=1)

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from .checks import one_of
-from .config import METHODS, Config
-from .data.batches import Batches
-from .data.images import ImageData, load_images
+from .config import METHODS, Config, configure
+from .data.batches import BatchPlan
+from .data.folders import FolderData, load_data
+from .data.images import ImageData
 from .metrics import mismatch, synaptic_operations
 from .models import Taps, candidates
 from .runs import Run, load_model
@@ -31,7 +32,7 @@ def compare_methods(
     config: Config | None = None,  # settings that all runs share; method, seed and folder are replaced
     *,
     teacher: nn.Module | None = None,  # a teacher of your own, instead of `config.teacher`
-    data: ImageData | None = None,  # images of your own, instead of `config.data`
+    data: ImageData | FolderData | None = None,  # images of your own, instead of `config.data`
 ) -> pd.DataFrame:  # see `summarise`
     "Train every method with every seed under the same settings. Raises `ValueError` for unknown methods and for runs of another budget."
     for name, given in dict(methods=methods, seeds=seeds).items():
@@ -56,7 +57,7 @@ def compare_methods(
 def _refuse_other_settings(place: Path, config: Config) -> None:
     if not (place / "config.json").exists():
         return
-    stored = Run(place).config
+    stored = asdict(Config()) | Run(place).config  # a run of an older version lacks younger settings
     for name, value in asdict(config).items():
         value = list(value) if isinstance(value, tuple) else value
         if name != "folder" and stored[name] != value:
@@ -103,26 +104,25 @@ def assess(
     source: str | Path,  # run folder of a student
     which: str = "best",  # checkpoint: "best" by validation accuracy, or "last"
     teacher: str | Path | nn.Module | None = None,  # run folder, checkpoint or module; None for the teacher of the run, if it had one
-    data: ImageData | None = None,  # None for the data of the run
+    data: ImageData | FolderData | None = None,  # None for the data of the run
 ) -> dict:  # accuracy, loss, rates, operations, microjoule, ann_microjoule; with a teacher stm_raw, stm_norm
     "Judge a trained student on the test set of its run."
     run = Run(source)
     one_of("which", which, ["best", "last"])
     if run.kind != "student":
         raise ValueError(f"source: {source} is the run of a {run.kind}; the run of a student is accepted")
-    config = run.config
-    data = data or load_images(config["data"], config["root"])
-    student, place = run.model(which), dict(mean=data.mean, std=data.std, shuffle=False)
-    judged = evaluate(student, Batches(data.x_test, data.y_test, 128, drop_last=False, **place), data.num_classes)
-    fixed = Batches(data.x_test, data.y_test, min(64, len(data.x_test)), drop_last=True, **place)
+    config, student = configure(Config, run.config), run.model(which)
+    data = data or load_data(config.data, config.root, config.image_size, config.workers)
+    judged = evaluate(student, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes)
+    fixed = data.batches("test", min(64, len(data.y_test)), shuffle=False, drop_last=True)
     with evaluating(student):
         cost = synaptic_operations(student, next(fixed.epoch(0))[0])
     judged |= dict(operations=cost.operations.sum(), microjoule=cost.picojoule.sum() / 1e6, ann_microjoule=cost.ann_picojoule.sum() / 1e6)
-    teacher = teacher or config["teacher"]
-    return judged | (_stm(student, teacher, config["candidates"], fixed) if teacher else {})
+    teacher = teacher or config.teacher
+    return judged | (_stm(student, teacher, config.candidates, fixed) if teacher else {})
 
 
-def _stm(student: nn.Module, teacher: str | Path | nn.Module, preset: str, batches: Batches) -> dict:
+def _stm(student: nn.Module, teacher: str | Path | nn.Module, preset: str, batches: BatchPlan) -> dict:
     teacher = teacher if isinstance(teacher, nn.Module) else load_model(teacher)
     taps = [Taps(network, candidates(network, preset)) for network in (student, teacher)]
     scores = {"stm_raw": [], "stm_norm": []}

@@ -35,8 +35,9 @@ from tqdm.auto import tqdm
 
 from .calibrator import Calibrator, attention_bounds
 from .config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
-from .data.batches import Batches
-from .data.images import ImageData, check_data, load_images, split_holdout, subset
+from .data.batches import BatchPlan
+from .data.folders import FolderData, load_data
+from .data.images import ImageData, check_data, split_holdout, subset
 from .kernels import keep_freed_memory
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, synaptic_operations
@@ -100,11 +101,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def evaluate(
     network: nn.Module,  # ANN or spiking network
-    batches: Batches,  # without shuffling
+    batches: BatchPlan,  # without shuffling
     num_classes: int,  # K
 ) -> dict:  # accuracy (0 to 1), loss, and for a spiking network rates {layer: rate}
     "Judge a network on all images of all processes."
-    device = batches.x.device
+    device = batches.device
     accuracy, loss = MulticlassAccuracy(num_classes, average="micro").to(device), MeanMetric().to(device)
     with evaluating(network), RateRecorder(network) as recorder:
         for images, labels in batches.epoch(0):
@@ -156,7 +157,7 @@ class NotFinite(ArithmeticError):
 class Trainer:
     "Trains a learner and writes its run folder."
 
-    def __init__(self, learner: Learner, batches: dict[str, Batches], config: RunConfig, accelerator: Accelerator, writer: RunWriter | None, num_classes: int):
+    def __init__(self, learner: Learner, batches: dict[str, BatchPlan], config: RunConfig, accelerator: Accelerator, writer: RunWriter | None, num_classes: int):
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
         self.network, self.calibrator = learner.network, learner.calibrator
         if accelerator.device.type == "cpu":
@@ -224,8 +225,7 @@ def _agreed(self: Trainer, stop: bool) -> bool:
 # %% ../nbs/32_training.ipynb #41afd4ed
 @patch
 def _step(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
-    if self.config.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format)
     began = time.perf_counter()
     outcome = self.learner(images, labels)
     parts = outcome.loss.parts()
@@ -389,7 +389,7 @@ def _finish(self: Trainer) -> None:
     self._status("finished")
 
 
-def _cost(network: nn.Module, batches: Batches) -> dict:
+def _cost(network: nn.Module, batches: BatchPlan) -> dict:
     images, _ = next(batches.epoch(0))
     with evaluating(network), RateRecorder(network) as recorder:
         table = synaptic_operations(network, images)
@@ -425,22 +425,20 @@ def _accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _images(config: RunConfig, given: ImageData | None, accelerator: Accelerator) -> ImageData:
+def _images(config: RunConfig, given: ImageData | FolderData | None, accelerator: Accelerator) -> ImageData | FolderData:
     with accelerator.main_process_first():  # which may download
-        data = given or load_images(config.data, config.root)
+        data = given or load_data(config.data, config.root, config.image_size, config.workers)
     return subset(data, config.train_images, _SPLIT_SEED) if config.train_images else data
 
 
-def _batches(config: RunConfig, data: ImageData, accelerator: Accelerator, drop_last: bool) -> dict[str, Batches]:
+def _batches(config: RunConfig, data: ImageData | FolderData, accelerator: Accelerator, drop_last: bool) -> dict[str, BatchPlan]:
     train, held_out = split_holdout(data, config.holdout, _SPLIT_SEED)
-    place = dict(mean=data.mean, std=data.std, device=accelerator.device, rank=accelerator.process_index, world=accelerator.num_processes)
-    augmentation = dict(crop_padding=4, flip=data.flip) if config.augment else {}
-    batches = dict(
-        train=Batches(data.x_train[train], data.y_train[train], config.batch_size, shuffle=True, drop_last=drop_last, seed=config.seed, **augmentation, **place),
-        test=Batches(data.x_test, data.y_test, 128, shuffle=False, drop_last=False, **place),
-    )
+    place = dict(device=accelerator.device, rank=accelerator.process_index, world=accelerator.num_processes)
+    judged = dict(shuffle=False, drop_last=False, **place)
+    learned = dict(chosen=train, augment=config.augment, shuffle=True, drop_last=drop_last, seed=config.seed, **place)
+    batches = dict(train=data.batches("train", config.batch_size, **learned), test=data.batches("test", 128, **judged))
     if len(held_out):
-        batches["validation"] = Batches(data.x_train[held_out], data.y_train[held_out], 128, shuffle=False, drop_last=False, **place)
+        batches["validation"] = data.batches("train", 128, chosen=held_out, **judged)
     return batches
 
 # %% ../nbs/32_training.ipynb #47df4579
@@ -452,8 +450,8 @@ def _settled(kind: type[RunConfig], config: RunConfig | None, given: dict, resum
     if resume:
         if not given.get("folder"):
             raise ValueError("folder: none given; the folder of the run to resume is accepted")
-        stored = Run(given["folder"]).config
         defaults = {name: declared.default for name, declared in settings(kind).items()}
+        stored = defaults | Run(given["folder"]).config  # a run of an older version lacks younger settings
         for name, value in given.items():
             if name != "folder" and value not in (defaults[name], stored[name]) and list(value if isinstance(value, tuple) else [value]) != stored[name]:
                 raise ValueError(f"{name}: {value!r} given, and the run in {given['folder']} was started with {stored[name]!r}; leave it out to resume")
@@ -477,9 +475,9 @@ def _train(learner, data, config, kind, layers, accelerator, resume, drop_last) 
     return Run(config.folder)
 
 # %% ../nbs/32_training.ipynb #489ee760
-def _tried(argument: str, taps: Taps, data: ImageData) -> list[torch.Size]:
-    "Feature shapes of a network on an image of the data set; `ValueError` if it does not fit the data."
-    image = data.x_train[:1].float()
+def _tried(argument: str, taps: Taps, data: ImageData | FolderData) -> list[torch.Size]:
+    "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
+    image = torch.zeros(1, data.channels, data.image_size, data.image_size)
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
@@ -503,7 +501,7 @@ def train_teacher(
     config: TeacherConfig | None = None,
     *,
     model: nn.Module | str | None = None,  # an ANN of your own, or a name
-    data: ImageData | str | None = None,  # images of your own, or a name or path
+    data: ImageData | FolderData | str | None = None,  # images of your own, or a name or path
     resume: bool = False,  # continue the run in `folder`
     **given,  # any setting of `TeacherConfig`
 ) -> Run:
@@ -511,7 +509,7 @@ def train_teacher(
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
-    own = _own(dict(model=model, data=data), (nn.Module, ImageData), given)
+    own = _own(dict(model=model, data=data), (nn.Module, ImageData, FolderData), given)
     config = _settled(TeacherConfig, config, given, resume)
     check_inputs(config, own)
     accelerator = _accelerator(config)
@@ -531,7 +529,7 @@ def _own(arguments: dict, kinds: tuple, given: dict) -> dict:
     return own
 
 
-def _image_size(name: str, data: ImageData) -> dict:
+def _image_size(name: str, data: ImageData | FolderData) -> dict:
     return dict(image_size=data.image_size) if name == "vgg11" else {}
 
 # %% ../nbs/32_training.ipynb #5b5557d7
@@ -540,7 +538,7 @@ def distill(
     *,
     student: nn.Module | str | None = None,  # a spiking network of your own, or a name
     teacher: nn.Module | str | None = None,  # an ANN of your own, or a run folder or checkpoint
-    data: ImageData | str | None = None,  # images of your own, or a name or path
+    data: ImageData | FolderData | str | None = None,  # images of your own, or a name or path
     resume: bool = False,  # continue the run in `folder`; networks of your own are passed again
     **given,  # any setting of `Config`
 ) -> Run:
@@ -548,7 +546,7 @@ def distill(
 
     A teacher of your own is put into evaluation mode and onto the device. Raises `ValueError` or `FileNotFoundError` with a sentence before any
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
-    own = _own(dict(student=student, teacher=teacher, data=data), (nn.Module, ImageData), given)
+    own = _own(dict(student=student, teacher=teacher, data=data), (nn.Module, ImageData, FolderData), given)
     config = _settled(Config, config, given, resume)
     check_inputs(config, own)
     method, accelerator = METHODS[config.method], _accelerator(config)
@@ -559,14 +557,14 @@ def distill(
     return _train(learner, images, config, "student", layers, accelerator, resume, config.drop_last or method.calibrates)
 
 # %% ../nbs/32_training.ipynb #8ca2ab94
-def _student(config: Config, data: ImageData) -> nn.Module:
+def _student(config: Config, data: ImageData | FolderData) -> nn.Module:
     neuron = dict(decay=config.decay, threshold=config.threshold, gamma=config.gamma, detach_reset=config.detach_reset)
     head = dict(fc_neurons=config.fc_neurons) if config.student == "vgg11" else {}
     shape = data.num_classes, config.time_steps, data.channels, config.width, config.norm
     return create_model(config.student, *shape, **neuron, **head, **_image_size(config.student, data))
 
 
-def _distiller(student: nn.Module, teacher: nn.Module | None, config: Config, data: ImageData) -> tuple[Learner, dict]:
+def _distiller(student: nn.Module, teacher: nn.Module | None, config: Config, data: ImageData | FolderData) -> tuple[Learner, dict]:
     "The learner of a method, and the names of the layers that it compares."
     if getattr(student, "time_steps", None) is None:
         raise ValueError(f"student: {type(student).__name__} has no time steps; a spiking network is accepted (see sastc.models.spiking)")
