@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIMILARITY_NORMS', 'ATTENTION_GRADIENTS', 'PROJECTIONS', 'POOLS', 'difference_kernel', 'ALIGNMENTS', 'ATTENTIONS',
-           'similarity', 'Embeddings', 'attention_bounds', 'SelfAttention', 'uniform_attention', 'StepBatchNorm',
-           'Projection', 'pooled', 'squared_distance', 'Alignment', 'matrix_distance', 'Calibration', 'Calibrator']
+           'similarity', 'similarities', 'Embeddings', 'attention_bounds', 'SelfAttention', 'uniform_attention',
+           'StepBatchNorm', 'Projection', 'pooled', 'squared_distance', 'Alignment', 'matrix_distance', 'Calibration',
+           'Calibrator']
 
 # %% ../nbs/18_calibrator.ipynb #09ed1854
 import math
@@ -61,6 +62,15 @@ def similarity(
     length = torch.linalg.vector_norm(gram, dim=-1 if norm == "row" else (-2, -1), keepdim=True)
     # a silent image or layer stays at 0; dividing it by a tiny eps instead would give it an enormous gradient
     return gram / length.masked_fill(length == 0, 1)
+
+# %% ../nbs/18_calibrator.ipynb #b8e05f21
+def similarities(
+    student_features: Sequence[torch.Tensor],  # S features [T, B, ...]
+    teacher_features: Sequence[torch.Tensor],  # N features [B, ...]
+    norm: str = "raw",  # see `similarity`
+) -> tuple[torch.Tensor, torch.Tensor]:  # [S, T, B, B] and [N, B, B]
+    "Similarity matrices of all layers of both sides."
+    return tuple(torch.stack([similarity(feature, norm) for feature in side]) for side in (student_features, teacher_features))
 
 # %% ../nbs/18_calibrator.ipynb #8e4198d0
 class Embeddings(nn.Module):
@@ -332,7 +342,7 @@ class Calibrator(nn.Module):
         _check_features(self.shapes, student_features, teacher_features)
         features = student_features, teacher_features
         if self.attention is not None or self.alignment is None:
-            matrices = [torch.stack([similarity(feature, self.norm) for feature in side]) for side in features]
+            matrices = similarities(*features, self.norm)
         attention = uniform_attention(*features) if self.attention is None else self.attention(*matrices)
         distance = matrix_distance(*matrices) if self.alignment is None else self.alignment(*features)
         return Calibration(attention, distance)

@@ -20,7 +20,7 @@ import traitlets
 from fastcore.basics import patch
 from PIL import Image
 
-from ..calibrator import SelfAttention
+from ..calibrator import SelfAttention, similarities
 from ..checks import one_of
 from ..config import METHODS
 from ..data.batches import normalise
@@ -94,17 +94,18 @@ def why_no_attention(
 
 # %% ../../nbs/52_widgets.attention.ipynb #782d96b3
 def attention_of(
-    attention: torch.nn.Module,  # a `Calibrator`, or its `attention`
+    attention: SelfAttention,  # of a `Calibrator`
     student: Taps,  # spiking network and its S layers
     teacher: Taps,  # ANN and its N layers
     images: torch.Tensor,  # normalised, float32 [B, C, H, W] with the calibrator's batch size B
+    norm: str = "raw",  # of the similarity matrices
     over_rates: bool = False,  # features averaged over time first, as method "rate" does
 ) -> np.ndarray:  # weights [T, B, S, N]
     "Attention for each image."
     with evaluating(student.model), evaluating(teacher.model):
         features = student(images)[1]
         features = [feature.mean(0, keepdim=True) for feature in features] if over_rates else features
-        return getattr(attention, "attention", attention)(features, teacher(images)[1]).cpu().numpy()
+        return attention(*similarities(features, teacher(images)[1], norm)).cpu().numpy()
 
 # %% ../../nbs/52_widgets.attention.ipynb #99e946bb
 class ImageAttention(NamedTuple):
@@ -133,11 +134,11 @@ def image_attention(
     if not any(name.startswith("attention.") for name in content["calibrator"] or {}):
         by = config.get("method", "labels alone, as a teacher")
         raise ValueError(f"run: {run.folder} was trained by {by}; the run of a method with attention (sastc, rate) is accepted")
-    data = data or load_images(config["data"], config["root"], download=False)
+    data = data or load_images(config["data"], config["root"], config.get("image_size") or 32, download=False)
     images, labels = _batch(images, labels, data, config["batch_size"])
     student, teacher = Taps(_student_of(run, student, content), layers["student"]), Taps(_teacher_of(run, teacher), layers["teacher"])
     attention = _attention_of(content["calibrator"], config, layers)
-    weights = attention_of(attention, student, teacher, normalise(images, data.mean, data.std), METHODS[config["method"]].over_rates)
+    weights = attention_of(attention, student, teacher, normalise(images, data.mean, data.std), config["similarity_norm"], METHODS[config["method"]].over_rates)
     return ImageAttention(images, labels, weights, content["step"])
 
 # %% ../../nbs/52_widgets.attention.ipynb #97bd593d
@@ -173,7 +174,7 @@ def _teacher_of(run: Run, teacher) -> torch.nn.Module:
 
 def _attention_of(weights: dict, config: dict, layers: dict) -> SelfAttention:
     counts = len(layers["student"]), len(layers["teacher"])
-    options = (config[name] for name in ("batch_size", "factor", "attn_scale", "similarity_norm", "attention_gradient"))
+    options = (config[name] for name in ("batch_size", "factor", "attn_scale", "attention_gradient"))
     attention = SelfAttention(*counts, *options)
     attention.load_state_dict({name.removeprefix("attention."): value for name, value in weights.items() if name.startswith("attention.")})
     return attention
