@@ -261,7 +261,9 @@ def _start(job: Job) -> Job:
         job.cwd = Path.cwd()
     folder, place = job.stages[-1].settings["folder"], job.folder.resolve()
     folder = folder if (job.cwd / folder).resolve() == place else str(place)
-    python = [sys.executable, "-c", f"from sastc.jobs import work; work({folder!r})"]
+    # a server that was started in the background ignores SIGINT, and its children with it
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    python = [sys.executable, "-c", f"{heeding}; from sastc.jobs import work; work({folder!r})"]
     if job.processes > 1:
         python = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.processes}", "--no-python", *python]
     variables = os.environ | _visible(job.gpu) | dict(PYTHONUNBUFFERED="1", TQDM_MININTERVAL="10")  # a log need not hold every step

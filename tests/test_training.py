@@ -202,6 +202,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     # a limit on the size of files fails a write half way, as a full disk does
     code = f"""
 import resource, signal, torch
+from pathlib import Path
 from sastc.runs import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
