@@ -60,7 +60,7 @@ def _share(count, rank, world):
 
 # %% ../../nbs/21_data.batches.ipynb #9d4e61b7
 class BatchPlan:
-    """Which places of an epoch's order come in which batch, for one process of several; subclasses make the batches (`_batches`) on `device`.
+    """Which places of an epoch's order come in which batch, for one process of several; subclasses make the batches, on `device`.
 
     `len` is the number of this process's batches in an epoch. Raises `ValueError` for numbers out of range and for a batch larger than
     the data."""
