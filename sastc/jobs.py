@@ -322,8 +322,10 @@ def stop(self: Job) -> None:
         raise ValueError(f"folder: {self.folder} has no process on this machine to stop ({self.state})")
     write_json(self.folder / "process.json", identity(process.pid) | dict(stop=True))
     trains = status.get("state") == "running" and living(status)
-    for asked in [trains] if trains else [*process.children(recursive=True), process]:
-        asked.send_signal(signal.SIGINT)
+    if trains:
+        return trains.send_signal(signal.SIGINT)
+    for loading in [*process.children(recursive=True), process]:  # there is nothing to save yet
+        loading.terminate()
 
 
 @patch
