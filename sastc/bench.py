@@ -8,6 +8,7 @@ __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'Case', 'measure', 'peak_memo
            'ratio_figure', 'scaling_figure', 'write_bench', 'bench_table']
 
 # %% ../nbs/44_bench.ipynb #966092b7
+import contextlib
 import copy
 import gc
 import json
@@ -309,6 +310,18 @@ _METHODS_TO_SCALE = {"baseline": {}, "sastc, no projection": dict(method="sastc"
 SECTIONS = dict(neuron=neuron_cases, student=student_cases, sastc=sastc_cases, input=input_cases, scaling=scaling_cases)
 
 # %% ../nbs/44_bench.ipynb #716c503e
+@contextlib.contextmanager
+def _compiled_from_the_start():
+    "Neurons as they are after some hundred steps, in this process and in those that measure memory; an environment that says otherwise is kept."
+    unset = "SASTC_BACKEND" not in os.environ
+    os.environ.setdefault("SASTC_BACKEND", "compiled")
+    try:
+        yield os.environ["SASTC_BACKEND"]
+    finally:
+        if unset:
+            del os.environ["SASTC_BACKEND"]
+
+
 def run_sections(
     sections: Sequence[str] = tuple(SECTIONS),  # names of `SECTIONS`
     rounds: int = 7,  # turns of each variant
@@ -318,12 +331,12 @@ def run_sections(
         one_of("sections", section, SECTIONS)
     in_range("rounds", rounds, least=1, whole=True)
     keep_freed_memory()
-    os.environ.setdefault("SASTC_BACKEND", "compiled")  # where "auto" arrives after some hundred steps; for the processes that measure memory too
     records = []
-    for section in sections:
-        for case in tqdm(SECTIONS[section](), desc=section):
-            records += measure(case, rounds)
-    return dict(environment=environment(), backend=os.environ["SASTC_BACKEND"], missing=peer_neurons()[1], records=records)
+    with _compiled_from_the_start() as backend:
+        for section in sections:
+            for case in tqdm(SECTIONS[section](), desc=section):
+                records += measure(case, rounds)
+    return dict(environment=environment(), backend=backend, missing=peer_neurons()[1], records=records)
 
 # %% ../nbs/44_bench.ipynb #89c37b0b
 def ratio_figure(records: Sequence[dict]) -> go.Figure:

@@ -1,6 +1,7 @@
 "The benchmark command, the processes that measure memory, and what happens to a result that cannot be written."
 
 import json
+import os
 from functools import partial
 
 import pytest
@@ -10,11 +11,13 @@ from sastc.cli import sastc_bench
 
 
 def test_command_prints_ratios_and_writes_json_and_page(tmp_path, capsys):
+    before = os.environ.get("SASTC_BACKEND")
     sastc_bench(sections="input", rounds=1, folder=str(tmp_path / "bench"))
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "bench" / "bench.json").read_text())
     step, batch = result["records"]
     assert step["ratio"] == 1 and batch["ratio"] == pytest.approx(batch["milliseconds"] / step["milliseconds"])
+    assert os.environ.get("SASTC_BACKEND") == before
     assert f"{batch['ratio']:.3f}" in printed and "batch of 64, augmented" in printed
     page = (tmp_path / "bench" / "bench.html").read_text()
     assert "batch of 64, augmented" in page and "<script src=" not in page
