@@ -101,12 +101,13 @@ def peak_memory(build: Callable[[], Callable[[], object]]) -> float:  # MiB
     process.start()
     sender.close()
     try:
-        return receiver.recv()
+        peak = receiver.recv()
     except EOFError:
-        process.join()
-        raise RuntimeError(f"the process that measured the memory of {build} ended without an answer (exit status {process.exitcode})") from None
-    finally:
-        process.join()
+        peak = None
+    process.join()
+    if peak is None:
+        raise RuntimeError(f"the process that measured the memory of {build} ended without an answer (exit status {process.exitcode})")
+    return peak
 
 
 def _report_peak(build, sender):

@@ -10,7 +10,6 @@ __all__ = ['Outcome', 'Learner', 'evaluating', 'evaluate', 'learning_rate_factor
 import contextlib
 import copy
 import math
-import resource
 import signal
 import sys
 import threading
@@ -38,7 +37,7 @@ from .config import METHODS, Config, RunConfig, TeacherConfig, configure, settin
 from .data.batches import BatchPlan
 from .data.folders import FolderData, load_data
 from .data.images import ImageData, check_data, split_holdout, subset
-from .kernels import keep_freed_memory
+from .kernels import keep_freed_memory, peak_memory_mib
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
@@ -281,7 +280,7 @@ def _record_steps(self: Trainer, bar) -> None:
     bar.set_postfix(epoch=where["epoch"], loss=f"{parts['total']:.3f}", refresh=False)
     if self.writer:
         speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
-        more = dict(images_per_second=round(speed, 1), peak_memory_mib=_peak_memory())
+        more = dict(images_per_second=round(speed, 1), peak_memory_mib=round(peak_memory_mib(), 1))
         self.writer.record("steps", **where, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
         if "attention" in sums:
             mean = [[[round(w, 5) for w in row] for row in step] for step in (sums["attention"] / count).tolist()]
@@ -308,17 +307,11 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
     self.epoch_sums.clear()
     if self.writer:
         lr = self.scheduler.get_last_lr()[0]
-        self.writer.record("epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=_peak_memory(), **record)
+        self.writer.record("epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record)
     if better:  # before "last": a kill between the two must not lose the best epoch
         self._save("best")
     self._save("last")
     self._status("running")
-
-
-def _peak_memory() -> float:
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 # %% ../nbs/32_training.ipynb #b0e7891b
 @patch
