@@ -39,9 +39,9 @@ METHODS = dict(
     kd=Method("and the teacher's soft labels", calibrates=False),
     feature_kd=Method("and one student layer that imitates one teacher layer", attention="uniform", single_pair=True),
     sastc=Method("and all student layers at all steps, weighed by self-attention"),
-    rsa=Method("ours: SASTC with attention read off the similarity matrices instead of learned", attention="rsa", logit_scale=RSA_SCALE),
     uniform=Method("control: SASTC with equal weights", attention="uniform"),
     rate=Method("control: SASTC on features averaged over time", over_rates=True),
+    rsa=Method("ours: SASTC with attention read off the similarity matrices instead of learned", attention="rsa", logit_scale=RSA_SCALE),
 )
 
 

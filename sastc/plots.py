@@ -23,8 +23,8 @@ from .metrics import attention_entropy, attention_spread
 from .runs import Run
 
 # %% ../nbs/40_plots.ipynb #b50a98fe
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8E6BBF")
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "hexagon")
 _GREY = "#7a7a7a"
 _METHOD_STYLE = {name: style for name, style in zip([*METHODS, "teacher"], [*zip(COLOURS, _MARKERS), (_GREY, "star")])}
 
