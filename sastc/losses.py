@@ -32,7 +32,7 @@ def sastc_loss(
 def mean_output(
     outputs: torch.Tensor,  # [T, B, K], outputs of every step
 ) -> torch.Tensor:  # [B, K], float32 or wider
-    "Student output: the mean over time steps (METHOD 2.3)."
+    "Student output: the mean over time steps (method page, section 2.3)."
     return _wide(outputs).mean(0)
 
 # %% ../nbs/19_losses.ipynb #95de92f8
@@ -41,7 +41,7 @@ def kd_loss(
     teacher_logits: torch.Tensor,  # [B, K], without gradient
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # scalar
-    "Kullback-Leibler divergence of softened outputs, times temperature squared (METHOD 2.9)."
+    "Kullback-Leibler divergence of softened outputs, times temperature squared (method page, section 2.9)."
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"teacher_logits: shape {list(teacher_logits.shape)} given; {list(student_logits.shape)}, that of the student, is accepted")
     student, teacher = ((logits / temperature).log_softmax(-1) for logits in map(_wide, (student_logits, teacher_logits)))

@@ -36,7 +36,7 @@ class PyramidBlock(nn.Module):
 
 # %% ../../nbs/14_models.pyramidnet.ipynb #c3d526a6
 class PyramidNet(nn.Module):
-    "PyramidNet of depth 20 with alpha 200 (METHOD 3.3): [N, C, H, W] -> [N, K]."
+    "PyramidNet of depth 20 with alpha 200 (method page, section 3.3): [N, C, H, W] -> [N, K]."
 
     taps = ("stem", "stage1", "stage3", "pool")
     stages = ("stage1", "stage2", "stage3")

@@ -15,7 +15,7 @@ from .blocks import basic_block, batch_norm, conv_unit, scaled
 
 # %% ../../nbs/12_models.resnet.ipynb #95c31ea6
 class ResNet(nn.Module):
-    "Residual network for small images (METHOD 3.1, 3.3): [N, C, H, W] -> [N, K]."
+    "Residual network for small images (method page, section 3.1, 3.3): [N, C, H, W] -> [N, K]."
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ def candidates(
     model: nn.Module,  # a network of this package, or one with a `taps` tuple of its own
     preset: str = "code",  # "code": taps[1:-1]; "paper": taps[:-1]; "stages": all stage outputs
 ) -> list[str]:  # module names, from shallow to deep
-    "Names of the layers that enter calibration (METHOD 3.4)."
+    "Names of the layers that enter calibration (method page, section 3.4)."
     one_of("preset", preset, CANDIDATES)
     if not hasattr(model, "taps"):
         children = ", ".join(name for name, _ in model.named_children())

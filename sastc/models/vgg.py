@@ -15,7 +15,7 @@ from .blocks import batch_norm, conv_unit, scaled
 
 # %% ../../nbs/11_models.vgg.ipynb #18b05af2
 class VGG11(nn.Module):
-    "VGG-11 with strided convolutions (METHOD 3.1): [N, C, H, W] -> [N, K]."
+    "VGG-11 with strided convolutions (method page, section 3.1): [N, C, H, W] -> [N, K]."
 
     taps = ("layer1", "layer2", "layer4", "layer6", "layer8", "layer10")
     stages = ("layer2", "layer4", "layer6", "layer8")
@@ -48,7 +48,7 @@ class VGG11(nn.Module):
 
 # %% ../../nbs/11_models.vgg.ipynb #c50a8098
 class VGG13(nn.Module):
-    "VGG-13 with batch normalisation and one linear layer (METHOD 3.3): [N, C, H, W] -> [N, K]."
+    "VGG-13 with batch normalisation and one linear layer (method page, section 3.3): [N, C, H, W] -> [N, K]."
 
     taps = ("group1", "group2", "group3", "group4", "group5", "pool")
     stages = ("group1", "group2", "group3", "group4", "group5")

@@ -37,7 +37,7 @@ class PreActivationBlock(nn.Module):
 
 # %% ../../nbs/13_models.wrn.ipynb #564a3845
 class WRN(nn.Module):
-    "Wide residual network (METHOD 3.3): [N, C, H, W] -> [N, K]."
+    "Wide residual network (method page, section 3.3): [N, C, H, W] -> [N, K]."
 
     taps = ("stem", "stage1", "stage2", "stage3", "pool")
     stages = ("stage1", "stage2", "stage3")
