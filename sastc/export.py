@@ -90,12 +90,14 @@ class _Tracer(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    "Runs a traced network and notes the shape of every tensor, without its rows."
+    "Runs a traced network and notes the shape of every tensor, without its rows, and every number that is worked out from them."
 
     def run_node(self, node):
         result = super().run_node(node)
         if isinstance(result, torch.Tensor):
             node.meta["shape"] = tuple(result.shape[1:])
+        else:
+            node.meta["number"] = result
         return result
 
 
@@ -224,11 +226,12 @@ def _layer_of(traced, node, takes, gives):
     "The module that a node calls, or one that does what the called function does; None for any other function."
     if node.op == "call_module":
         return _called(traced, node)
+    args, kwargs = fx.node.map_arg((node.args[1:], node.kwargs), lambda part: part.meta.get("number"))
     if node.target in _AS_MODULES:
-        return _AS_MODULES[node.target](*node.args[1:], **node.kwargs)
+        return _AS_MODULES[node.target](*args, **kwargs)
     if node.target in _FLATTEN:
         return nn.Flatten()
-    if node.target is F.pad and node.args[1:] == ((0, 0, 0, 0, 0, gives[0] - takes[0]),):
+    if node.target is F.pad and args == ((0, 0, 0, 0, 0, gives[0] - takes[0]),):
         return _identity(takes[0], gives[0]).to(next(traced.parameters()).dtype)
 
 # %% ../nbs/47_export.ipynb #04516491
