@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['options_of', 'in_a_sentence', 'sastc_demo', 'sastc_teacher', 'sastc_distill', 'sastc_compare', 'sastc_evaluate',
-           'sastc_report', 'sastc_bench']
+           'sastc_report', 'sastc_export', 'sastc_bench']
 
 # %% ../nbs/50_cli.ipynb #fbbf5b50
 import functools
@@ -20,6 +20,7 @@ from fastcore.script import Param, call_parse
 from .bench import SECTIONS, bench_table, run_sections, write_bench
 from .config import Config, TeacherConfig, settings
 from .experiments import assess, compare_methods, demo, for_people
+from .export import export_run
 from .report import write_report
 from .runs import Run
 from .training import NotFinite, distill, train_teacher
@@ -61,7 +62,7 @@ def in_a_sentence(command):
     def run(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except (ValueError, OSError, NotFinite) as error:
+        except (ValueError, OSError, ImportError, NotFinite) as error:
             print(f"{command.__name__}: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
@@ -157,6 +158,19 @@ def sastc_report(
 ):
     "Write an HTML page of a run or a comparison. It opens offline."
     print(write_report(folder, out or None))
+
+# %% ../nbs/50_cli.ipynb #5d1e7a90
+@call_parse
+@in_a_sentence
+def sastc_export(
+    run: str,  # run folder of a student
+    to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc) or onnx
+    which: str = "best",  # checkpoint: best (by validation accuracy) or last
+    file: str = "",  # file to write; <run>/<which> with the ending of the format if empty
+    image_size: int = 0,  # height and width of the images; 0 for those of the run
+):
+    "Write a trained student as a file for other tools. It takes images normalised as in training and gives logits for each time step."
+    print(export_run(run, to, which, file or None, image_size))
 
 # %% ../nbs/50_cli.ipynb #7be3c0d1
 @call_parse

@@ -131,11 +131,12 @@ def unfold(
     batch: int | None = None,  # B where it is known; a tensor of B rows is the same at every step
 ) -> torch.Tensor:  # [T, B, ...]; a view
     "Give the time axis back."
-    if len(folded) == batch:
+    rows = folded.shape[0]  # not len(): it would tie an exported network to one batch size
+    if rows == batch:
         return folded.expand(time_steps, *folded.shape)
-    if len(folded) % time_steps or (batch and len(folded) != time_steps * batch):
+    if rows % time_steps or (batch and rows != time_steps * batch):
         wanted = f"{time_steps} x {batch} = {time_steps * batch}" if batch else f"a multiple of T = {time_steps}"
-        raise ValueError(f"a folded tensor of {len(folded)} rows cannot be unfolded over time; {wanted} rows are accepted")
+        raise ValueError(f"a folded tensor of {rows} rows cannot be unfolded over time; {wanted} rows are accepted")
     return folded.unflatten(0, (time_steps, -1))
 
 # %% ../nbs/00_neuron.ipynb #0828cc3d
@@ -166,7 +167,7 @@ class LIF(nn.Module):
     def forward(self, current: torch.Tensor) -> torch.Tensor:
         if self.time_steps is None:
             return lif(current, **self.constants)
-        static = len(current) == self.batch  # no neuron has touched it yet: one row of current for all steps
+        static = current.shape[0] == self.batch  # no neuron has touched it yet: one row of current for all steps
         sequence = current[None] if static else unfold(current, self.time_steps, self.batch)
         return fold(_LIF.apply(sequence, self.time_steps, *self.constants.values()))
 
