@@ -193,7 +193,7 @@ def attention(self: Run) -> np.ndarray:
 
 @patch(as_prop=True)
 def attention_steps(self: Run) -> pd.DataFrame:
-    "For each attention record its epoch and saturation, the share of weights at their bound; indexed by step."
+    "For each attention record its epoch, saturation (share of vectors at their bound), entropy (nats, image by image) and spread over layers and steps; indexed by step."
     return _frame({k: v for k, v in record.items() if k != "attention"} for record in read_lines(self.folder / "attention.jsonl"))
 
 

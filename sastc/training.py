@@ -33,13 +33,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm.auto import tqdm
 
 from .calibrator import Calibrator, attention_bounds
-from .config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
+from .config import METHODS, Config, RunConfig, TeacherConfig, configure, logit_scale, settings
 from .data.batches import BatchPlan
 from .data.folders import FolderData, load_data
 from .data.images import ImageData, check_data, split_holdout, subset
 from .kernels import keep_freed_memory, peak_memory_mib
 from .losses import DistillationLoss, Loss, mean_output
-from .metrics import RateRecorder, synaptic_operations
+from .metrics import RateRecorder, attention_entropy, attention_spread, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
 from .runs import Run, RunWriter, checkpoint_file, load_model
 
@@ -254,10 +254,11 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
     both = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
-    if outcome.attention is not None and METHODS[self.config.method].attention == "self":
-        _, most = attention_bounds(outcome.attention.shape[-1], self.config.attn_scale)
-        saturated = (outcome.attention.amax(-1) >= 0.99 * most).float().mean().item()
-        for name, value in dict(attention=outcome.attention.mean(1).cpu(), saturation=saturated).items():
+    if outcome.attention is not None and METHODS[self.config.method].attention != "uniform":
+        attention = outcome.attention.cpu()
+        _, most = attention_bounds(attention.shape[-1], logit_scale(asdict(self.config)))
+        saturated, entropy = (attention.amax(-1) >= 0.99 * most).float().mean().item(), attention_entropy(attention).mean().item()
+        for name, value in dict(attention=attention.mean(1), saturation=saturated, entropy=entropy).items():
             self.record_sums[name] += value
     for name, value in both.items():
         self.epoch_sums[name] += value
@@ -283,8 +284,11 @@ def _record_steps(self: Trainer, bar) -> None:
         more = dict(images_per_second=round(speed, 1), peak_memory_mib=round(peak_memory_mib(), 1))
         self.writer.record("steps", **where, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
         if "attention" in sums:
-            mean = [[[round(w, 5) for w in row] for row in step] for step in (sums["attention"] / count).tolist()]
-            self.writer.record("attention", **where, attention=mean, saturation=round(sums["saturation"] / count, 5))
+            mean = (sums["attention"] / count).double().numpy()
+            said = {name: sums[name] / count for name in ("saturation", "entropy")}
+            said |= dict(spread_layers=attention_spread(mean, axis=1), spread_steps=attention_spread(mean, axis=0))
+            rounded = {name: round(value, 5) for name, value in said.items()}
+            self.writer.record("attention", **where, attention=mean.round(5).tolist(), **rounded)
         self._status("running")
     self.record_sums.clear()
 
@@ -561,7 +565,7 @@ def _distiller(student: nn.Module, teacher: nn.Module | None, config: Config, da
     "The learner of a method, and the names of the layers that it compares."
     if getattr(student, "time_steps", None) is None:
         raise ValueError(f"student: {type(student).__name__} has no time steps; a spiking network is accepted (see sastc.models.spiking)")
-    method, loss = METHODS[config.method], DistillationLoss(config.alpha, config.beta, config.temperature, config.over_teacher)
+    method, loss = METHODS[config.method], DistillationLoss(config.alpha, config.beta, config.temperature, config.over_teacher, config.entropy_weight)
     if not method.calibrates:
         _tried("student", Taps(student, ()), data)
         if teacher is not None:
@@ -570,6 +574,6 @@ def _distiller(student: nn.Module, teacher: nn.Module | None, config: Config, da
     student_layers, teacher_layers = _layers("student", student, config.student_layers, config), _layers("teacher", teacher, config.teacher_layers, config)
     taps = Taps(teacher, teacher_layers)
     shapes = _tried("student", Taps(student, student_layers), data), _tried("teacher", taps, data)
-    options = ("factor", "projection", "student_pool", "teacher_pool", "attn_scale", "align", "similarity_norm", "attention_gradient", "fold_time")
+    options = ("factor", "projection", "student_pool", "teacher_pool", "attn_scale", "align", "similarity_norm", "attention_gradient", "fold_time", "relative_distance")
     calibrator = Calibrator(*shapes, config.batch_size, attention=method.attention, **{name: getattr(config, name) for name in options})
     return Learner(student, loss, student_layers, taps, calibrator, method.over_rates), dict(student=student_layers, teacher=teacher_layers)
