@@ -247,8 +247,9 @@ def load_images(
         return _folder(path, image_size)
     if path.is_file():
         return _npz(path, image_size)
+    if name in EVENT_SETS:
+        raise ValueError(f"data: {name!r} given, which are event recordings; an image data set is accepted here (load_frames and load_data read recordings)")
     check_data(name)
-    raise ValueError(f"data: {name!r} are event recordings; sastc.data.frames.load_frames, or load_data, accepts them")
 
 
 def check_data(
