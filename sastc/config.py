@@ -197,8 +197,6 @@ class Config(RunConfig):
         super().__post_init__()
         if len(self.pair) != 2 or not all(isinstance(position, int) for position in self.pair):
             raise ValueError(f"pair: {self.pair} given; two positions, of the student layer and the teacher layer, are accepted")
-        if self.frames not in (0, self.time_steps):
-            raise ValueError(f"frames: {self.frames} given with time_steps {self.time_steps}; 0 or the same number is accepted, since a student takes a frame a step")
         if self.teacher_mode == "fold_step" and (METHODS[self.method].over_rates or self.fold_time):
             other = "fold_time" if self.fold_time else f"method {self.method!r}"
             raise ValueError(f"teacher_mode: 'fold_step' given with {other}, which joins the steps; fold_mean or mean_frame is accepted")

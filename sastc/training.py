@@ -431,6 +431,8 @@ def check_inputs(
     "Raise a sentence for a device, data or a teacher that is not there, before anything is loaded."
     if config.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
         raise ValueError("precision: fp16 given, and there is no CUDA device; fp32 or bf16 is accepted")
+    if isinstance(config, Config) and config.frames not in (0, config.time_steps):
+        raise ValueError(f"frames: {config.frames} given with time_steps {config.time_steps}; 0 or the same number is accepted, since a student takes a frame a step")
     if "data" not in own:
         check_data(config.data, config.root)
     if isinstance(config, Config) and METHODS[config.method].needs_teacher and "teacher" not in own:
