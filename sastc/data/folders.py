@@ -154,11 +154,15 @@ def load_data(
     root: str | Path = "data",  # where torchvision looks for CIFAR, and downloads it to; where event recordings are
     image_size: int = 0,  # height and width of the images; 0 for 32, or for what the event recordings ask
     workers: int = 0,  # processes that read a folder while it is used; 0, or a source that is no folder: all images in memory
-    **framing,  # of event recordings: time_steps, by, values, skip_damaged of `load_frames`; nothing to images
+    *,
+    time_steps: int = 0,  # of event recordings, as the next three: see `load_frames`
+    by: str = "count",
+    values: str = "counts",
+    skip_damaged: bool = False,
 ) -> ImageData | FolderData | FrameData:
     "Images in memory, a streamed folder, or frames of event recordings. Raises the sentences of `load_images` and `load_frames`."
     if str(data) in EVENT_SETS:
-        return load_frames(str(data), root, image_size=image_size, **framing)
+        return load_frames(str(data), root, time_steps, image_size, by, values, skip_damaged)
     size, path = image_size or 32, Path(data).expanduser()
     if not workers or str(data) in NAMED or not path.is_dir():
         return load_images(data, root, size)
