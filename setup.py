@@ -22,7 +22,7 @@ setup(
     python_requires=f">={project['min_python']}",
     packages=find_packages(include=["sastc", "sastc.*"]),
     install_requires=project["requirements"].split(),
-    extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("export", "lab", "dev")},
+    extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "export", "lab", "dev")},
     entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},
     classifiers=["Intended Audience :: Science/Research", "Programming Language :: Python :: 3", "Topic :: Scientific/Engineering :: Artificial Intelligence"],
     zip_safe=False,

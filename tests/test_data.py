@@ -88,9 +88,9 @@ def test_digits():
     assert raw.y_train.equal(data.y_train)
 
 
-@pytest.mark.parametrize("name, near", [("cifar-10", "cifar10"), ("digit", "digits"), ("CIFAR100", "cifar100"), ("mnist!", None)])
+@pytest.mark.parametrize("name, near", [("cifar-10", "cifar10"), ("digit", "digits"), ("CIFAR100", "cifar100"), ("mnist!", "nmnist"), ("flowers", None)])
 def test_unknown_name(name, near):
-    with pytest.raises(ValueError, match=f"data: '{name}' is not known.*; accepted: digits, cifar10, cifar100, the path of an .npz file") as caught:
+    with pytest.raises(ValueError, match=f"data: '{name}' is not known.*; accepted: digits, cifar10, cifar100, nmnist, dvs_gesture, cifar10_dvs, the path of an .npz file") as caught:
         load_images(name)
     assert (f"did you mean {near!r}?" in str(caught.value)) == (near is not None)
 

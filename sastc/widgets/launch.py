@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 
 from ..config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
+from ..data.frames import EVENT_SETS
+from ..data.images import NAMED
 from ..jobs import Job, check_launch, command, devices, find_jobs, launch
 from .attention import AttentionView
 from .live import Curves, LiveRun, poll, training_lines
@@ -40,7 +42,7 @@ def written(value) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0009
-_SUGGESTED = dict(data=("digits", "cifar10", "cifar100"), teacher=())
+_SUGGESTED = dict(data=(*NAMED, *EVENT_SETS), teacher=())
 
 
 def _control(declared: Field) -> ipywidgets.DOMWidget:
@@ -253,7 +255,9 @@ FACE = {  # group: settings of the student on the face of the panel
     "Training": ("epochs", "batch_size", "lr", "precision", "folder"),
 }
 TEACHER_FACE = ("model", "epochs", "lr", "width", "folder")
-SHARED = ("data", "root", "train_images", "holdout", "augment", "precision", "channels_last", "device")  # of a student and the teacher trained before it
+SHARED = (  # settings of a student and the teacher trained before it
+    "data", "root", "image_size", "frames_by", "frame_values", "skip_damaged", "train_images", "holdout", "augment", "precision", "channels_last", "device",
+)  # fmt: skip
 _SOURCES = ("train one first", "take a run or checkpoint", "train a teacher only")
 
 
