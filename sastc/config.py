@@ -161,6 +161,7 @@ class Config(RunConfig):
     attention_gradient: str = setting("flows", "what learns through the attention weights: student and embedding, embedding, none", ATTENTION_GRADIENTS)
     fold_time: bool = setting(False, "one batch normalisation over all steps in the projections")
     over_teacher: str = setting("sum", "calibration loss over teacher layers", OVER_TEACHER)
+    mismatch_batches: int = setting(0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0)
     decay: float = setting(0.5, "leak of the neurons", least=0, most=1)
     threshold: float = setting(1.0, "firing threshold of the neurons", least=1e-3)
     gamma: float = setting(1.0, "half width of the surrogate gradient", least=1e-3)
@@ -171,6 +172,10 @@ class Config(RunConfig):
         super().__post_init__()
         if len(self.pair) != 2 or not all(isinstance(position, int) for position in self.pair):
             raise ValueError(f"pair: {self.pair} given; two positions, of the student layer and the teacher layer, are accepted")
+
+    @property
+    def needs_teacher(self) -> bool:
+        return METHODS[self.method].needs_teacher or self.mismatch_batches > 0
 
     def label(self) -> str:
         "Short name of the run."
