@@ -59,7 +59,7 @@ def _named(layers: Sequence[str]) -> list[str]:
 
 
 def _rounded(values) -> list[float]:
-    return [float(f"{value:.4g}") for value in values]
+    return [float(f"{value:.5g}") for value in values]
 
 # %% ../nbs/40_plots.ipynb #ee92fd50
 def method_of(run: Run) -> str:

@@ -191,9 +191,12 @@ class NotFinite(ArithmeticError):
 class Trainer:
     "Trains a learner and writes its run folder."
 
-    def __init__(self, learner: Learner, batches: dict[str, BatchPlan], config: RunConfig, accelerator: Accelerator, writer: RunWriter | None, num_classes: int, compared: tuple[Taps, Taps] | None = None):
+    def __init__(
+        self, learner: Learner, batches: dict[str, BatchPlan], config: RunConfig, accelerator: Accelerator, writer: RunWriter | None, num_classes: int,
+        compared: tuple[Taps, Taps] | None = None,  # networks and layers whose mismatch is recorded, on the batches "mismatch"
+    ):
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
-        self.network, self.calibrator, self.compared = learner.network, learner.calibrator, compared  # whose mismatch is recorded
+        self.network, self.calibrator, self.compared = learner.network, learner.calibrator, compared
         if accelerator.device.type == "cpu":
             keep_freed_memory()
         learner.to(accelerator.device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
