@@ -587,10 +587,10 @@ def distill(
     check_inputs(config, own)
     method, accelerator = METHODS[config.method], _accelerator(config)
     images = _images(config, own.get("data"), accelerator)
-    teacher = (own.get("teacher") or load_model(config.teacher)) if config.needs_teacher else None
+    teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
     student = own.get("student") or _student(config, images)
-    learner, layers = _distiller(student, teacher if method.needs_teacher else None, config, images)
-    compared = _compared(student, teacher, config, images)
+    learner, layers = _distiller(student, teacher, config, images)
+    compared = _compared(student, teacher or own.get("teacher"), config, images) if config.mismatch_batches else None
     return _train(learner, images, config, "student", layers, accelerator, resume, config.drop_last or method.calibrates, compared)
 
 # %% ../nbs/32_training.ipynb #8ca2ab94
@@ -619,10 +619,11 @@ def _distiller(student: nn.Module, teacher: nn.Module | None, config: Config, da
     return Learner(student, loss, student_layers, taps, calibrator, method.over_rates), dict(student=student_layers, teacher=teacher_layers)
 
 
-def _compared(student: nn.Module, teacher: nn.Module | None, config: Config, data: ImageData | FolderData) -> tuple[Taps, Taps] | None:
-    "Both networks and their layers, if their mismatch is recorded."
-    if not config.mismatch_batches:
-        return None
+def _compared(student: nn.Module, teacher: nn.Module | None, config: Config, data: ImageData | FolderData) -> tuple[Taps, Taps]:
+    "Both networks and their layers, whose mismatch is recorded."
+    if teacher is None:
+        with torch.random.fork_rng(devices=[]):  # a student trains to the same weights whether it is watched or not
+            teacher = load_model(config.teacher)
     compared = compared_layers(config, student, teacher)
     for argument, taps in zip(("student", "teacher"), compared):
         _tried(argument, taps, data)
