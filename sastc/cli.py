@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['options_of', 'in_a_sentence', 'sastc_demo', 'sastc_teacher', 'sastc_distill', 'sastc_compare', 'sastc_evaluate',
-           'sastc_report', 'sastc_export', 'sastc_bench']
+           'sastc_report', 'sastc_explain', 'sastc_export', 'sastc_bench']
 
 # %% ../nbs/50_cli.ipynb #fbbf5b50
 import functools
@@ -21,6 +21,7 @@ from .bench import SECTIONS, bench_table, run_sections, write_bench
 from .config import Config, TeacherConfig, settings
 from .experiments import assess, compare_methods, demo, for_people
 from .export import export_run
+from .explain import write_explanation
 from .report import write_report
 from .runs import Run
 from .training import NotFinite, distill, train_teacher
@@ -158,6 +159,17 @@ def sastc_report(
 ):
     "Write an HTML page of a run or a comparison. It opens offline."
     print(write_report(folder, out or None))
+
+
+@call_parse
+@in_a_sentence
+def sastc_explain(
+    folder: str,  # run folder of a student, or folder of a comparison
+    out: str = "",  # file to write; <folder>/explain.html if empty
+    images: int = 64,  # test images for the measurements
+):
+    "Write an HTML page with activation maps, similarity matrices, information over time, energy and costs. It opens offline."
+    print(write_explanation(folder, out or None, images))
 
 # %% ../nbs/50_cli.ipynb #5d1e7a90
 @call_parse

@@ -187,6 +187,7 @@ class Config(RunConfig):
     entropy_weight: float = setting(0.0, "weight of a term that rewards attention with high entropy (ours)", least=0)
     fold_time: bool = setting(False, "one batch normalisation over all steps in the projections")
     over_teacher: str = setting("sum", "calibration loss over teacher layers", OVER_TEACHER)
+    mismatch_batches: int = setting(0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0)
     decay: float = setting(0.5, "leak of the neurons", least=0, most=1)
     threshold: float = setting(1.0, "firing threshold of the neurons", least=1e-3)
     gamma: float = setting(1.0, "half width of the surrogate gradient", least=1e-3)
@@ -200,6 +201,10 @@ class Config(RunConfig):
         if self.teacher_mode == "fold_step" and (METHODS[self.method].over_rates or self.fold_time):
             other = "fold_time" if self.fold_time else f"method {self.method!r}"
             raise ValueError(f"teacher_mode: 'fold_step' given with {other}, which joins the steps; fold_mean or mean_frame is accepted")
+
+    @property
+    def needs_teacher(self) -> bool:
+        return METHODS[self.method].needs_teacher or self.mismatch_batches > 0
 
     def label(self) -> str:
         "Short name of the run."

@@ -169,7 +169,7 @@ def _frame(records: Iterable[dict]) -> pd.DataFrame:
 
 @patch(as_prop=True)
 def metrics(self: Run) -> pd.DataFrame:
-    "A row an epoch: losses, accuracies (0 to 1), learning rate, seconds, images a second, memory; indexed by step."
+    "A row an epoch: losses, accuracies (0 to 1), mismatch if it is recorded, learning rate, seconds, images a second, memory; indexed by step."
     return _frame({k: v for k, v in record.items() if k != "rates"} for record in read_lines(self.folder / "epochs.jsonl"))
 
 

@@ -1,0 +1,285 @@
+"""Analyses agree with their definitions, written out as loops, and every figure is drawn from a run that was really made."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sastc.cli import sastc_explain
+from sastc.config import Config
+from sastc.data.images import load_images
+from sastc.experiments import assess, compare_methods
+from sastc.explain import (
+    activation_figure, activation_map, activation_maps, cost_figure, costs, energy_figure, fisher_figure, fisher_information,
+    information_centroid, layer_costs, overlap, similarity_figure, spike_activation_map, write_explanation,
+)  # fmt: skip
+from sastc.metrics import mismatch, pair_weights, stm_score
+from sastc.models import create_model
+from sastc.plots import mismatch_history, mismatch_table
+from sastc.report import write_report
+from sastc.runs import Run
+from sastc.training import compared_layers, distill, evaluate_mismatch, fixed_batches, train_teacher
+
+
+def scaled(heat):
+    span = heat.max() - heat.min()
+    return (heat - heat.min()) / (span if span else 1)
+
+
+def maps_by_definition(spikes, gamma, include_now):
+    "The formula, spike by spike."
+    steps, batch, channels, height, width = spikes.shape
+    maps = torch.zeros(steps, batch, height, width, dtype=torch.float64)
+    for t, b, i, j in np.ndindex(steps, batch, height, width):
+        for k in range(channels):
+            past = [s for s in range(t + include_now) if spikes[s, b, k, i, j]]
+            maps[t, b, i, j] += spikes[t, b, k, i, j] * sum(math.exp(-gamma * (t - s)) for s in past)
+    for t, b in np.ndindex(steps, batch):
+        maps[t, b] = scaled(maps[t, b])
+    return maps
+
+
+@given(seed=st.integers(0, 10**6), gamma=st.sampled_from([0.0, 0.5, 2.0]), include_now=st.booleans(), rate=st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+def test_spike_activation_maps_are_the_formula(seed, gamma, include_now, rate):
+    spikes = (torch.rand(4, 2, 2, 2, 3, generator=torch.Generator().manual_seed(seed)) < rate).double()
+    torch.testing.assert_close(spike_activation_map(spikes, gamma, include_now), maps_by_definition(spikes, gamma, include_now))
+
+
+def test_regular_spiking_beats_sparse_spiking_and_a_lone_spike_counts_one():
+    spikes = torch.zeros(6, 1, 1, 1, 4, dtype=torch.float64)
+    spikes[:, ..., 0], spikes[[0, 5], ..., 1], spikes[5, ..., 2] = 1, 1, 1  # regular, sparse, lone, silent
+    regular, sparse, lone, silent = spike_activation_map(spikes, gamma=0.5)[5, 0, 0].tolist()
+    assert regular == 1 and regular > sparse > lone > silent == 0
+    counted = sum(math.exp(-0.5 * ago) for ago in range(6))  # N of the regular neuron, so that the scale is known
+    assert lone * counted == pytest.approx(1) and sparse * counted == pytest.approx(1 + math.exp(-2.5))
+    assert spike_activation_map(spikes, include_now=False)[0].max() == 0
+
+
+def test_maps_take_the_size_that_is_asked_for_and_refuse_what_they_cannot_read():
+    spikes, features = (torch.rand(3, 2, 4, 4, 4) > 0.5).float(), torch.randn(2, 4, 4, 4)
+    assert spike_activation_map(spikes, size=16).shape == (3, 2, 16, 16)
+    assert activation_map(features, (8, 12)).shape == (2, 8, 12)
+    torch.testing.assert_close(activation_map(features)[1], scaled(features[1].relu().sum(0)))
+    assert spike_activation_map(torch.ones(2, 1, 1, 4, 4, dtype=torch.bool)).abs().max() == 0  # no contrast
+    for wrong, sentence in [(spikes[0], "is accepted"), (spikes * 0.5, "values other than 0 and 1"), (spikes * torch.nan, "values other than 0 and 1")]:
+        with pytest.raises(ValueError, match=sentence):
+            spike_activation_map(wrong)
+    with pytest.raises(ValueError, match="gamma: -1 given"):
+        spike_activation_map(spikes, gamma=-1)
+    with pytest.raises(ValueError, match=r"features: shape \[2, 4, 4\] given"):
+        activation_map(features[:, 0])
+
+
+@given(seed=st.integers(0, 10**6))
+def test_overlap_is_correlation_and_intersection_of_the_brightest(seed):
+    left, right = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    agreed = overlap(left, right)
+    for number, (a, b) in enumerate(zip(left.flatten(1).numpy(), right.flatten(1).numpy())):
+        assert agreed.correlation[number].item() == pytest.approx(np.corrcoef(a, b)[0, 1])
+        brightest = [set(np.argsort(values)[-4:]) for values in (a, b)]  # a fifth of 20
+        assert agreed.iou[number].item() == pytest.approx(len(brightest[0] & brightest[1]) / len(brightest[0] | brightest[1]))
+
+
+def test_overlap_stretches_over_time_and_says_where_there_is_nothing_to_compare():
+    student, teacher = torch.rand(4, 3, 8, 8), torch.rand(3, 8, 8)
+    student[0, 1] = 0
+    agreed = overlap(student, teacher)
+    assert agreed.iou.shape == agreed.correlation.shape == (4, 3)
+    assert agreed.iou.isnan().sum() == agreed.correlation.isnan().sum() == 1 and agreed.iou[0, 1].isnan()
+    with pytest.raises(ValueError, match="the same size is accepted"):
+        overlap(student, teacher[:, :4])
+
+
+def test_stm_is_zero_for_equal_features_and_normalised_does_not_see_scale():
+    teacher = [torch.rand(8, 5, 2, 2, dtype=torch.float64), torch.rand(8, 6, dtype=torch.float64)]
+    same = [feature.expand(3, *feature.shape) for feature in teacher[:1]]
+    assert mismatch(same, teacher[:1]).item() == 0 and stm_score(same, teacher[:1]) == -math.inf
+    student = [torch.rand(3, 8, 7, dtype=torch.float64) for _ in range(2)]
+    larger = [0.01 * f for f in student], [30 * f for f in teacher]
+    assert stm_score(*larger, normalize=True) == pytest.approx(stm_score(student, teacher, normalize=True))
+    assert stm_score(*larger) != pytest.approx(stm_score(student, teacher), abs=1)
+    assert math.isfinite(stm_score([torch.zeros(3, 8, 7)], teacher, normalize=True))  # a silent layer
+
+
+def test_stm_with_chosen_pairs_is_the_loop_over_them():
+    student, teacher = [torch.rand(2, 6, 4, dtype=torch.float64) for _ in range(3)], [torch.rand(6, 5, dtype=torch.float64) for _ in range(2)]
+    attention = torch.rand(2, 3, 2, dtype=torch.float64).softmax(-1)
+    diagonal = [(0, 0), (1, 0), (2, 1)]
+
+    def pair(t, s, n):
+        return (student[s][t] @ student[s][t].T - teacher[n] @ teacher[n].T).square().mean()
+
+    expected = {
+        "all": sum(pair(t, s, n) for t, s, n in np.ndindex(2, 3, 2)) / 12,
+        "diagonal": sum(pair(t, s, n) for t in range(2) for s, n in diagonal) / 6,
+        "attention": sum(attention[t, s, n] * pair(t, s, n) for t, s, n in np.ndindex(2, 3, 2)) / 6,
+    }
+    for pairs, value in expected.items():
+        weights = pair_weights(3, 2, pairs, attention if pairs == "attention" else None).double()
+        torch.testing.assert_close(mismatch(student, teacher, weights=weights), value)
+    with pytest.raises(ValueError, match="pairs: 'diagonals' is not known"):
+        pair_weights(3, 2, "diagonals")
+
+
+def fisher_by_definition(network, images, labels):
+    "One image, one step, one parameter at a time."
+    totals = torch.zeros(network.time_steps, dtype=torch.float64)
+    for image, label in zip(images, labels):
+        for t in range(network.time_steps):
+            network.zero_grad()
+            outputs = network(image[None])
+            torch.stack(outputs[: t + 1].unbind()).mean(0).log_softmax(-1)[0, label].backward()
+            totals[t] += sum(p.grad.double().square().sum() for p in network.parameters())
+    return totals / len(images)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return create_model("vgg11", time_steps=3, in_channels=1, width=1 / 32).eval(), torch.rand(4, 1, 32, 32), torch.tensor([1, 7, 3, 0])
+
+
+def test_fisher_information_is_the_loop_over_images(tiny):
+    network, images, labels = tiny
+    found = fisher_information(network, images, labels)
+    np.testing.assert_allclose(found, fisher_by_definition(network, images, labels), rtol=1e-4)
+    assert 1 <= information_centroid(found) <= 3
+    together = fisher_information(network, images, labels, group=4)
+    assert (together <= found * (1 + 1e-6)).all()  # the square of a mean is at most the mean of squares
+    sequence = images.expand(3, *images.shape)
+    np.testing.assert_allclose(fisher_information(network, sequence, labels), found, rtol=1e-3)
+
+
+def test_drawn_labels_give_the_trace_of_the_fisher_matrix():
+    "For a linear network the trace is known: the sum over classes, weighed by their probabilities."
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(0.3 * torch.randn(3, 4, generator=torch.Generator().manual_seed(3)))
+
+        def forward(self, x):
+            return torch.stack([x.flatten(1), 2 * x.flatten(1)]) @ self.weight.T
+
+    network, image = Linear(), torch.randn(1, 1, 2, 2, generator=torch.Generator().manual_seed(4))
+    images = image.expand(300, 1, 2, 2)
+    outputs, found = network(image).detach()[:, 0], fisher_information(network, images)
+    for t, scale in enumerate([1, 1.5]):
+        p = outputs[: t + 1].mean(0).softmax(-1)
+        squares = (torch.eye(3) - p).square().sum(-1) * scale**2 * image.square().sum()
+        expected = p @ squares
+        assert abs(found[t] - expected) < 3 * (p @ (squares - expected).square() / len(images)).sqrt()  # three standard errors of the draw
+    np.testing.assert_array_equal(found, fisher_information(network, images))
+    assert (found != fisher_information(network, images, seed=1)).any()
+
+
+def test_fisher_information_leaves_the_network_as_it_was_and_refuses_nonsense(tiny):
+    network, images, labels = tiny
+    network.zero_grad(set_to_none=True)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fisher_information(network, images[:1])
+    assert network.training and all(p.grad is None for p in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    network.eval()
+    for group, sentence in [(3, "a divisor of their number is accepted"), (0, "group: 0 given"), (5, "group: 5 given")]:
+        with pytest.raises(ValueError, match=sentence):
+            fisher_information(network, images, labels, group=group)
+    for wrong in ([], [0, 0], [-1, 2], [[1.0]], [math.nan, 1]):
+        with pytest.raises(ValueError, match="information: .* given"):
+            information_centroid(wrong)
+
+
+SMALL = dict(data="digits", train_images=128, batch_size=32, lr=0.05, log_every=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    teacher = train_teacher(model="wrn16_2", width=0.25, epochs=2, folder=str(folder / "teacher"), **SMALL)
+    config = Config(teacher=str(teacher.folder), width=0.125, beta=1.0, epochs=2, mismatch_batches=1, **SMALL)
+    compare_methods(folder, ["baseline", "feature_kd", "sastc"], [0], config)
+    return folder
+
+
+def test_the_mismatch_of_every_method_is_recorded_on_the_same_images(study):
+    for name in ("baseline", "feature_kd", "sastc"):
+        run = Run(study / f"{name}-seed0")
+        assert run.metrics[["stm_raw", "stm_norm"]].notna().all(axis=None) and len(run.metrics) == 2
+        config, student, teacher = Config(**run.config), run.model("last"), Run(study / "teacher").model()
+        again = evaluate_mismatch(*compared_layers(config, student, teacher), fixed_batches(load_images("digits"), 1))
+        assert again["stm_norm"] == pytest.approx(run.metrics.stm_norm.iloc[-1], abs=1e-4)
+    table = mismatch_table([Run(study / f"{name}-seed0") for name in ("baseline", "sastc")], epochs=1)
+    assert table.stm_raw["baseline"] == Run(study / "baseline-seed0").metrics.stm_raw.iloc[-1] and table.stm_raw_sd.isna().all()
+    assert len(mismatch_history(Run(study / "baseline-seed0")).data) == 2
+    assert {"stm_raw", "stm_norm"} <= set(assess(study / "baseline-seed0"))
+    assert "Mismatch with the teacher" in write_report(study).read_text()
+
+
+def test_looking_at_the_teacher_changes_nothing_in_the_student(study, tmp_path):
+    run = Run(study / "baseline-seed0")
+    plain = distill(**{**run.config, "mismatch_batches": 0, "folder": str(tmp_path / "plain")})
+    assert "stm_raw" not in plain.metrics
+    theirs = run.checkpoint("last")["model"]
+    assert all(torch.equal(value, theirs[name]) for name, value in plain.checkpoint("last")["model"].items())
+
+
+def test_recording_the_mismatch_needs_a_teacher(tmp_path):
+    with pytest.raises(ValueError, match="teacher: none given, and mismatch_batches needs one"):
+        distill(method="baseline", mismatch_batches=1, folder=str(tmp_path / "run"), **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_figures_of_a_run(study):
+    run = Run(study / "sastc-seed0")
+    looks = activation_figure(run, [0, 5])
+    assert len(looks.data) == 2 * (1 + 2 + 1) and looks.data[1].z.dtype == np.int8
+    maps = activation_maps(study / "sastc-seed0", [0], layer="layer4", teacher_layer="stage1")
+    assert maps.layers == ("layer4.2", "stage1") and maps.student.shape == (2, 1, 32, 32)
+    arranged = similarity_figure(str(run.folder), images=8)
+    assert len(arranged.data) == 4 * 2 + 3
+    assert all(set(np.diag(trace.z)) <= {0, 100} for trace in arranged.data)  # 0 for an image at which a student layer is silent
+    assert all(np.diag(trace.z).min() == 100 for trace in arranged.data[-3:])
+    assert len(fisher_figure([run, study / "baseline-seed0"], images=4).data) == 2
+    assert [trace.name.split(":")[0] for trace in energy_figure([study / "baseline-seed0", run]).data] == ["baseline", "sastc", "as an ANN"]
+
+
+def test_calibration_costs_nothing_at_inference(study):
+    baseline, sastc = study / "baseline-seed0", study / "sastc-seed0"
+    table = costs([baseline, sastc], steps=2)
+    for name in ("parameters", "first_macs", "ann_microjoule"):
+        assert table[name].nunique() == 1
+    assert table.training_only["baseline-seed0"] == 0 < table.training_only["sastc-seed0"]
+    assert layer_costs(baseline)[["layer", "macs", "spiking_input"]].equals(layer_costs(sastc)[["layer", "macs", "spiking_input"]])
+    assert (table.filter(like="_seconds") >= 0).all(axis=None) and (table.peak_memory_mib > 0).all()
+    spent = table.loc["sastc-seed0", ["teacher_seconds", "student_seconds", "attention_seconds", "distance_seconds", "backward_seconds"]]
+    assert (spent > 0).all() and (table.loc["baseline-seed0", ["teacher_seconds", "attention_seconds", "distance_seconds"]] == 0).all()
+    assert len(cost_figure(table).data) == 6
+
+
+def test_one_page_with_everything(study, capsys):
+    page = write_explanation(study, images=4).read_text()
+    assert page.count("Plotly.newPlot(") == 1 + 3 + 3 + 1 + 1 + 1 and "src=" not in page.split("<body>")[1]
+    sastc_explain(str(study / "sastc-seed0"), str(study / "one.html"), 4)
+    assert (study / "one.html").exists() and "one.html" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="holds no finished student"):
+        write_explanation(study / "teacher")
+
+
+def test_sentences(study, tmp_path):
+    run = Run(study / "sastc-seed0")
+    for wrong, sentence in [
+        (lambda: activation_figure(study / "teacher"), "is the run of a teacher"),
+        (lambda: activation_figure(run, []), "images: none given"),
+        (lambda: activation_figure(run, [400]), "images: 400 given"),
+        (lambda: activation_figure(run, layer="layer44"), "layer: 'layer44' is not known"),
+        (lambda: activation_figure(run, which="first"), "which: 'first' is not known"),
+        (lambda: costs(run, steps=0), "steps: 0 given"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            wrong()
+    with pytest.raises(FileNotFoundError, match="no file"):
+        similarity_figure(run, teacher=tmp_path / "gone")
