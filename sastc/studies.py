@@ -202,7 +202,11 @@ def sensitivity_table(
     base = [run for run in runs if run.folder.name.startswith("base-seed")]
     varied = [(name, run) for run in runs for name in run.config if base and name not in ("seed", "folder") and run.config[name] != base[0].config[name]]
     varied += [(name, run) for name in dict(varied) for run in base]
-    return _averaged([((name, run.config[name]), run) for name, run in varied], ["setting", "value"])
+    return _averaged([((name, _plain(run.config[name])), run) for name, run in varied], ["setting", "value"])
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value
 
 # %% ../nbs/45_studies.ipynb #5e0d2032
 def sensitivity_figure(
