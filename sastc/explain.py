@@ -386,7 +386,7 @@ def cost(
     ann = open_teacher(student, teacher) if METHODS[config.method].needs_teacher else None
     accelerator = _accelerator(config)
     data = _images(config, data, accelerator)
-    trainer = Trainer(_distiller(network, ann, config, data)[0], _batches(config, data, accelerator, config.drop_last or METHODS[config.method].calibrates), config, accelerator, None, data.num_classes)
+    trainer = Trainer(_distiller(network, ann, config, data)[0], _batches(config, data, None, accelerator, config.drop_last or METHODS[config.method].calibrates), config, accelerator, None, data.num_classes)
     test = data.batches("test", min(config.batch_size, len(data.y_test)), shuffle=False, drop_last=True, device=accelerator.device)
     counted = {"parameters": network, "training_only": trainer.calibrator or nn.Module()}
     deployed = {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in counted.items()}

@@ -1,0 +1,340 @@
+"""Studies survive being killed, train nothing twice, mix no budgets, and their tables say what the runs came to."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sastc import studies
+from sastc.config import METHODS, Config, TeacherConfig
+from sastc.data.images import NOISE_OVER, load_images, perturbed_labels, subset
+from sastc.experiments import sweep
+from sastc.runs import Run, RunWriter, identity
+from sastc.studies import few_shot, few_shot_figure, few_shot_table, grid, grid_figure, grid_summary, grid_table, noise_figure, noise_table, noisy_labels
+from sastc.studies import sensitivity, sensitivity_figure, sensitivity_table, write_study
+from sastc.training import distill, train_teacher
+
+TINY = dict(data="digits", image_size=16, train_images=160, batch_size=16, lr=0.02, log_every=1, width=0.0625, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return train_teacher(**TINY, model="wrn16_2", epochs=1, folder=tmp_path_factory.mktemp("teacher") / "run")
+
+
+@pytest.fixture(scope="module")
+def config(teacher):
+    return Config(**TINY, teacher=str(teacher.folder), method="baseline", beta=0.5, epochs=1)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    "What a study would train: `{name of the run: settings}`."
+    plan = {}
+    monkeypatch.setattr(studies, "sweep", lambda wanted: plan.update({place.name: made for place, made in wanted.items()}))
+    return plan
+
+
+# ---- wrong labels ----
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=80), share=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 2**32),
+    over=st.sampled_from(NOISE_OVER),
+)  # fmt: skip
+def test_wrong_labels_are_exact_repeatable_and_nested(labels, share, more, seed, over):
+    y = torch.tensor(labels)
+    table = perturbed_labels(y, 5, share, seed, over)
+    assert len(table) == round(share * len(labels)) and table.image.is_monotonic_increasing and table.image.is_unique
+    assert table.label.tolist() == [labels[i] for i in table.image] and table.noisy_label.isin(range(5)).all()
+    assert over == "all" or (table.label != table.noisy_label).all()
+    assert table.equals(perturbed_labels(y.clone(), 5, share, seed, over))
+    smaller, larger = sorted([table, perturbed_labels(y, 5, more, seed, over)], key=len)
+    assert larger[larger.image.isin(smaller.image)].to_numpy().tolist() == smaller.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("over", NOISE_OVER)
+def test_wrong_labels_are_uniform(over):
+    table = perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 0, over)
+    counts = np.zeros((10, 10))
+    np.add.at(counts, (table.label, table.noisy_label), 1)
+    expected = np.full((10, 10), 100.0) if over == "all" else (1 - np.eye(10)) * 1000 / 9
+    assert np.abs(counts - expected).max() < 6 * 100**0.5  # six standard deviations of a count
+    assert not table.equals(perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 1, over))
+
+
+DIGITS = load_images("digits", image_size=8)
+
+
+@given(share=st.floats(0.05, 0.95))
+def test_few_images_are_balanced(share):
+    count = round(share * 1437)
+    kept = subset(DIGITS, count, seed=0).y_train.bincount(minlength=10)
+    assert kept.sum() == count and kept.max() - kept.min() <= 1  # the smallest of the classes has 139 images
+
+
+# ---- what is planned ----
+
+
+def test_noise_is_the_same_for_all_methods_and_teachers(planned, config, tmp_path):
+    noisy_labels(tmp_path, config, noise=(0, 0.5), methods=("baseline", "kd"), seeds=(0, 1))
+    assert list(planned) == [
+        "noise0-baseline-seed0", "noise0-kd-seed0", "teacher-noise0.5-seed0", "noise0.5-baseline-seed0", "noise0.5-kd-seed0",
+        "noise0-baseline-seed1", "noise0-kd-seed1", "teacher-noise0.5-seed1", "noise0.5-baseline-seed1", "noise0.5-kd-seed1",
+    ]  # fmt: skip
+    for name, made in planned.items():
+        noise, seed = 0.5 * ("noise0.5" in name), int(name[-1])
+        assert (made.label_noise, made.noise_seed, made.seed) == (noise, seed, seed)
+        assert isinstance(made, TeacherConfig if name.startswith("teacher") else Config)
+    assert planned["noise0-kd-seed1"].teacher == config.teacher
+    assert planned["noise0.5-kd-seed1"].teacher == str(tmp_path / "teacher-noise0.5-seed1")
+    of_teacher = planned["teacher-noise0.5-seed0"]
+    assert (of_teacher.model, of_teacher.width, of_teacher.epochs) == ("wrn16_2", 0.0625, 1)
+
+
+def test_clean_teachers(planned, config, tmp_path):
+    noisy_labels(tmp_path, config, noise=(0.5,), methods=("kd",), seeds=(0,), teacher_labels="clean")
+    assert list(planned) == ["noise0.5-kd-seed0"] and planned["noise0.5-kd-seed0"].teacher == config.teacher
+
+
+@pytest.mark.parametrize("keep, epochs", [("epochs", 3), ("steps", 12)])
+def test_shares_of_images(planned, config, tmp_path, keep, epochs):
+    few_shot(tmp_path, replace(config, epochs=3), shares=(0.25, 1), methods=("kd",), seeds=(0,), keep=keep)
+    assert {name: (made.train_images, made.epochs) for name, made in planned.items()} == {"share0.25-kd-seed0": (40, epochs), "share1-kd-seed0": (160, 3)}
+    planned.clear()
+    few_shot(tmp_path, replace(config, train_images=0), shares=(0.5,), methods=("kd",), seeds=(0,))
+    assert planned["share0.5-kd-seed0"].train_images == round(0.5 * 1437)
+
+
+def test_one_setting_at_a_time(planned, config, tmp_path):
+    sensitivity(tmp_path, config, vary=dict(beta=(0.5, 2), detach_reset=(False, True)), seeds=(4,))
+    differences = {name: {k: v for k, v in asdict(made).items() if v != getattr(config, k)} for name, made in planned.items()}
+    assert differences == {
+        "base-seed4": dict(seed=4),
+        "beta=2-seed4": dict(seed=4, beta=2),
+        "detach_reset=True-seed4": dict(seed=4, detach_reset=True),
+    }  # fmt: skip
+
+
+def test_every_pair_once(planned, config, tmp_path):
+    grid(tmp_path, config)
+    assert [name for name in planned if not name.startswith("pair")] == ["kd-seed0", "sastc-seed0"]
+    assert [made.pair for made in planned.values() if made.method == "feature_kd"] == [(s, t) for s in range(5) for t in range(4)]
+    assert {made.candidates for made in planned.values()} == {"paper"}
+    planned.clear()
+    grid(tmp_path, replace(config, student_layers=("layer2",)), candidates="code")
+    assert [name for name in planned if name.startswith("pair")] == ["pair0-0-seed0", "pair0-1-seed0", "pair0-2-seed0"]
+
+
+def mistake(function, **given):
+    return lambda folder, config: function(folder, replace(config, **given.pop("changed", {})), **given)
+
+
+MISTAKES = {
+    "noise: .0, 0. given; at least one, each once": mistake(noisy_labels, noise=(0, 0)),
+    "label_noise: 1.5 given; a number from 0 to 0.9": mistake(noisy_labels, noise=(1.5,)),
+    "teacher_labels: 'dirty' is not known": mistake(noisy_labels, teacher_labels="dirty"),
+    "teacher: none given; the run folder of a teacher is accepted, whose settings": mistake(noisy_labels, changed=dict(teacher="")),
+    "teacher: .* was trained with train_images 160; one trained with 80 is accepted": mistake(noisy_labels, changed=dict(train_images=80)),
+    "method: 'satsc' is not known .did you mean 'sastc'": mistake(few_shot, methods=("satsc",)),
+    "shares: .0, 1. given; numbers above 0 and at most 1": mistake(few_shot, shares=(0, 1)),
+    "keep: 'hours' is not known": mistake(few_shot, keep="hours"),
+    "vary: 'betta' is not known .did you mean 'beta'": mistake(sensitivity, vary=dict(betta=(1,))),
+    "vary: 'seed' is not known": mistake(sensitivity, vary=dict(seed=(1,))),
+    "beta: -1 given": mistake(sensitivity, vary=dict(beta=(-1,))),
+    "teacher: none given; a run folder or checkpoint is accepted": mistake(grid, changed=dict(teacher="")),
+    "checkpoint: there is no file nowhere": mistake(few_shot, methods=("kd",), changed=dict(teacher="nowhere")),
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_a_mistake_is_answered_with_a_sentence_before_anything_is_trained(sentence, config, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        MISTAKES[sentence](tmp_path / "study", config)
+    assert not (tmp_path / "study").exists()
+
+
+# ---- sweeping ----
+
+COMMAND = "from sastc.cli import sastc_study\nif __name__ == '__main__':\n    sastc_study()"
+
+
+def command(tmp_path, folder, teacher):
+    "A noisy study of one teacher and one student as a process."
+    (tmp_path / "sastc_study").write_text(COMMAND)
+    settings = TINY | dict(epochs=20, teacher=teacher.folder, folder=folder, noise=0.25, methods="baseline", seeds=3)
+    options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    line = [sys.executable, str(tmp_path / "sastc_study"), "noisy_labels", *options]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+
+
+def wait_for_steps(process, place, count):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if (place / "steps.jsonl").exists() and (place / "steps.jsonl").read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"the study ended or hung before step {count}: {process.communicate()[1][-2000:] if process.poll() is not None else 'timeout'}")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
+    folder = tmp_path / "study"
+    place, taught = folder / "noise0.25-baseline-seed3", folder / "teacher-noise0.25-seed3"
+    process = command(tmp_path, folder, teacher)
+    wait_for_steps(process, place, 3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130 and "continues with\nsastc_study noisy_labels --data digits" in said
+    assert Run(place).status["state"] == "stopped" and Run(taught).status["state"] == "finished"
+    before = contents(taught)
+    process, steps = command(tmp_path, folder, teacher), Run(place).status["step"]
+    wait_for_steps(process, place, steps + 3)
+    process.kill()
+    process.communicate()
+    assert Run(place).status["state"] == "running" and not Run(place).result
+    config = Config(**TINY, epochs=20, teacher=str(teacher.folder))
+    study = dict(noise=(0.25,), methods=("baseline",), seeds=(3,))
+    table = noisy_labels(folder, config, **study)
+    assert contents(taught) == before  # a finished run is left alone
+    unbroken = distill(replace(config, method="baseline", seed=3, label_noise=0.25, noise_seed=3, folder=str(tmp_path / "unbroken")))
+    assert Run(place).steps.total.tolist() == unbroken.steps.total.tolist()
+    assert table.accuracy_last[0.25, "baseline"] == pytest.approx(100 * unbroken.result["test_accuracy_last"])
+    assert (place / "label_noise.csv").read_bytes() == (taught / "label_noise.csv").read_bytes() == (tmp_path / "unbroken" / "label_noise.csv").read_bytes()
+    before = contents(folder)
+    pd.testing.assert_frame_equal(noisy_labels(folder, config, **study), table)
+    with pytest.raises(ValueError, match="lr: 0.5 given, and .*noise0.25-baseline-seed3 was trained with 0.02"):
+        noisy_labels(folder, replace(config, lr=0.5), **study)
+    assert contents(folder) == before
+
+
+def test_a_run_that_perturbed_other_labels_is_not_resumed(config, tmp_path):
+    given = dict(method="baseline", label_noise=0.25, folder=str(tmp_path / "run"))
+    run = distill(replace(config, **given))
+    (run.folder / "label_noise.csv").write_text("image,label,noisy_label\n0,0,1\n")
+    before = contents(run.folder)
+    with pytest.raises(ValueError, match="label_noise: other labels would be perturbed than in .*run"):
+        distill(folder=str(run.folder), resume=True)
+    assert contents(run.folder) == before
+
+
+def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teacher, tmp_path):
+    taught, student, alone = tmp_path / "teacher", tmp_path / "kd", tmp_path / "baseline"
+    of_teacher = TeacherConfig(**TINY, model="wrn16_2", epochs=1)
+    wanted = {taught: of_teacher, student: replace(config, method="kd", teacher=str(taught)), alone: replace(config, teacher=str(taught))}
+    taught.mkdir()
+    with FileLock(taught / ".lock"):
+        left = sweep(wanted)
+    assert left == {taught: "another process trains it", student: f"its teacher {taught} is not finished"}
+    assert Run(alone).status["state"] == "finished" and not (taught / "config.json").exists()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    try:
+        writer = RunWriter(taught, "teacher", asdict(replace(of_teacher, folder=str(taught))), {})
+        (writer.folder / "status.json").write_text(pd.Series(dict(state="running") | identity(other.pid)).to_json())
+        assert sweep(wanted)[taught] == f"process {other.pid} trains it"
+    finally:
+        other.kill()
+        other.wait()
+    assert sweep(wanted) == {} and Run(student).status["state"] == "finished"  # the other is gone
+
+
+def test_a_loss_that_is_no_number_ends_one_run_and_not_the_study(config, tmp_path, capsys):
+    table = sensitivity(tmp_path, replace(config, method="sastc"), vary=dict(beta=(1e38, 1)), seeds=(0,))
+    assert table.index.tolist() == [("beta", 0.5), ("beta", 1.0)]
+    assert "left out:" in capsys.readouterr().err and Run(tmp_path / "beta=1e+38-seed0").status["state"] == "failed"
+
+
+# ---- tables and pictures, from folders that were not trained ----
+
+
+def recorded(place, accuracy, kind="student", layers=None, **given):
+    settings = asdict((Config if kind == "student" else TeacherConfig)(**given))
+    RunWriter(place, kind, settings, layers or {}).result(test_accuracy_last=accuracy, test_accuracy_best=accuracy + 0.1)
+
+
+def test_noise_table_and_figure(tmp_path):
+    assert not len(noise_table(tmp_path)) and "No run has finished yet." in str(noise_figure(noise_table(tmp_path)))
+    recorded(tmp_path / "elsewhere", 0.8, "teacher")
+    for seed in (0, 1):
+        for noise in (0.0, 0.5):
+            recorded(tmp_path / "study" / f"kd{noise}{seed}", 0.6 - noise / 2 + seed / 10, method="kd", label_noise=noise, seed=seed, teacher=str(tmp_path / "elsewhere"))
+        recorded(tmp_path / "study" / f"teacher{seed}", 0.7 + seed / 10, "teacher", label_noise=0.5, seed=seed)
+    RunWriter(tmp_path / "study" / "begun", "student", asdict(Config(method="sastc")), {})
+    table = noise_table(tmp_path / "study")
+    assert table.index.tolist() == [(0.0, "kd"), (0.0, "teacher"), (0.5, "kd"), (0.5, "teacher")] and table.seeds.tolist() == [2, 1, 2, 2]
+    assert table.accuracy_last.tolist() == pytest.approx([65, 80, 40, 75]) and table.accuracy_best[0.5, "kd"] == pytest.approx(50)
+    assert table.accuracy_last_sd[0.0, "kd"] == pytest.approx(10 / 2**0.5) and np.isnan(table.accuracy_last_sd[0.0, "teacher"])
+    lines = {(line.name, line.showlegend): (list(line.x), list(line.y)) for line in noise_figure(table).data}
+    assert lines["kd", True] == ([0, 50], [65, 40]) and lines["teacher", False] == ([0, 50], [90, 85])
+
+
+def test_few_shot_table_and_figure(tmp_path):
+    for images, accuracy in {100: 0.3, 400: 0.5}.items():
+        recorded(tmp_path / f"sastc{images}", accuracy, method="sastc", train_images=images)
+    table = few_shot_table(tmp_path)
+    assert table.accuracy_last.to_dict() == {(100, "sastc"): 30, (400, "sastc"): 50}
+    assert list(few_shot_figure(table).data[0].x) == [100, 400]
+
+
+def test_sensitivity_table_and_figure(tmp_path):
+    assert "No setting has two finished runs yet." in str(sensitivity_figure(sensitivity_table(tmp_path)))
+    recorded(tmp_path / "base-seed0", 0.5, beta=400.0)
+    recorded(tmp_path / "beta=100-seed0", 0.4, beta=100.0)
+    recorded(tmp_path / "factor=2-seed0", 0.6, beta=400.0, factor=2)
+    table = sensitivity_table(tmp_path)
+    assert table.accuracy_last.round(6).to_dict() == {("beta", 100.0): 40, ("beta", 400.0): 50, ("factor", 2): 60, ("factor", 4): 50}
+    panels = {panel.name: (list(panel.x), list(panel.y)) for panel in sensitivity_figure(table, "last").data}
+    assert panels == {"beta": (["100.0", "400.0"], [40, 50]), "factor": (["2", "4"], [60, 50])}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    accuracy = {("a", "x"): 0.1, ("a", "y"): 0.2, ("b", "x"): 0.3, ("b", "y"): 0.6}
+    for (student, teacher), value in accuracy.items():
+        position = "ab".index(student), "xy".index(teacher)
+        for seed in (0, 1):
+            recorded(tmp_path / f"{student}{teacher}{seed}", value, layers=dict(student=[student], teacher=[teacher]), method="feature_kd", pair=position, seed=seed)
+    for method, value in dict(kd=0.25, sastc=0.5).items():
+        recorded(tmp_path / method, value, method=method)
+    return tmp_path
+
+
+def test_grid_table_and_summary(pairs):
+    table = grid_table(pairs)
+    assert table.loc["feature_kd"].accuracy_last.to_dict() == pytest.approx({("a", "x"): 10, ("a", "y"): 20, ("b", "x"): 30, ("b", "y"): 60})
+    summary = grid_summary(table)
+    assert summary.accuracy_last.to_dict() == pytest.approx({"mean of pairs": 30, "worst pair": 10, "best pair": 60, "kd": 25, "sastc": 50})
+    assert summary.pairs_above_last.to_dict() == {"mean of pairs": 1, "worst pair": 3, "best pair": 0, "kd": 2, "sastc": 1}
+
+
+def test_grid_figure(pairs):
+    figure = grid_figure(grid_table(pairs), "last")
+    heat, dots = figure.data
+    assert np.allclose(np.array(heat.z), [[10, 20], [30, 60]]) and (list(heat.y), list(heat.x)) == (["a", "b"], ["x", "y"])
+    assert list(dots.y) == pytest.approx([10, 20, 30, 60]) and dots.customdata[3] == "b – y"
+    lines = {shape.y0 for shape in figure.layout.shapes}
+    assert lines == {30, 25, 50} and {"kd 25.00", "sastc 50.00", "mean of pairs 30.00"} <= {note.text for note in figure.layout.annotations}
+
+
+def test_a_page_for_each_study(pairs):
+    assert set(studies.STUDIES) == {"noisy_labels", "few_shot", "sensitivity", "grid"}
+    for name in studies.STUDIES:
+        page = Path(write_study(name, pairs)).read_text()
+        assert "<h2>Result</h2>" in page and "Mean and standard deviation over seeds" in page and "Their means mix different settings" not in page
+    with pytest.raises(ValueError, match="study: 'gird' is not known .did you mean 'grid'"):
+        write_study("gird", pairs)
+    assert set(METHODS) >= {"baseline", "kd", "feature_kd", "sastc"}  # the default methods
