@@ -41,7 +41,7 @@ from .kernels import keep_freed_memory, peak_memory_mib
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
-from .runs import Run, RunWriter, checkpoint_file, load_model
+from .runs import Run, RunWriter, check_model, load_model
 
 # %% ../nbs/32_training.ipynb #d9e66134
 class Outcome(NamedTuple):
@@ -407,7 +407,7 @@ def check_inputs(
     if isinstance(config, Config) and METHODS[config.method].needs_teacher and "teacher" not in own:
         if not config.teacher:
             raise ValueError(f"teacher: none given, and {config.method} needs one; a run folder or checkpoint (see sastc_teacher), or a module is accepted")
-        checkpoint_file(config.teacher)
+        check_model(config.teacher)
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
@@ -530,7 +530,7 @@ def distill(
     config: Config | None = None,
     *,
     student: nn.Module | str | None = None,  # a spiking network of your own, or a name
-    teacher: nn.Module | str | None = None,  # an ANN of your own, or a run folder or checkpoint
+    teacher: nn.Module | str | None = None,  # an ANN of your own, or a run folder, checkpoint or torchvision:NETWORK
     data: ImageData | FolderData | str | None = None,  # images of your own, or a name or path
     resume: bool = False,  # continue the run in `folder`; networks of your own are passed again
     **given,  # any setting of `Config`
@@ -544,7 +544,8 @@ def distill(
     check_inputs(config, own)
     method, accelerator = METHODS[config.method], _accelerator(config)
     images = _images(config, own.get("data"), accelerator)
-    teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
+    with accelerator.main_process_first():  # which may fetch weights
+        teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
     student = own.get("student") or _student(config, images)
     learner, layers = _distiller(student, teacher, config, images)
     return _train(learner, images, config, "student", layers, accelerator, resume, config.drop_last or method.calibrates)
