@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .calibrator import ALIGNMENTS, ATTENTION_GRADIENTS, POOLS, PROJECTIONS, SIMILARITY_NORMS
 from .checks import in_range, one_of
+from .data.images import NOISE_OVER
 from .losses import OVER_TEACHER
 from .models import list_models
 from .models.taps import CANDIDATES
@@ -88,6 +89,9 @@ class RunConfig:
     workers: int = setting(0, "processes that read an image folder while it is used, for one that does not fit into memory; 0 reads it once", least=0)
     train_images: int = setting(0, "train on this many images, balanced over classes; 0 for all", least=0)
     holdout: float = setting(0.1, "share of the training images that is held out to choose the best epoch", least=0, most=0.9)
+    label_noise: float = setting(0.0, "share of the training labels, held-out ones included, that are perturbed", least=0, most=0.9)
+    noise_over: str = setting("others", "what a perturbed label becomes: one of the other classes, or one of all, its own among them", NOISE_OVER)
+    noise_seed: int = setting(0, "which labels are perturbed, and how; nothing else depends on it", least=0)
     augment: bool = setting(True, "random crop (with padding 4, or of random size with workers), and mirroring where a mirrored image keeps its class")
     width: float = setting(1.0, "factor on every channel count of the network", least=1 / 64, most=16)
     norm: str = setting("bn", "normalisation layers of the network", ["bn", "tdbn"])
