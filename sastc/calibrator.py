@@ -420,9 +420,11 @@ class Calibrator(nn.Module):
     def forward(
         self,
         student_features: Sequence[torch.Tensor],  # S features [T, B, C, H, W] or [T, B, C]
-        teacher_features: Sequence[torch.Tensor],  # N features [B, C, H, W] or [B, C], without gradient
+        teacher_features: Sequence[torch.Tensor],  # N features [B, C, H, W] or [B, C], without gradient; with an axis T in front, of each step by itself
     ) -> Calibration:
         "Attention and distance for every time step, image and pair of layers."
+        if teacher_features and teacher_features[0].ndim == len(self.shapes["teacher_features"][0]) + 2:
+            return self._by_step(student_features, teacher_features)
         _check_features(self.shapes, student_features, teacher_features)
         features = student_features, teacher_features
         if self.attention is not None or self.alignment is None:
@@ -430,6 +432,14 @@ class Calibrator(nn.Module):
         attention = self.fixed_attention(*features) if self.attention is None else self.attention(*matrices)
         distance = matrix_distance(*matrices, self.relative_distance) if self.alignment is None else self.alignment(*features)
         return Calibration(attention, distance)
+
+    def _by_step(self, student_features, teacher_features) -> Calibration:
+        "Each step of the student against that step of the teacher: teacher mode fold_step, ours."
+        steps = len(student_features[0])
+        if any(len(feature) != steps for feature in teacher_features):
+            raise ValueError(f"teacher_features: {len(teacher_features[0])} steps given and the student has {steps}; the same number, or none, is accepted")
+        each = zip(zip(*student_features), zip(*teacher_features))
+        return Calibration(*map(torch.cat, zip(*(self([feature[None] for feature in student], teacher) for student, teacher in each))))
 
 # %% ../nbs/18_calibrator.ipynb #6ce4927c
 def _check_features(shapes, student_features, teacher_features):

@@ -17,12 +17,10 @@ from torch import nn
 from .checks import one_of
 from .config import METHODS, Config, configure
 from .data.batches import BatchPlan
-from .data.folders import FolderData, load_data
-from .data.images import ImageData
 from .metrics import mismatch, synaptic_operations
 from .models import Taps, candidates
 from .runs import Run, load_model
-from .training import distill, evaluate, evaluating, train_teacher
+from .training import Data, data_of, distill, evaluate, evaluating, taught, train_teacher
 
 # %% ../nbs/41_experiments.ipynb #e348f9b9
 def compare_methods(
@@ -32,7 +30,7 @@ def compare_methods(
     config: Config | None = None,  # settings that all runs share; method, seed and folder are replaced
     *,
     teacher: nn.Module | None = None,  # a teacher of your own, instead of `config.teacher`
-    data: ImageData | FolderData | None = None,  # images of your own, instead of `config.data`
+    data: Data | None = None,  # images of your own, instead of `config.data`
 ) -> pd.DataFrame:  # see `summarise`
     "Train every method with every seed under the same settings. Raises `ValueError` for unknown methods and for runs of another budget."
     for name, given in dict(methods=methods, seeds=seeds).items():
@@ -104,7 +102,7 @@ def assess(
     source: str | Path,  # run folder of a student
     which: str = "best",  # checkpoint: "best" by validation accuracy, or "last"
     teacher: str | Path | nn.Module | None = None,  # run folder, checkpoint or module; None for the teacher of the run, if it had one
-    data: ImageData | FolderData | None = None,  # None for the data of the run
+    data: Data | None = None,  # None for the data of the run
 ) -> dict:  # accuracy, loss, rates, operations, microjoule, ann_microjoule; with a teacher stm_raw, stm_norm
     "Judge a trained student on the test set of its run."
     run = Run(source)
@@ -112,7 +110,7 @@ def assess(
     if run.kind != "student":
         raise ValueError(f"source: {source} is the run of a {run.kind}; the run of a student is accepted")
     config, student = configure(Config, run.config), run.model(which)
-    data = data or load_data(config.data, config.root, config.image_size, config.workers)
+    data = data or data_of(config)
     judged = evaluate(student, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes)
     fixed = data.batches("test", min(64, len(data.y_test)), shuffle=False, drop_last=True)
     with evaluating(student):
@@ -128,7 +126,7 @@ def _stm(student: nn.Module, teacher: str | Path | nn.Module, preset: str, batch
     scores = {"stm_raw": [], "stm_norm": []}
     with evaluating(student), evaluating(teacher):
         for images, _ in batches.epoch(0):
-            features = [tap(images)[1] for tap in taps]
+            features = taps[0](images)[1], taught(taps[1], images)[1]
             for name, normalize in dict(stm_raw=False, stm_norm=True).items():
                 scores[name].append(mismatch(*features, normalize=normalize))
     return {name: torch.stack(values).mean().log().item() for name, values in scores.items()}

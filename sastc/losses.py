@@ -70,10 +70,12 @@ class DistillationLoss(nn.Module):
         beta: float = 800.0,  # weight of the calibration
         temperature: float = 4.0,  # of the soft labels
         over_teacher: str = "sum",  # see `sastc_loss`
+        entropy_weight: float = 0.0,  # on the entropy of attention, which is rewarded; ours
     ):
         super().__init__()
         self.alpha, self.beta = in_range("alpha", alpha, least=0), in_range("beta", beta, least=0)
         self.temperature = in_range("temperature", temperature, least=1e-3)
+        self.entropy_weight = in_range("entropy_weight", entropy_weight, least=0)
         self.over_teacher = one_of("over_teacher", over_teacher, OVER_TEACHER)
 
     def forward(
@@ -93,4 +95,6 @@ class DistillationLoss(nn.Module):
         if calibration is not None:
             parts["sastc"] = sastc_loss(*calibration, self.over_teacher)
             total = total + self.beta * parts["sastc"]
+            if self.entropy_weight:
+                total = total - self.entropy_weight * torch.special.entr(calibration.attention).sum(-1).mean()
         return Loss(total, **parts)

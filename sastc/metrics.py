@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'MISMATCH_DISTANCES', 'RateRecorder', 'firing_rates', 'synaptic_operations',
-           'mismatch', 'stm_score']
+           'mismatch', 'stm_score', 'attention_entropy', 'attention_spread']
 
 # %% ../nbs/22_metrics.ipynb #00c0369f
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -114,3 +115,20 @@ def mismatch(
 def stm_score(student_features, teacher_features, normalize: bool = False, distance: str = "mse", weights=None, base: float = math.e) -> float:
     "Logarithm of the `mismatch`; minus infinity for equal matrices."
     return (mismatch(student_features, teacher_features, normalize, distance, weights).log() / math.log(base)).item()
+
+# %% ../nbs/22_metrics.ipynb #2c9d51e7
+def attention_entropy(
+    attention: np.ndarray,  # weights [..., N]
+) -> np.ndarray:  # nats, 0 to ln N, [...]
+    "Entropy of attention over teacher layers."
+    attention = np.asarray(attention, dtype=float)
+    return -(attention * np.log(np.maximum(attention, 1e-300))).sum(-1)
+
+
+def attention_spread(
+    attention: np.ndarray,  # weights [T, S, N]
+    axis: int,  # 0: time steps, 1: student layers
+) -> float:  # 0 to 1
+    "Mean total-variation distance between attention and its mean along an axis."
+    attention = np.asarray(attention, dtype=float)
+    return float(0.5 * np.abs(attention - attention.mean(axis, keepdims=True)).sum(-1).mean())

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from .config import Config, TeacherConfig, settings
+from .config import Config, TeacherConfig, logit_scale, settings
 from .experiments import for_people, summarise
 from .metrics import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .plots import attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
@@ -232,7 +232,7 @@ def _attention(students: Sequence[Run]) -> Section:
     for run in students:
         if not len(attention := run.attention):
             continue
-        layers, scale, now = run.layers, run.config["attn_scale"], attention[-1]
+        layers, scale, now = run.layers, logit_scale(run.config), attention[-1]
         summary = attention_summary(now, layers["teacher"], scale, float(run.attention_steps.saturation.iloc[-1]))
         numbers = (
             f"Entropy {summary['entropy']:.3f} nats, {summary['relative_entropy']:.0%} of the greatest possible. To listen alike, student layers "

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sastc.calibrator import Calibrator, attention_bounds, similarity
+from sastc.calibrator import Calibrator, attention_bounds, rsa_attention, similarity
 from sastc.losses import sastc_loss
 
 some = settings(max_examples=60)
@@ -26,7 +26,8 @@ OPTIONS = dict(
     attn_scale=st.sampled_from([0.5, 1.0, 4.0]),
     align=st.sampled_from(["features", "similarity"]),
     similarity_norm=st.sampled_from(["raw", "row", "frobenius"]),
-    attention=st.sampled_from(["self", "self", "self", "uniform"]),
+    attention=st.sampled_from(["self", "self", "self", "rsa", "uniform"]),
+    relative_distance=st.booleans(),
     attention_gradient=st.sampled_from(["flows", "embedding", "none"]),
     fold_time=st.booleans(),
     factor=st.integers(1, 2),
@@ -99,10 +100,28 @@ def literal_pair(student, teacher, o):
 
 
 def literal_distances(projected, target, o):
-    if o["align"] == "features":
-        return [(projected[b] - target[b]).square().mean() for b in range(len(target))]
-    gram, wanted = literal_gram(projected, o["similarity_norm"]), literal_gram(target, o["similarity_norm"])
-    return [(gram[b] - wanted[b]).square().sum() / len(target) for b in range(len(target))]
+    if o["align"] == "similarity":
+        projected, target = literal_gram(projected, o["similarity_norm"]), literal_gram(target, o["similarity_norm"])
+    unit = (target - target.mean()).square().mean() if o["relative_distance"] else 1
+    unit = 1 if unit == 0 else unit
+    return [(projected[b] - target[b]).square().mean() / unit for b in range(len(target))]
+
+
+def literal_agreement(student, teacher, b):
+    "Correlation, over the other images, between how alike to image b each of them is in two layers. Correlation of a constant is 0."
+    def correlation(one, other):
+        one, other = one - one.mean(), other - other.mean()
+        scale = (one.square().sum() * other.square().sum()).sqrt()
+        return (one * other).sum() / scale if scale > 1e-12 else scale * 0
+
+    def alike(features, other):
+        rows = features.reshape(len(features), -1)
+        rows = rows - rows.mean(0)
+        scale = (rows[b].square().sum() * rows[other].square().sum()).sqrt()
+        return (rows[b] * rows[other]).sum() / scale if scale > 1e-12 else scale * 0
+
+    others = [other for other in range(len(student)) if other != b]
+    return correlation(*(torch.stack([alike(features, other) for other in others]) for features in (student, teacher)))
 
 
 def literal(calibrator, students, teachers, o):
@@ -114,6 +133,11 @@ def literal(calibrator, students, teachers, o):
         if o["attention"] == "uniform":
             for b in range(batch):
                 attention[t][b][s] = [torch.tensor(1 / count, dtype=torch.float64)] * count
+            continue
+        if o["attention"] == "rsa":
+            for b in range(batch):
+                agreement = torch.stack([literal_agreement(students[s][t], teacher, b) for teacher in teachers]).detach()
+                attention[t][b][s] = list((8 * o["attn_scale"] * agreement).softmax(0))
             continue
         seen = students[s][t] if o["attention_gradient"] == "flows" else students[s][t].detach()
         gram, teacher_grams = literal_gram(seen, o["similarity_norm"]), [literal_gram(teacher, o["similarity_norm"]) for teacher in teachers]
@@ -181,7 +205,7 @@ def test_literal_loops_on_larger_smaller_and_vector_features(projection, student
     calibrator = shaken(Calibrator(student_shapes, teacher_shapes, 6, **options).double())
     students = [torch.rand(2, 6, *shape).double() for shape in student_shapes]
     teachers = [torch.randn(6, *shape).double() for shape in teacher_shapes]
-    defaults = dict(attn_scale=1.0, align="features", similarity_norm="raw", attention="self", attention_gradient="flows")
+    defaults = dict(attn_scale=1.0, align="features", similarity_norm="raw", attention="self", attention_gradient="flows", relative_distance=False)
     gradients = assert_equal_to_literal(defaults | options, calibrator, students, teachers)
     assert all(gradient.any() for gradient in gradients)
 
@@ -199,10 +223,32 @@ def test_defaults_are_those_of_the_released_code():
     student_shapes, teacher_shapes = [(2, 5, 5), (3, 2, 2)], [(3, 4, 4), (2, 3, 3)]
     default = Calibrator(student_shapes, teacher_shapes, 8)
     named = dict(factor=4, projection="code", student_pool="max", teacher_pool="avg", attn_scale=1.0, align="features", similarity_norm="raw")
-    explicit = Calibrator(student_shapes, teacher_shapes, 8, **named, attention="self", attention_gradient="flows", fold_time=False)
+    explicit = Calibrator(student_shapes, teacher_shapes, 8, **named, attention="self", attention_gradient="flows", fold_time=False, relative_distance=False)
     explicit.load_state_dict(default.state_dict())
     students, teachers = [torch.rand(2, 8, *shape) for shape in student_shapes], [torch.rand(8, *shape) for shape in teacher_shapes]
     assert all(one.equal(other) for one, other in zip(default(students, teachers), explicit(students, teachers)))
+
+
+@given(batch=st.integers(3, 9), seed=st.integers(0, 2**31))
+def test_rsa_attention_knows_no_scale_order_or_batch_size(batch, seed):
+    torch.manual_seed(seed)
+    students, teachers = [torch.rand(2, batch, 3, 4, 4).double(), torch.rand(2, batch, 5).double()], [torch.randn(batch, 4, 2, 2).double(), torch.rand(batch, 6).double()]
+    attention = rsa_attention(students, teachers)
+    order = torch.randperm(batch)
+    torch.testing.assert_close(rsa_attention([f[:, order] for f in students], [f[order] for f in teachers]), attention[:, order])
+    torch.testing.assert_close(rsa_attention([300 * f + 2 for f in students], [0.01 * f - 5 for f in teachers]), attention)
+    torch.testing.assert_close(rsa_attention(students, teachers[::-1]), attention.flip(-1))
+
+
+@given(cases(attention="rsa"))
+def test_rsa_attention_passes_no_gradient_and_has_no_parameters(case):
+    _, calibrator, students, teachers = case
+    assert calibrator.attention is None and not calibrator([f.requires_grad_() for f in students], teachers).attention.requires_grad
+
+
+def test_rsa_attention_needs_three_images():
+    with pytest.raises(ValueError, match="teacher_features: a batch of 2 given; at least 3 images"):
+        rsa_attention([torch.rand(1, 2, 4)], [torch.rand(2, 4)])
 
 
 # ---------------------------------------------------------------- similarity

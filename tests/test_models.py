@@ -34,8 +34,13 @@ TABLE = dict(
     wrn40_2=(2_243_546, 2_255_156, "16x32x32 32x32x32 64x16x16 128x8x8 128"),
 )
 COUNTS = [(name, classes, row[column]) for name, row in TABLE.items() for column, classes in enumerate((10, 100)) if row[column]]
-STUDENTS = ["vgg11", "resnet18_sastc", "resnet18", "wrn16_2_sastc", "wrn16_2"]
+STUDENTS = ["vgg11", "resnet18_sastc", "resnet18", "wrn16_2_sastc", "wrn16_2", "vggsnn"]
 TEACHERS = ["resnet19", "pyramidnet20", "wrn28_4", "vgg13", "resnet32x4", "wrn40_2"]
+
+
+def sized(name, size):
+    "What a network must be told of images of that size: those without a global average have a linear layer that follows it."
+    return dict(image_size=size) if name in ("vgg11", "vggsnn") else {}
 
 
 def on_meta(name, *args, **options):
@@ -90,8 +95,7 @@ WIDTHS = dict(wrn16_2_sastc=1 / 32)  # 2048 channels at full width
 
 def build(name, time_steps=2, size=16):
     "A narrow float64 network for small images."
-    options = dict(image_size=size) if name == "vgg11" else {}
-    return create_model(name, time_steps=time_steps, width=WIDTHS.get(name, 1 / 16), **options).double()
+    return create_model(name, time_steps=time_steps, width=WIDTHS.get(name, 1 / 16), **sized(name, size)).double()
 
 
 @cache
@@ -144,9 +148,18 @@ def test_tap_shapes(name, time_steps):
     assert tapped_shapes(network, network.taps) == sizes(TABLE[name][2])
 
 
-@pytest.mark.parametrize("name, classes, channels, count", [("resnet18_sastc", 11, 2, 12_630_539), ("resnet19", 10, 2, 12_501_514)])
+@pytest.mark.parametrize("name, classes, channels, count", [("resnet18_sastc", 11, 2, 12_630_539), ("resnet19", 10, 2, 12_501_514), ("vggsnn", 10, 2, 9_271_498)])
 def test_parameter_counts_for_event_data(name, classes, channels, count):
     assert parameters(on_meta(name, classes, 4, channels)) == count
+
+
+def test_taps_of_vggsnn_on_frames_of_48_pixels():
+    "METHOD 3.2; the same whether the time axis is of a student or of frames shown to an ANN."
+    for time_steps in (None, 4):
+        network = on_meta("vggsnn", 10, time_steps, 2)
+        output, features = Taps(network, network.taps)(torch.empty(4, 3, 2, 48, 48, device="meta"))
+        assert output.shape == (4, 3, 10)
+        assert [tuple(feature.shape[2:]) for feature in features] == sizes("64x48x48 128x48x48 256x24x24 512x12x12 512x6x6 4608")
 
 
 @pytest.mark.parametrize("name, millions", [("resnet18", "11.2"), ("wrn16_2", "0.7")])
@@ -273,7 +286,7 @@ def test_static_image_equals_its_repetition(name):
 def test_every_width_takes_static_images(name, width):
     "Narrow networks round neighbouring widths to the same number, where a shortcut may need no projection."
     with torch.device("meta"):
-        network = create_model(name, 7, 3, width=width)
+        network = create_model(name, 7, 3, width=width, **sized(name, 32))
         assert network(torch.empty(2, 3, 32, 32)).shape == (3, 2, 7)
 
 
@@ -301,6 +314,7 @@ def test_later_frames_do_not_reach_earlier_outputs(time_steps, cut, seed):
 
 BINARY_TAPS = dict(
     vgg11=5,  # the last tap is a linear layer without neuron
+    vggsnn=5,  # the last tap is an average of spikes
     resnet18_sastc=5,
     wrn16_2_sastc=5,
 )
@@ -403,7 +417,7 @@ def test_pyramid_block_pads_its_shortcut_and_has_no_activation_after_the_sum(sta
 
 @pytest.mark.parametrize("name", STUDENTS + TEACHERS)
 def test_width_scales_every_hidden_channel(name):
-    full, half = on_meta(name, 10), on_meta(name, 10, width=0.5)
+    full, half = on_meta(name, 10), on_meta(name, 10, width=0.5, **sized(name, 32))
     for one, other in zip(full.modules(), half.modules()):
         if isinstance(one, nn.Conv2d):
             # the widths of PyramidNet are odd and inner widths are halves of rounded outer ones: one channel of rounding

@@ -20,11 +20,12 @@ def augment(
     images: torch.Tensor,  # [B, C, H, W], any dtype
     offsets: torch.Tensor,  # int64 [B, 2], top and left corner of the window in the padded image, 0 to 2*padding
     mirrored: torch.Tensor,  # bool [B], images to mirror left to right
-    padding: int = 4,  # zeros added on each side before the window is cut
+    padding: int = 4,  # pixels added on each side before the window is cut
+    wrap: bool = False,  # take them from the other side of the image, instead of zeros
 ) -> torch.Tensor:  # [B, C, H, W], same dtype
-    "Cut one window from each zero-padded image and mirror the marked ones; the random choices are the caller's."
+    "Cut one window from each padded image and mirror the marked ones; the random choices are the caller's."
     height, width = images.shape[-2:]
-    windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    windows = F.pad(images, (padding,) * 4, mode="circular" if wrap else "constant").unfold(2, height, 1).unfold(3, width, 1)
     cut = windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
     return torch.where(mirrored[:, None, None, None], cut.flip(3), cut)
 

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from ..checks import in_range
 from .batches import BatchPlan, _plan, hashed, normalise
+from .frames import EVENT_SETS, FrameData, load_frames
 from .images import NAMED, ImageData, decoded, image_folders, load_images
 
 # %% ../../nbs/23_data.folders.ipynb #0c6e95a3
@@ -149,12 +150,15 @@ class FolderData:
 
 # %% ../../nbs/23_data.folders.ipynb #36e8b0f5
 def load_data(
-    data: str | Path,  # a source of `load_images`
-    root: str | Path = "data",  # where torchvision looks for CIFAR, and downloads it to
-    image_size: int = 0,  # height and width of the images; 0 for 32
+    data: str | Path,  # a source of `load_images`, or a name in `EVENT_SETS`
+    root: str | Path = "data",  # where torchvision looks for CIFAR, and downloads it to; where event recordings are
+    image_size: int = 0,  # height and width of the images; 0 for 32, or for what the event recordings ask
     workers: int = 0,  # processes that read a folder while it is used; 0, or a source that is no folder: all images in memory
-) -> ImageData | FolderData:
-    "Images in memory, or a streamed folder. Raises the sentences of `load_images`."
+    **framing,  # of event recordings: time_steps, by, values, skip_damaged of `load_frames`; nothing to images
+) -> ImageData | FolderData | FrameData:
+    "Images in memory, a streamed folder, or frames of event recordings. Raises the sentences of `load_images` and `load_frames`."
+    if str(data) in EVENT_SETS:
+        return load_frames(str(data), root, image_size=image_size, **framing)
     size, path = image_size or 32, Path(data).expanduser()
     if not workers or str(data) in NAMED or not path.is_dir():
         return load_images(data, root, size)

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from ..checks import in_range, one_of
 from .batches import Batches
+from .frames import EVENT_SETS, event_files
 
 # %% ../../nbs/20_data.images.ipynb #7ebc2890
 def _check_split(split, x, y, num_classes):
@@ -247,17 +248,24 @@ def load_images(
         return _folder(path, image_size)
     if path.is_file():
         return _npz(path, image_size)
+    if name in EVENT_SETS:
+        raise ValueError(f"data: {name!r} given, which are event recordings; an image data set is accepted here (load_frames and load_data read recordings)")
     check_data(name)
 
 
-def check_data(data: str | Path) -> None:
-    "Raise the sentence of `load_images` for data that are neither known by name nor there, without loading any."
+def check_data(
+    data: str | Path,  # as for `load_images`, or the name of a data set of event recordings
+    root: str | Path = "data",  # where event recordings are looked for
+) -> None:
+    "Raise the sentence of `load_images` or `load_frames` for data that are neither known by name nor there, without loading any."
     name, path = str(data), Path(data).expanduser()
-    if name in NAMED or path.exists():
+    if name in EVENT_SETS:
+        event_files(name, root)
+    if name in NAMED or name in EVENT_SETS or path.exists():
         return
     if path.suffix or len(path.parts) > 1:
         raise FileNotFoundError(f"data: there is no file or folder {name!r} (looked for {str(path.absolute())!r})")
-    one_of("data", name, [*NAMED, "the path of an .npz file", "the path of a folder with train/<class>/ and test/<class>/"])
+    one_of("data", name, [*NAMED, *EVENT_SETS, "the path of an .npz file", "the path of a folder with train/<class>/ and test/<class>/"])
 
 # %% ../../nbs/20_data.images.ipynb #a500e742
 def subset(

@@ -17,7 +17,7 @@ from .convert import spiking
 from .pyramidnet import PyramidNet
 from .resnet import ResNet
 from .taps import Taps, candidates, tap_shapes
-from .vgg import VGG11, VGG13
+from .vgg import VGG11, VGG13, VGGSNN
 from .wrn import WRN
 from ..neuron import LIF, over_time
 
@@ -31,6 +31,7 @@ _STUDENTS = dict(
     wrn16_2=partial(WRN, depth=16, widen=2),
     imagenet_resnet18=partial(ResNet, large=True),
     imagenet_resnet34=partial(ResNet, blocks=(3, 4, 6, 3), large=True),
+    vggsnn=VGGSNN,
 )
 _TEACHERS = dict(
     resnet19=partial(ResNet, **_THREE_STAGES),
@@ -41,7 +42,8 @@ _TEACHERS = dict(
     wrn40_2=partial(WRN, depth=40, widen=2),
 )
 _KINDS = dict(student=_STUDENTS, teacher=_TEACHERS)
-_OWN_OPTIONS = dict(vgg11=("image_size", "fc_neurons"))
+_HE_INITIALISED = {*_TEACHERS, "vggsnn"}
+_OWN_OPTIONS = dict(vgg11=("image_size", "fc_neurons"), vggsnn=("image_size",))
 
 # %% ../../nbs/17_models.ipynb #bb89d109
 def list_models(
@@ -62,7 +64,7 @@ def create_model(
     in_channels: int = 3,  # channels of the image
     width: float = 1.0,  # factor on every channel count
     norm: str = "bn",  # "bn" or "tdbn"
-    **options,  # neuron: decay, threshold, gamma, detach_reset; vgg11: image_size, fc_neurons
+    **options,  # neuron: decay, threshold, gamma, detach_reset; vgg11: image_size, fc_neurons; vggsnn: image_size
 ) -> nn.Module:  # has `taps`, `stages`, `spec`; `time_steps` when spiking
     "Build a network by name. Raises `ValueError` naming the argument for unknown names and values out of range."
     builders = _STUDENTS | _TEACHERS
@@ -78,7 +80,7 @@ def create_model(
         raise ValueError(f"{next(iter(neuron))}: given for an ANN; neuron options are accepted together with time_steps")
     act = nn.ReLU if time_steps is None else partial(LIF, time_steps, **neuron)
     network = build(num_classes, in_channels, width, act, norm_factory(norm, neuron.get("threshold", 1.0)), **options)
-    if name in _TEACHERS:
+    if name in _HE_INITIALISED:
         he_init(network)
     if time_steps is not None:
         over_time(network, time_steps, getattr(network, "stem_once", True))

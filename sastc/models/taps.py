@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..checks import one_of
-from ..neuron import unfold
+from ..neuron import fold, unfold
 
 # %% ../../nbs/15_models.taps.ipynb #177a4b93
 class Taps:
@@ -30,10 +30,11 @@ class Taps:
 
     def __call__(
         self,
-        x: torch.Tensor,  # [B, C, H, W], or [T, B, C, H, W] for a spiking network
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # the network's output; one feature a name: [B, ...], or [T, B, ...] when spiking
-        "Run the network and collect the features."
+        x: torch.Tensor,  # [B, C, H, W], or frames [T, B, C, H, W]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # output and one feature a name: [B, ...], or [T, B, ...] when spiking or for frames
+        "Run the network and collect the features; an ANN sees frames one by one, with time folded into the batch."
         caught, time_steps = {}, getattr(self.model, "time_steps", None)
+        frame_by_frame = time_steps is None and x.ndim == 5
 
         def catch(name):
             def hook(module, args, output):
@@ -46,8 +47,11 @@ class Taps:
         with ExitStack() as hooks:
             for name, module in zip(self.names, self._modules):
                 hooks.enter_context(module.register_forward_hook(catch(name)))
-            output = self.model(x)
+            output = self.model(fold(x) if frame_by_frame else x)
         features = [_feature(name, caught) for name in self.names]
+        if frame_by_frame:
+            time_steps = len(x)
+            output = unfold(output, time_steps)
         if time_steps is not None:
             features = [unfold(feature, time_steps, x.shape[-4]) for feature in features]
         return output, features
@@ -82,7 +86,7 @@ def tap_shapes(
     finally:
         for module, training in modes.items():
             module.training = training
-    leading = 1 if getattr(taps.model, "time_steps", None) is None else 2
+    leading = 1 if image.ndim == 4 and getattr(taps.model, "time_steps", None) is None else 2
     return output.shape, [feature.shape[leading:] for feature in features]
 
 # %% ../../nbs/15_models.taps.ipynb #5ddf33c5

@@ -9,7 +9,8 @@ __all__ = ['MOST_RECORDS', 'relative_entropy', 'time_spread', 'describe', 'kept_
 # %% ../../nbs/52_widgets.attention.ipynb #16402598
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +21,14 @@ import traitlets
 from fastcore.basics import patch
 from PIL import Image
 
-from ..calibrator import SelfAttention, similarities
+from ..calibrator import SelfAttention, rsa_attention, similarities
 from ..checks import one_of
-from ..config import METHODS
+from ..config import METHODS, logit_scale
 from ..data.batches import normalise
 from ..data.images import ImageData, load_images
+from ..metrics import attention_entropy
 from ..models import Taps
-from ..plots import attention_entropy, attention_range, attention_summary
+from ..plots import attention_range, attention_summary
 from ..runs import Run, atomic, load_model
 from ..training import evaluating
 from .live import CURVES_JS, CURVES_STYLE, NODES_JS, STYLE, UNREADABLE, LiveRun, View, poll, progress_words, state_of, why_unreadable
@@ -86,7 +88,7 @@ def why_no_attention(
     method = live.config["method"]
     if not METHODS[method].calibrates:
         return f"This run was trained by {method}, which compares no layers, so it has no attention."
-    if METHODS[method].attention != "self":
+    if METHODS[method].attention == "uniform":
         return f"This run was trained by {method}, which weighs every teacher layer alike, so there is no attention to watch."
     if state_of(live.status) == "running":
         return f"No attention has been recorded yet; the first record comes after {live.config['log_every']} training steps."
@@ -94,18 +96,17 @@ def why_no_attention(
 
 # %% ../../nbs/52_widgets.attention.ipynb #782d96b3
 def attention_of(
-    attention: SelfAttention,  # of a `Calibrator`
+    attend: Callable,  # features [T, B, ...] of S layers and [B, ...] of N layers -> [T, B, S, N]
     student: Taps,  # spiking network and its S layers
     teacher: Taps,  # ANN and its N layers
     images: torch.Tensor,  # normalised, float32 [B, C, H, W] with the calibrator's batch size B
-    norm: str = "raw",  # of the similarity matrices
     over_rates: bool = False,  # features averaged over time first, as method "rate" does
 ) -> np.ndarray:  # weights [T, B, S, N]
     "Attention for each image."
     with evaluating(student.model), evaluating(teacher.model):
         features = student(images)[1]
         features = [feature.mean(0, keepdim=True) for feature in features] if over_rates else features
-        return attention(*similarities(features, teacher(images)[1], norm)).cpu().numpy()
+        return attend(features, teacher(images)[1]).cpu().numpy()
 
 # %% ../../nbs/52_widgets.attention.ipynb #99e946bb
 class ImageAttention(NamedTuple):
@@ -118,7 +119,7 @@ class ImageAttention(NamedTuple):
 
 
 def image_attention(
-    run: Run | str | Path,  # run or folder of a student by "sastc" or "rate", with its checkpoints
+    run: Run | str | Path,  # run or folder of a student by "sastc", "rsa" or "rate", with its checkpoints
     images: torch.Tensor | None = None,  # uint8 [B, C, H, W] with the run's batch size B; None for the first test images
     *,
     labels: Sequence[str] | None = None,  # B names for images of your own
@@ -131,14 +132,14 @@ def image_attention(
     Raises `ValueError` or `FileNotFoundError` with a sentence where a part is missing or the images do not fit."""
     run = run if isinstance(run, Run) else Run(run)
     config, layers, content = run.config, run.layers, run.checkpoint("last")
-    if not any(name.startswith("attention.") for name in content["calibrator"] or {}):
+    if config.get("method") != "rsa" and not any(name.startswith("attention.") for name in content["calibrator"] or {}):
         by = config.get("method", "labels alone, as a teacher")
-        raise ValueError(f"run: {run.folder} was trained by {by}; the run of a method with attention (sastc, rate) is accepted")
+        raise ValueError(f"run: {run.folder} was trained by {by}; the run of a method with attention (sastc, rsa, rate) is accepted")
     data = data or load_images(config["data"], config["root"], config.get("image_size") or 32, download=False)
     images, labels = _batch(images, labels, data, config["batch_size"])
     student, teacher = Taps(_student_of(run, student, content), layers["student"]), Taps(_teacher_of(run, teacher), layers["teacher"])
-    attention = _attention_of(content["calibrator"], config, layers)
-    weights = attention_of(attention, student, teacher, normalise(images, data.mean, data.std), config["similarity_norm"], METHODS[config["method"]].over_rates)
+    attend = _attention_of(content["calibrator"], config, layers)
+    weights = attention_of(attend, student, teacher, normalise(images, data.mean, data.std), METHODS[config["method"]].over_rates)
     return ImageAttention(images, labels, weights, content["step"])
 
 # %% ../../nbs/52_widgets.attention.ipynb #97bd593d
@@ -172,12 +173,14 @@ def _teacher_of(run: Run, teacher) -> torch.nn.Module:
     return load_model(place)
 
 
-def _attention_of(weights: dict, config: dict, layers: dict) -> SelfAttention:
+def _attention_of(weights: dict, config: dict, layers: dict) -> Callable:
+    if config["method"] == "rsa":
+        return partial(rsa_attention, attn_scale=config["attn_scale"])
     counts = len(layers["student"]), len(layers["teacher"])
     options = (config[name] for name in ("batch_size", "factor", "attn_scale", "attention_gradient"))
     attention = SelfAttention(*counts, *options)
     attention.load_state_dict({name.removeprefix("attention."): value for name, value in weights.items() if name.startswith("attention.")})
-    return attention
+    return lambda student, teacher: attention(*similarities(student, teacher, config["similarity_norm"]))
 
 # %% ../../nbs/52_widgets.attention.ipynb #505f8bd0
 def _channels(colours: Sequence[str]) -> list[list[int]]:
@@ -626,7 +629,7 @@ def _take(self: AttentionView, live: LiveRun) -> None:
     if not (records := _kept(live.records("attention"))):
         self.records, self.message = [], why_no_attention(live)
         return
-    scale, weights = live.config["attn_scale"], _weights(records)
+    scale, weights = logit_scale(live.config), _weights(records)
     self.shape, self.attention, self.bounds = list(weights.shape[1:]), weights.tobytes(), list(attention_range(weights.shape[-1], scale))
     self.student_layers, self.teacher_layers = live.layers["student"], live.layers["teacher"]
     described = [describe(record, live.layers, scale) for record in records]
