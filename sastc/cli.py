@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['Typed', 'options_of', 'in_a_sentence', 'by_recipe', 'sastc_demo', 'sastc_teacher', 'sastc_distill', 'sastc_compare',
-           'sastc_recipes', 'sastc_evaluate', 'sastc_report', 'sastc_bench']
+           'sastc_study', 'sastc_recipes', 'sastc_evaluate', 'sastc_report', 'sastc_bench']
 
 # %% ../nbs/50_cli.ipynb #fbbf5b50
 import argparse
 import functools
 import inspect
+import json
+import shlex
 import sys
 from inspect import Parameter
 from pathlib import Path
@@ -19,12 +21,14 @@ import torch
 from fastcore.script import Param, call_parse
 
 from .bench import SECTIONS, bench_table, run_sections, write_bench
+from .checks import one_of
 from .config import METHODS, Config, RunConfig, TeacherConfig, settings
 from .experiments import assess, compare_methods, demo, for_people
 from .recipes import ORIGINS, find_recipes, recipe_table, recipes
 from .recipes import recipe as known_recipe  # the commands have an argument of that name
 from .report import write_report
 from .runs import Run, check_model
+from .studies import SENSITIVITY, STUDIES, study_text, write_study
 from .training import NotFinite, distill, train_teacher
 
 # %% ../nbs/50_cli.ipynb #53546f82
@@ -177,12 +181,70 @@ def sastc_compare(
     table = compare_methods(folder, methods, _listed(int)(seeds), config)
     print(f"\n{for_people(table).reset_index().to_string(index=False)}\nreport: {write_report(folder)}")
 
+# %% ../nbs/50_cli.ipynb #5e0d3002
+def _value(text: str):
+    try:
+        return json.loads(text.lower())  # numbers, true and false
+    except ValueError:
+        return text
+
+
+def _varied(text: str) -> dict[str, tuple]:
+    "Settings and their values: `beta=100,200 alpha`; a name alone stands for the values of `SENSITIVITY`."
+    varied = {}
+    for item in text.split():
+        name, _, values = item.partition("=")
+        varied[name] = tuple(map(_value, values.split(","))) if values else SENSITIVITY[one_of("vary", name, SENSITIVITY)]
+    return varied
+
+
+_LISTS = dict(methods=_listed(str), seeds=_listed(int), noise=_listed(float), shares=_listed(float), vary=_varied, teacher_labels=str, keep=str, candidates=str)
+
+# %% ../nbs/50_cli.ipynb #5e0d3003
+@call_parse
+@in_a_sentence
+@options_of(Config)
+def sastc_study(
+    name: str,  # noisy_labels, few_shot, sensitivity or grid
+    recipe: str = "",  # settings of a row of the paper (see sastc_recipes); what is given beside it goes before
+    small: bool = False,  # the recipe's twin for two CPU cores
+    methods: str = "",  # methods, separated by commas (not for sensitivity, which takes --method)
+    seeds: str = "",  # seeds, separated by commas
+    noise: str = "",  # noisy_labels: shares of wrong labels, separated by commas; 0 to 0.5 if empty
+    teacher_labels: str = "",  # noisy_labels: what teachers learn from, noisy (as the students) or clean
+    shares: str = "",  # few_shot: shares of the training images, separated by commas; 0.25 to 1 if empty
+    keep: str = "",  # few_shot: what the shares have in common, epochs or steps
+    vary: str = "",  # sensitivity: settings and values, as "beta=100,200 alpha"; without values, or if empty, those of METHOD 5.5
+    candidates: str = "",  # layers that are compared, code, paper or stages; paper for grid and code for the others if empty
+    folder: str = "",  # holds a run folder for each point; the recipe's, or runs/<name>, if empty; called again, the study continues there
+    **given,
+):
+    "Fill the folder of a study, run by run, print its table and write its page. Several processes may work on one folder."
+    study, accepted = STUDIES[one_of("name", name, STUDIES)], inspect.signature(STUDIES[name].train).parameters
+    typed = dict(methods=methods, seeds=seeds, noise=noise, shares=shares, vary=vary, teacher_labels=teacher_labels, keep=keep, candidates=candidates)
+    lists = {option: _LISTS[option](text) for option, text in typed.items() if text}
+    config = {option: value for option, value in given.items() if option != "seed"}
+    config |= {"candidates": lists.pop("candidates")} if candidates and "candidates" not in accepted else {}
+    for option in lists:
+        if option not in accepted:
+            raise ValueError(f"{option}: {typed[option]!r} given, and {name} has none; its lists are {', '.join(o for o in _LISTS if o in accepted)}")
+    chosen = known_recipe(recipe) if recipe else None
+    settled = by_recipe(Config, recipe, small, config, chosen.methods if chosen else ()) or Config(**config)
+    folder = folder or str(chosen.folder(small) if chosen else Path("runs") / name)
+    try:
+        table = study.train(folder, settled, **lists)
+    except KeyboardInterrupt:
+        print(f"\nstopped; every finished run is kept, and the one under way continues with\n{shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
+        raise
+    print(f"\n{study_text(table).reset_index().to_string(index=False)}\nreport: {write_study(name, folder)}")
+
 # %% ../nbs/50_cli.ipynb #5ec10003
 def _in_full(name: str) -> str:
     chosen = known_recipe(name)
     printed = [", ".join(f"{method} {value:.2f}" for method, value in chosen.numbers(measure).items()) for measure in ("accuracy", "stm")]
     lines = [f"{chosen.name}: {chosen.about}", *(f"printed {what}: {text}" for what, text in zip(("accuracy, %", "mismatch score"), printed) if text)]
-    lines += ["", chosen.table().to_string(index=False), "", "origin: " + ", ".join(f"{mark} = {meaning}" for mark, meaning in ORIGINS.items())]
+    rows = [f"{row.of:8} {row.setting:13} {str(row.value):23} {str(row.small):23} {row.origin:7} {row.note}" for row in chosen.table().itertuples()]
+    lines += ["", f"{'':8} {'setting':13} {'full size':23} {'small twin':23} origin", *rows, "", "origin: " + ", ".join(f"{mark} = {meaning}" for mark, meaning in ORIGINS.items())]
     return "\n".join([*lines, "", "full size:", *chosen.commands(), "", "small twin, two CPU cores:", *chosen.commands(small=True)])
 
 

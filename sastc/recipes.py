@@ -223,13 +223,16 @@ class Recipe:
 
     def folder(self, small: bool = False) -> Path:
         "Where `sastc_compare` and `sastc_distill` put its runs."
-        return Path("runs", *["small"] * small, self.name)
+        return Path("runs", self.name.replace("/", "-") + "-small" * small)
 
     def teacher_place(self, small: bool = False) -> str:
         "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc_teacher` makes."
         if not self.teacher or "teacher" in self.student and not small:
             return self.student["teacher"].value if self.teacher else ""
-        return str(Path("runs", *["small"] * small, self.protocol.data, f"{self.teacher_name}-teacher"))
+        return str(self._teacher_folder(small))
+
+    def _teacher_folder(self, small: bool) -> Path:
+        return Path("runs", f"{self.protocol.data}-{self.teacher_name}-teacher" + "-small" * small)
 
 # %% ../nbs/34_recipes.ipynb #3ec10013
 from fastcore.basics import patch
@@ -274,8 +277,7 @@ def teacher_config(
     "Settings of the teacher. Raises `ValueError` for a recipe without one."
     if not self.teacher:
         raise ValueError(f"recipe: {self.name} has no teacher; one that distils is accepted")
-    place = Path("runs", *["small"] * small, self.protocol.data, f"{self.teacher_name}-teacher")
-    return configure(TeacherConfig, dict(self.values("teacher", small), folder=str(place)) | given)
+    return configure(TeacherConfig, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))) | given)
 
 # %% ../nbs/34_recipes.ipynb #3ec10015
 @patch
@@ -296,7 +298,7 @@ def commands(self: Recipe, small: bool = False) -> list[str]:
     trained = bool(self.teacher) and not self.teacher_place(small).startswith(PREFIX)
     teacher = [f"sastc_teacher {which}"] * trained
     if self.study:
-        return [*teacher, f"sastc_study {self.study} {which} --folder {self.folder(small)}"]
+        return [*teacher, f"sastc_study {self.study} {which}"]
     return [*teacher, f"sastc_distill {which}", *[f"sastc_compare {which}"] * (len(self.methods) > 1)]
 
 

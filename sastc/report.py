@@ -305,19 +305,18 @@ def _folders(runs: Sequence[Run]) -> Section:
 def write_report(
     folder: str | Path,  # run folder, or folder of a comparison
     out: str | Path | None = None,  # file to write; None for report.html in the folder
+    result: Section | None = None,  # of a study, whose runs differ in more than method and seed; instead of the comparison of methods
 ) -> Path:  # the file
-    "Write a page about a run or a comparison. Raises `FileNotFoundError` for a folder without a run."
+    "Write a page about a run, a comparison or a study. Raises `FileNotFoundError` for a folder without a run."
     folder = Path(folder)
     places = [folder] if (folder / "config.json").exists() else sorted(config.parent for config in folder.glob("*/config.json"))
     if not places:
         raise FileNotFoundError(f"folder: {folder} holds no run; a run folder, or a folder of run folders, is accepted")
     runs = [Run(place) for place in places]
     students, teachers = [run for run in runs if run.kind == "student"], _teachers(runs)
+    first = [result] if result else [_result(students, teachers), _training(students or runs), _attention(students), _rates(students)]
     sections = [
-        _result(students, teachers),
-        _training(students or runs),
-        _attention(students),
-        _rates(students),
+        *first,
         Section("Settings", _settings_of(students, "student") + _settings_of(teachers, "teacher")),
         _environments(runs),
         _folders(runs),

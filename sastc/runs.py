@@ -166,6 +166,12 @@ class Run:
         "What the run came to on the test set; empty until it has finished."
         return read_json(self.folder / "result.json", {})
 
+    @property
+    def perturbed_labels(self) -> pd.DataFrame | None:
+        "Training labels that were perturbed (see `sastc.data.images.perturbed_labels`); None without label noise."
+        path = self.folder / "label_noise.csv"
+        return pd.read_csv(path) if path.exists() else None
+
     def __repr__(self):
         return f"Run({str(self.folder)!r}, {self.kind}, {self.status.get('state', 'not started')})"
 
@@ -235,6 +241,11 @@ class RunWriter:
     def status(self, **status) -> None:
         "Say where the run stands."
         write_json(self.folder / "status.json", dict(status, **identity(), time=now()))
+
+    def perturbed_labels(self, table: pd.DataFrame) -> None:
+        "Keep which training labels are perturbed."
+        with atomic(self.folder / "label_noise.csv") as file:
+            file.write(table.to_csv(index=False).encode())
 
     def record(self, stream: str, **record) -> None:
         '`stream` is "steps", "epochs" or "attention"; a record has a `step`.'

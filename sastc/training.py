@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -38,7 +39,7 @@ from .config import METHODS, TEACHER_MODES, Config, RunConfig, TeacherConfig, co
 from .data.batches import BatchPlan
 from .data.folders import FolderData, load_data
 from .data.frames import FrameData
-from .data.images import ImageData, check_data, split_holdout, subset
+from .data.images import ImageData, check_data, perturbed_labels, split_holdout, subset, with_labels
 from .kernels import keep_freed_memory, peak_memory_mib
 from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, attention_entropy, attention_spread, synaptic_operations
@@ -463,8 +464,20 @@ def _images(config: RunConfig, given: Data | None, accelerator: Accelerator) -> 
     return subset(data, config.train_images, _SPLIT_SEED) if config.train_images else data
 
 
-def _batches(config: RunConfig, data: Data, accelerator: Accelerator, drop_last: bool) -> dict[str, BatchPlan]:
+def _perturbed(config: RunConfig, data: Data, resume: bool) -> pd.DataFrame | None:
+    "Labels to perturb; `ValueError` if a run was begun with others."
+    if not config.label_noise:
+        return None
+    perturbed = perturbed_labels(data.y_train, data.num_classes, config.label_noise, config.noise_seed, config.noise_over)
+    before = Run(config.folder).perturbed_labels if resume else None
+    if before is not None and not before.equals(perturbed):
+        raise ValueError(f"label_noise: other labels would be perturbed than in {config.folder}, for its data have changed; the same data are accepted")
+    return perturbed
+
+
+def _batches(config: RunConfig, data: Data, perturbed: pd.DataFrame | None, accelerator: Accelerator, drop_last: bool) -> dict[str, BatchPlan]:
     train, held_out = split_holdout(data, config.holdout, _SPLIT_SEED)
+    data = data if perturbed is None else with_labels(data, perturbed)  # after the split, which noise leaves as it is
     place = dict(device=accelerator.device, rank=accelerator.process_index, world=accelerator.num_processes)
     judged = dict(shuffle=False, drop_last=False, **place)
     learned = dict(chosen=train, augment=config.augment, shuffle=True, drop_last=drop_last, seed=config.seed, **place)
@@ -494,9 +507,12 @@ def _settled(kind: type[RunConfig], config: RunConfig | None, given: dict, resum
 
 
 def _train(learner, data, config, kind, layers, accelerator, resume, drop_last) -> Run:
-    batches = _batches(config, data, accelerator, drop_last)
+    perturbed = _perturbed(config, data, resume)
+    batches = _batches(config, data, perturbed, accelerator, drop_last)
     content = Run(config.folder).checkpoint("last") if resume and (Path(config.folder) / "checkpoints" / "last.pt").exists() else None
     writer = RunWriter(config.folder, kind, asdict(config), layers, resume) if accelerator.is_main_process else None
+    if writer and perturbed is not None:
+        writer.perturbed_labels(perturbed)
     trainer = Trainer(learner, batches, config, accelerator, writer, data.num_classes)
     if resume and writer:
         writer.rewind(content["step"] if content else 0)

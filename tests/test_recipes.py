@@ -189,7 +189,7 @@ def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
     for typed in ({}, dict(methods="baseline", folder="elsewhere", seeds="4")):
         with pytest.raises(SystemExit):
             cli.sastc_compare(recipe="cifar10/vgg11-baseline-T2", small=True, **typed)
-    assert [given[:3] for given in asked] == [("runs/small/cifar10/vgg11-baseline-T2", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
+    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
 
 
 def test_the_list_in_a_terminal(capsys):
