@@ -201,9 +201,9 @@ TEACHERS = {
 
 # %% ../nbs/34_recipes.ipynb #3ec10010
 _SMALL = dict(train_images=5000, holdout=0.1, batch_size=64, optimizer="sgd", weight_decay=5e-4, schedule="cosine", warmup=1.0, precision="bf16")
-SMALL = dict(teacher=dict(_SMALL, epochs=10, lr=0.1), student=dict(_SMALL, epochs=6, lr=0.05, beta=100.0))
-SMALL_WIDTH = dict(resnet18_sastc=0.125, resnet19=0.125, wrn16_2_sastc=0.125)  # 0.25 for all others
-_NMNIST = dict(data="nmnist", image_size=0, train_images=0, epochs=20, batch_size=16)
+SMALL = dict(teacher=dict(_SMALL, epochs=20, lr=0.1), student=dict(_SMALL, epochs=10, lr=0.05, beta=100.0))
+SMALL_WIDTH = dict(resnet18_sastc=0.125, resnet19=0.125, wrn16_2_sastc=0.0625)  # 0.25 for all others
+_NMNIST = dict(data="nmnist", image_size=0, train_images=0, batch_size=16)
 SMALL_DATA = dict(imagenet=dict(data="cifar10", image_size=64, workers=0), dvs_gesture=_NMNIST, cifar10_dvs=_NMNIST)
 
 # %% ../nbs/34_recipes.ipynb #3ec10012
@@ -404,6 +404,6 @@ def recipe_table(
     found: list[Recipe],
 ) -> pd.DataFrame:  # text, a row a recipe: recipe, about, printed accuracies by method, command
     "Recipes beside what the paper prints."
-    rows = [dict(recipe=r.name, about=r.about) | {m: f"{v:.2f}" for m, v in r.numbers().items() if m in METHODS} | dict(command=r.commands()[-1].split()[0]) for r in found]
-    columns = ["recipe", "about", *_FOUR, "command"]
-    return pd.DataFrame(rows).reindex(columns=columns).fillna("")
+    columns = dict.fromkeys(["recipe", "about", *_FOUR, "command"], "")
+    printed = [{method: f"{value:.2f}" for method, value in r.numbers().items() if method in METHODS} for r in found]
+    return pd.DataFrame(columns | dict(recipe=r.name, about=r.about, command=r.commands()[-1].split()[0]) | row for r, row in zip(found, printed))
