@@ -6,7 +6,8 @@
 __all__ = ['SIMILARITY_NORMS', 'ATTENTION_GRADIENTS', 'RSA_SCALE', 'PROJECTIONS', 'POOLS', 'difference_kernel', 'ALIGNMENTS',
            'ATTENTIONS', 'similarity', 'similarities', 'Embeddings', 'attention_bounds', 'SelfAttention',
            'uniform_attention', 'image_correlations', 'rsa_attention', 'StepBatchNorm', 'Projection', 'pooled',
-           'squared_distance', 'spread', 'Alignment', 'matrix_distance', 'Calibration', 'Calibrator']
+           'squared_distance', 'spread', 'Alignment', 'matrix_distance', 'attention_map', 'AttentionMaps',
+           'Calibration', 'Calibrator']
 
 # %% ../nbs/18_calibrator.ipynb #09ed1854
 import math
@@ -279,7 +280,7 @@ def spread(target: torch.Tensor) -> torch.Tensor:
     return variance.masked_fill(variance == 0, 1)
 
 # %% ../nbs/18_calibrator.ipynb #ffcea556
-ALIGNMENTS = ("features", "similarity")
+ALIGNMENTS = ("features", "similarity", "attention_map")
 
 
 class Alignment(nn.Module):
@@ -326,6 +327,37 @@ def matrix_distance(
     distance = (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
     return distance / torch.stack([spread(matrix) for matrix in teacher]) if relative else distance
 
+# %% ../nbs/18_calibrator.ipynb #a77e0002
+def attention_map(
+    maps: torch.Tensor,  # activations or spike counts [B, C, H, W]
+) -> torch.Tensor:  # [B, H*W], unit vectors, float32 or wider; zeros for a silent image
+    "Where a layer is active: squared activations averaged over channels, normalised."
+    return F.normalize(_wide(maps).square().mean(1).flatten(1), dim=-1, eps=1e-12)
+
+
+class AttentionMaps(nn.Module):
+    "Squared distances between the attention maps of every student and teacher layer; nothing to learn."
+
+    def __init__(self, student_shapes, teacher_shapes, student_pool: str, teacher_pool: str, relative: bool = False):
+        super().__init__()
+        if relative:
+            raise ValueError("relative_distance: True given with align='attention_map', whose maps have unit length on both sides; False is accepted")
+        self.student_pool, self.teacher_pool = one_of("student_pool", student_pool, POOLS), one_of("teacher_pool", teacher_pool, POOLS)
+        for name, shapes in dict(student_shapes=student_shapes, teacher_shapes=teacher_shapes).items():
+            for number, shape in enumerate(shapes):
+                if math.prod(shape[1:]) == 1:
+                    raise ValueError(f"{name}: layer {number} has shape {list(shape)}; with align='attention_map' several positions [C, H, W] are accepted")
+
+    def forward(self, student_features: Sequence[torch.Tensor], teacher_features: Sequence[torch.Tensor]) -> torch.Tensor:
+        "S features [T, B, C, H, W] and N features [B, C, H, W] -> [T, B, S, N]."
+        distances = torch.stack([torch.stack([self._pair(feature.sum(0), target) for target in teacher_features], dim=-1) for feature in student_features], dim=-2)
+        return distances.expand(len(student_features[0]), *distances.shape)
+
+    def _pair(self, counts, target):
+        size = tuple(map(min, counts.shape[-2:], target.shape[-2:]))
+        student, teacher = pooled(counts, size, self.student_pool), pooled(target, size, self.teacher_pool)
+        return (attention_map(student) - attention_map(teacher)).square().sum(-1)
+
 # %% ../nbs/18_calibrator.ipynb #2845f7c0
 class Calibration(NamedTuple):
     "What the calibrator says of a batch."
@@ -353,7 +385,7 @@ class Calibrator(nn.Module):
         student_pool: str = "max",  # "max" or "avg", for student maps larger than the teacher's
         teacher_pool: str = "avg",  # "avg" or "max", for teacher maps larger than the student's
         attn_scale: float = 1.0,  # factor on the attention logits
-        align: str = "features",  # what the distance compares: "features" or "similarity"
+        align: str = "features",  # what the distance compares: "features", "similarity" or "attention_map", which projects nothing
         similarity_norm: str = "raw",  # "raw", "row" or "frobenius" similarity matrices
         attention: str = "self",  # "self"; "rsa" (ours), see `rsa_attention`; or "uniform" for 1/N
         attention_gradient: str = "flows",  # "flows", "embedding" or "none", see `SelfAttention`
@@ -376,7 +408,9 @@ class Calibrator(nn.Module):
         else:
             counts = len(student_shapes), len(teacher_shapes)
             self.attention = SelfAttention(*counts, batch_size, factor, attn_scale, attention_gradient)
-        if projection == "none":
+        if align == "attention_map":
+            self.alignment = AttentionMaps(student_shapes, teacher_shapes, student_pool, teacher_pool, relative_distance)
+        elif projection == "none":
             if align != "similarity":
                 raise ValueError(f"projection: 'none' given with align={align!r}; it is accepted with align='similarity', which needs no common width")
             self.alignment = None

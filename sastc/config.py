@@ -169,7 +169,7 @@ class Config(RunConfig):
 
     method: str = setting("sastc", "; ".join(f"{name}: {m.about}" for name, m in METHODS.items()), METHODS)
     student: str = setting("vgg11", "spiking network to train", list_models())
-    teacher: str = setting("", "run folder or checkpoint of the trained teacher")
+    teacher: str = setting("", "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)")
     time_steps: int = setting(2, "T, time steps of the student", least=1)
     teacher_mode: str = setting("fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES)
     alpha: float = setting(1.0, "weight of the soft labels", least=0)
@@ -184,7 +184,7 @@ class Config(RunConfig):
     projection: str = setting("code", "from student to teacher features: code (3x3, 1x1), semckd (1x1, 3x3, 1x1), bottleneck (1x1, 1x1), linear (1x1), or none with align=similarity", PROJECTIONS)
     student_pool: str = setting("max", "pooling of student maps larger than the teacher's", POOLS)
     teacher_pool: str = setting("avg", "pooling of teacher maps larger than the student's", POOLS)
-    align: str = setting("features", "what the distance compares", ALIGNMENTS)
+    align: str = setting("features", "what the distance compares; attention_map (where layers are active) uses no projection", ALIGNMENTS)
     similarity_norm: str = setting("raw", "scaling of the similarity matrices", SIMILARITY_NORMS)
     attention_gradient: str = setting("flows", "what learns through the attention weights: student and embedding, embedding, none", ATTENTION_GRADIENTS)
     relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_json', 'read_json', 'append_line', 'read_lines', 'keep_lines', 'save_checkpoint', 'checkpoint_file',
-           'load_checkpoint', 'load_model', 'Run', 'RunWriter', 'check_free', 'identity', 'living', 'now',
-           'environment', 'compare']
+           'load_checkpoint', 'load_model', 'check_model', 'Run', 'RunWriter', 'check_free', 'identity', 'living',
+           'now', 'environment', 'compare']
 
 # %% ../nbs/31_runs.ipynb #ec5632e0
 import json
@@ -24,6 +24,7 @@ import torch
 
 from .files import atomic
 from .models import create_model
+from .models.pretrained import PREFIX, pretrained, pretrained_source
 
 # %% ../nbs/31_runs.ipynb #2e8a2741
 def write_json(path: Path, content) -> None:
@@ -101,10 +102,12 @@ def _first_line(error: Exception) -> str:
 
 # %% ../nbs/31_runs.ipynb #ec204cd2
 def load_model(
-    source: str | Path,  # run folder or checkpoint file
+    source: str | Path,  # run folder, checkpoint file, or torchvision:NETWORK (see `sastc.models.pretrained`)
     which: str = "best",  # of a folder: "best" by validation accuracy, or "last"
 ) -> torch.nn.Module:  # with its weights, in evaluation mode, on the CPU
-    "Network of a run. Raises `FileNotFoundError` or `ValueError` with a sentence."
+    "Network of a run, or one of torchvision's. Raises `FileNotFoundError` or `ValueError` with a sentence."
+    if str(source).startswith(PREFIX):
+        return pretrained(str(source))
     path = checkpoint_file(source, which)
     content = load_checkpoint(path)
     if content["spec"] is None:
@@ -115,6 +118,14 @@ def load_model(
     except RuntimeError as error:
         raise ValueError(f"checkpoint: {path} does not fit {content['spec']['name']} ({_first_line(error)})") from error
     return network.eval()
+
+
+def check_model(source: str | Path) -> None:
+    "Raise the sentence of `load_model` for a network that is not there, without loading any."
+    if str(source).startswith(PREFIX):
+        pretrained_source(str(source))
+    else:
+        checkpoint_file(source)
 
 # %% ../nbs/31_runs.ipynb #4d132ffc
 class Run:

@@ -46,7 +46,7 @@ from .losses import DistillationLoss, Loss, mean_output
 from .metrics import RateRecorder, attention_entropy, attention_spread, mismatch, synaptic_operations
 from .models import Taps, candidates, create_model, tap_shapes
 from .neuron import fold, unfold
-from .runs import Run, RunWriter, checkpoint_file, load_model
+from .runs import Run, RunWriter, check_model, load_model
 
 # %% ../nbs/32_training.ipynb #0c4a7d11
 Data = ImageData | FolderData | FrameData  # whatever a run may be trained on
@@ -484,7 +484,7 @@ def check_inputs(
         if not config.teacher:
             needing = config.method if METHODS[config.method].needs_teacher else "mismatch_batches"
             raise ValueError(f"teacher: none given, and {needing} needs one; a run folder or checkpoint (see sastc_teacher), or a module is accepted")
-        checkpoint_file(config.teacher)
+        check_model(config.teacher)
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
@@ -521,9 +521,7 @@ def _perturbed(config: RunConfig, data: Data, resume: bool) -> pd.DataFrame | No
     return perturbed
 
 
-def _batches(
-    config: RunConfig, data: Data, perturbed: pd.DataFrame | None, accelerator: Accelerator, drop_last: bool
-) -> dict[str, BatchPlan]:
+def _batches(config: RunConfig, data: Data, perturbed: pd.DataFrame | None, accelerator: Accelerator, drop_last: bool) -> dict[str, BatchPlan]:
     train, held_out = split_holdout(data, config.holdout, _SPLIT_SEED)
     data = data if perturbed is None else with_labels(data, perturbed)  # after the split, which noise leaves as it is
     place = dict(device=accelerator.device, rank=accelerator.process_index, world=accelerator.num_processes)
@@ -637,7 +635,7 @@ def distill(
     config: Config | None = None,
     *,
     student: nn.Module | str | None = None,  # a spiking network of your own, or a name
-    teacher: nn.Module | str | None = None,  # an ANN of your own, or a run folder or checkpoint
+    teacher: nn.Module | str | None = None,  # an ANN of your own, or a run folder, checkpoint or torchvision:NETWORK
     data: Data | str | None = None,  # images of your own, or a name or path
     resume: bool = False,  # continue the run in `folder`; networks of your own are passed again
     **given,  # any setting of `Config`
@@ -651,7 +649,8 @@ def distill(
     check_inputs(config, own)
     method, accelerator = METHODS[config.method], _accelerator(config)
     images = _images(config, own.get("data"), accelerator)
-    teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
+    with accelerator.main_process_first():  # which may fetch weights
+        teacher = (own.get("teacher") or load_model(config.teacher)) if method.needs_teacher else None
     student = own.get("student") or _student(config, images)
     learner, layers = _distiller(student, teacher, config, images)
     compared = _compared(student, teacher or own.get("teacher"), config, images) if config.mismatch_batches else None

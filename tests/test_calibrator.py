@@ -450,6 +450,46 @@ def test_one_step_with_semckd_projection_and_pooling_is_semckd(seed):
 # ---------------------------------------------------------------- statistics, silence, precision
 
 
+def literal_map(feature):
+    "[C, H, W] -> unit vector [H*W], entry by entry."
+    channels, height, width = feature.shape
+    energy = torch.stack([sum(feature[c, i, j] ** 2 for c in range(channels)) / channels for i in range(height) for j in range(width)])
+    length = energy.square().sum().sqrt()
+    return energy / length if length > 0 else energy
+
+
+@settings(max_examples=20)
+@given(student_size=st.integers(2, 4), teacher_size=st.integers(2, 4), attention=st.sampled_from(["self", "uniform"]), seed=st.integers(0, 2**31))
+def test_attention_maps_equal_a_literal_loop(student_size, teacher_size, attention, seed):
+    torch.manual_seed(seed)
+    shapes = [(2, student_size, student_size), (3, 3, 3)], [(4, teacher_size, teacher_size)]
+    calibrator = Calibrator(*shapes, 4, factor=2, align="attention_map", attention=attention).double()
+    students = [(torch.rand(3, 4, *shape, dtype=torch.float64) > 0.6).double().requires_grad_() for shape in shapes[0]]
+    teachers = [torch.randn(4, *shape, dtype=torch.float64) for shape in shapes[1]]
+    distance, wanted = calibrator(students, teachers).distance, torch.empty(3, 4, 2, 1, dtype=torch.float64)
+    for t, b, s in itertools.product(range(3), range(4), range(2)):
+        counts, target = sum(students[s][step, b] for step in range(3)), teachers[0][b]
+        size = min(counts.shape[-1], target.shape[-1])
+        counts = F.adaptive_max_pool2d(counts, size) if counts.shape[-1] > size else counts
+        target = F.adaptive_avg_pool2d(target, size) if target.shape[-1] > size else target
+        wanted[t, b, s, 0] = (literal_map(counts) - literal_map(target)).square().sum()
+    torch.testing.assert_close(distance, wanted)
+    weights = torch.rand_like(wanted)
+    for ours, literal in zip(*(torch.autograd.grad((weights * value).sum(), students, retain_graph=True) for value in (distance, wanted))):
+        torch.testing.assert_close(ours, literal)
+
+
+def test_attention_maps_have_nothing_to_learn_and_stay_finite_for_silent_layers():
+    calibrator = Calibrator([(2, 4, 4)], [(3, 2, 2)], align="attention_map", attention="uniform")
+    assert not list(calibrator.parameters())
+    student = torch.zeros(2, 5, 2, 4, 4, requires_grad=True)
+    distance = calibrator([student], [torch.rand(5, 3, 2, 2)]).distance
+    distance.sum().backward()
+    assert distance.allclose(torch.ones(())) and student.grad.eq(0).all()
+    with pytest.raises(ValueError, match="relative_distance: True given with align='attention_map'"):
+        Calibrator([(2, 4, 4)], [(3, 2, 2)], align="attention_map", attention="uniform", relative_distance=True)
+
+
 def test_evaluation_mode_uses_and_keeps_the_running_statistics():
     for fold_time in (False, True):
         calibrator, students, teachers = usual(fold_time=fold_time)

@@ -65,6 +65,31 @@ def sizes(text):
     return [tuple(map(int, shape.split("x"))) for shape in text.split()]
 
 
+# METHOD 3.2: parameters for 1000 classes and the taps for 224x224 images, stem after its pooling
+IMAGENET_TAPS = "64x56x56 64x56x56 128x28x28 256x14x14 512x7x7 512"
+
+
+@pytest.mark.parametrize("name, count", dict(imagenet_resnet18=11_689_512, imagenet_resnet34=21_797_672).items())
+@pytest.mark.parametrize("time_steps", [None, 2])
+def test_imagenet_networks_have_the_parameters_and_taps_of_the_method(name, count, time_steps):
+    network = on_meta(name, 1000, time_steps)
+    assert parameters(network) == count
+    assert tapped_shapes(network, network.taps, (3, 224, 224)) == sizes(IMAGENET_TAPS)
+    assert candidates(network) == ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_imagenet_networks_compute_what_torchvisions_do(name):
+    torch.manual_seed(0)
+    theirs, ours = torchvision.models.get_model(name, num_classes=7).eval(), create_model(f"imagenet_{name}", 7).eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))  # the layers come in the same order
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images), theirs(images))
+    spiking_ours, spiking_theirs = create_model(f"imagenet_{name}", 7, time_steps=3).eval(), spiking(theirs, 3).eval()
+    spiking_ours.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(spiking_ours(images), spiking_theirs(images))
+
+
 WIDTHS = dict(wrn16_2_sastc=1 / 32)  # 2048 channels at full width
 
 
@@ -105,9 +130,9 @@ def images(batch=3, *leading, seed=1, size=16):
 
 
 def test_every_network_has_its_name():
-    assert list_models("student") == STUDENTS
+    assert set(list_models("student")) == {*STUDENTS, "imagenet_resnet18", "imagenet_resnet34"}
     assert list_models("teacher") == TEACHERS
-    assert list_models() == STUDENTS + TEACHERS
+    assert list_models() == list_models("student") + TEACHERS
 
 
 @pytest.mark.parametrize("time_steps", [None, 3], ids=["ann", "snn"])

@@ -29,6 +29,8 @@ _STUDENTS = dict(
     resnet18=ResNet,
     wrn16_2_sastc=partial(ResNet, widths=(512, 1024, 2048), blocks=(2, 1, 1), block=bottleneck_block, hidden=256),
     wrn16_2=partial(WRN, depth=16, widen=2),
+    imagenet_resnet18=partial(ResNet, large=True),
+    imagenet_resnet34=partial(ResNet, blocks=(3, 4, 6, 3), large=True),
     vggsnn=VGGSNN,
 )
 _TEACHERS = dict(

@@ -1,0 +1,278 @@
+"""Recipes: what they quote, that they can be trained, what their small twins change, and that what is typed goes before them."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from fastcore.script import anno_parser
+from PIL import Image
+
+from sastc import cli
+from sastc.config import Config, TeacherConfig, settings
+from sastc.models.pretrained import pretrained
+from sastc.recipes import ORIGINS, PUBLISHED, SMALL, find_recipes, recipe, recipe_table, recipes
+from sastc.runs import Run, load_model
+
+NAMES = [known.name for known in recipes()]
+PAPER = Path(__file__).parents[2] / "shared" / "paper_tables.json"
+each_recipe = pytest.mark.parametrize("known", recipes(), ids=NAMES)
+
+
+# ---- the numbers ----
+
+
+def own_rows():
+    "Rows of the paper's tables about the method itself, as `Published`: what is looked up in the recipes."
+    methods = {"Baseline": "baseline", "KD": "kd", "Feature KD": "feature_kd", "SASTC": "sastc", "Teacher (ANN)": "teacher"}
+    for table, rows in json.loads(PAPER.read_text()).items():
+        for row in rows if table.startswith("table") else []:
+            if row.get("is_ours", True):
+                measure, student = ("stm" if "stm" in row else "accuracy"), row.get("student") or row.get("architecture")
+                if row["method"] == "Teacher (ANN)" and "noise_percent" not in row:
+                    student = None
+                # tables 4 and 6 print no teacher
+                yield table, row["dataset"], student, row.get("teacher", "any"), methods[row["method"]], row["T"], row[measure], measure, row.get("noise_percent")
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason=f"{PAPER.name} is not part of the package; it lies beside the project where it is developed")
+def test_every_own_row_of_the_paper_is_quoted_by_exactly_one_recipe():
+    rows, quoted = list(own_rows()), set()
+    assert len(rows) == 9 + 132 + 6 + 8 + 12 + 2 + 30  # tables 1 to 7; of 4 and 6 the own ones
+    for table, dataset, student, teacher, *rest in rows:
+        fitting = [
+            (known.name, row) for known in recipes() for row in known.published
+            if (row.dataset, row.student, *row[3:]) == (dataset, student, *rest) and teacher in ("any", row.teacher)
+        ]
+        assert len(fitting) == 1, f"{table}: {(dataset, student, teacher, *rest)} is quoted by {[name for name, _ in fitting]}"
+        quoted.add(fitting[0][1])
+    assert quoted == set(PUBLISHED)  # and nothing is quoted that is not printed
+
+
+def test_a_printed_number_belongs_to_one_recipe():
+    quoted = [row for known in recipes() for row in known.published]
+    assert len(quoted) == len(set(quoted)) and set(quoted) == set(PUBLISHED)
+
+
+# ---- the settings ----
+
+
+@each_recipe
+@pytest.mark.parametrize("small", [False, True])
+def test_every_recipe_gives_valid_settings_for_its_methods(known, small):
+    for method in known.methods:
+        config = known.config(method, small)
+        assert config.method == method and config.teacher == known.teacher_place(small)
+    if known.teacher:
+        teacher = known.teacher_config(small)
+        # what the teacher learns from is what the student sees
+        assert all(getattr(teacher, name) == getattr(config, name) for name in ("data", "image_size", "frames_by", "frame_values"))
+        trained = any(line.startswith("sastc_teacher") for line in known.commands(small))
+        assert config.teacher == (teacher.folder if trained else "torchvision:resnet34")
+    else:
+        assert known.methods == ("baseline",) and not config.teacher
+
+
+@each_recipe
+def test_every_setting_tells_its_origin(known):
+    for side, kind in dict(student=Config, teacher=TeacherConfig).items():
+        for name, choice in getattr(known, side).items():
+            assert name in settings(kind) and choice.origin in ORIGINS
+    table = known.table()
+    assert set(table.setting) >= {"data", "epochs", "lr", "student"} and (table.origin != "").all()
+
+
+DOCUMENTED = {"width", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
+
+
+@each_recipe
+def test_a_small_twin_differs_in_the_documented_settings_alone(known):
+    pairs = [(known.config(), known.config(small=True))] + ([(known.teacher_config(), known.teacher_config(small=True))] if known.teacher else [])
+    for full, small in pairs:
+        changed = {name for name, value in asdict(full).items() if value != getattr(small, name)}
+        assert changed <= DOCUMENTED and {"width", "epochs", "folder"} <= changed
+        assert small.width <= 0.25 and small.epochs <= 20 and small.train_images <= 5000
+
+
+def test_recipes_with_the_same_teacher_share_its_run_and_others_do_not():
+    trained = {}
+    for known in recipes():
+        for small in (False, True) if known.teacher else ():
+            config = known.teacher_config(small)
+            assert trained.setdefault(config.folder, config) == config, f"{known.name} trains another teacher in {config.folder}"
+    runs = [str(known.folder(small)) for known in recipes() for small in (False, True)]
+    assert len(set(runs)) == len(runs)
+
+
+def test_what_varies_is_what_the_name_says():
+    for noise in (10, 50):
+        config, teacher = recipe(f"cifar100/noisy-labels-{noise}").config(), recipe(f"cifar100/noisy-labels-{noise}").teacher_config()
+        assert config.label_noise == teacher.label_noise == noise / 100
+        clean = recipe(f"cifar100/noisy-labels-{noise}-clean-teacher")
+        assert clean.config().label_noise == noise / 100 and clean.teacher_config().label_noise == 0
+    assert [recipe("cifar100/few-shot-25").config(small=small).train_images for small in (False, True)] == [12_500, 1250]
+    assert recipe("cifar10/grid-vgg11-from-resnet19").config().candidates == "paper"
+    assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
+
+
+def test_finding_and_not_finding():
+    assert [known.name for known in find_recipes("resnet18 wrn40 t7")] == ["cifar100/resnet18-from-wrn40_2-T7"]
+    assert find_recipes("resnet50") == [] and len(find_recipes("")) == len(NAMES) == len(recipe_table(recipes()))
+    with pytest.raises(ValueError, match="recipe: 'cifar100/noisy-label-30' is not known .did you mean 'cifar100/noisy-labels-30'"):
+        recipe("cifar100/noisy-label-30")
+    with pytest.raises(ValueError, match="vgg11-baseline-T2 has no teacher"):
+        recipe("cifar10/vgg11-baseline-T2").teacher_config()
+
+
+# ---- the command line ----
+
+
+def parsed(command, *typed):
+    "What reaches a command, by the parser that it has in a terminal."
+    arguments = vars(anno_parser(command.__wrapped__).parse_args(typed))
+    return {name: value for name, value in arguments.items() if name not in ("pdb", "xtra")}
+
+
+def chosen(kind, command, *typed):
+    given = parsed(command, *typed)
+    own = {name: given.pop(name) for name in ("recipe", "small", "resume")}
+    return cli.by_recipe(kind, own["recipe"], own["small"], given)
+
+
+def test_a_default_that_is_typed_goes_before_the_recipe_and_one_that_is_not_does_not():
+    name = "imagenet/resnet18-baseline-T4"
+    default = Config()
+    left, typed = chosen(Config, cli.sastc_distill, "--recipe", name), chosen(
+        Config, cli.sastc_distill, "--recipe", name, "--epochs", str(default.epochs), "--lr", str(default.lr), "--precision", default.precision, "--data", default.data, "--time_steps", "2",
+    )  # fmt: skip
+    assert [left.epochs, left.lr, left.precision, left.data, left.time_steps] == [90, 0.1, "bf16", "data/imagenet", 4]
+    assert [typed.epochs, typed.lr, typed.precision, typed.data, typed.time_steps] == [default.epochs, default.lr, default.precision, default.data, default.time_steps]
+    assert typed.image_size == left.image_size == 224  # the rest stays the recipe's
+
+
+def test_without_a_recipe_nothing_but_what_is_typed_reaches_a_command():
+    assert parsed(cli.sastc_teacher) == dict(recipe="", small=False, resume=False)
+    given = parsed(cli.sastc_distill, "--no-augment", "--milestones", "0.5,0.9", "--method", "kd")
+    assert {name: given[name] for name in given.keys() - {"recipe", "small", "resume"}} == dict(augment=False, milestones=(0.5, 0.9), method="kd")
+
+
+def test_small_and_flags_and_the_teachers_command():
+    teacher = chosen(TeacherConfig, cli.sastc_teacher, "--recipe", "cifar10/vgg11-from-resnet19-T2", "--small", "--no-augment", "--width", "1")
+    assert [teacher.augment, teacher.width, teacher.epochs] == [False, 1, SMALL["teacher"]["epochs"]]
+    for sentence, typed in {
+        "small: given without a recipe": ["--small"],
+        "recipe: 'cifar10/vgg' is not known": ["--recipe", "cifar10/vgg"],
+        "epochs: 0 given": ["--recipe", "cifar10/vgg11-baseline-T2", "--epochs", "0"],
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            chosen(Config, cli.sastc_distill, *typed)
+
+
+def test_a_missing_teacher_is_answered_with_the_command_that_trains_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = "--recipe", "cifar10/vgg11-from-resnet19-T2", "--small"
+    with pytest.raises(FileNotFoundError, match="train it first: sastc_teacher --recipe cifar10/vgg11-from-resnet19-T2 --small"):
+        chosen(Config, cli.sastc_distill, *typed)
+    assert chosen(Config, cli.sastc_distill, *typed, "--method", "baseline").method == "baseline"
+    assert chosen(Config, cli.sastc_distill, *typed, "--teacher", "mine").teacher == "mine"  # judged when it is read
+
+
+def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(cli, "compare_methods", lambda *given: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
+    for typed in ({}, dict(methods="baseline", folder="elsewhere", seeds="4")):
+        with pytest.raises(SystemExit):
+            cli.sastc_compare(recipe="cifar10/vgg11-baseline-T2", small=True, **typed)
+    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
+
+
+def test_the_list_in_a_terminal(capsys):
+    cli.sastc_recipes("grid")
+    assert capsys.readouterr().out.count("cifar10/grid-") == 3
+    cli.sastc_recipes("cifar100/resnet18-from-resnet32x4-T3")
+    told = capsys.readouterr().out
+    assert "baseline 75.72, kd 78.00, feature_kd 77.96, sastc 80.24" in told and "sastc 16.11" in told
+    assert "sastc_compare --recipe cifar100/resnet18-from-resnet32x4-T3 --small" in told and "SemCKD" in told
+
+
+# ---- ImageNet, in small ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "An image folder of three classes that colour tells apart, with images of different sizes."
+    place = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in dict(train=16, test=6).items():
+        for label in range(3):
+            (place / split / f"class{label}").mkdir(parents=True)
+            for number in range(count):
+                size = torch.randint(40, 60, (2,), generator=generator).tolist()
+                pixels = torch.randint(90, (*size, 3), generator=generator, dtype=torch.uint8)
+                pixels[..., label] += 150
+                Image.fromarray(pixels.numpy()).save(place / split / f"class{label}" / f"{number}.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    "A state dict as torchvision has them, for three classes."
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), file)
+    return file
+
+
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def test_two_processes_train_the_imagenet_recipe_on_a_folder_with_weights_from_a_file(folder, weights, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("from sastc.cli import sastc_distill\nsastc_distill()\n")
+    given = dict(data=folder, teacher=f"torchvision:resnet18:{weights}", image_size=32, width=0.0625, batch_size=8, epochs=1, workers=1, device="cpu", folder=tmp_path / "run", log_every=1)
+    typed = ["--recipe", "imagenet/resnet18-from-resnet34-T4", *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
+    done = subprocess.run([sys.executable, *TWO, str(script), *typed], capture_output=True, text=True, timeout=300, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = Run(tmp_path / "run")
+    assert run.status["state"] == "finished" and len(run.steps) == 48 // 16  # 48 images, two processes of 8
+    assert run.config["beta"] == 50 and run.config["weight_decay"] == 1e-4 and run.config["precision"] == "bf16"
+    assert run.layers == dict(student=[f"stage{n}" for n in range(1, 5)], teacher=[f"layer{n}" for n in range(1, 5)])
+    assert run.attention.shape == (3, 4, 4, 4)
+    assert run.model().time_steps == 4
+
+
+def test_a_teacher_with_another_number_of_classes_is_refused_with_a_sentence(folder, tmp_path, capsys):
+    file = tmp_path / "ten.pth"
+    torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), file)
+    given = dict(recipe="imagenet/resnet18-from-resnet34-T4", data=str(folder), image_size=32, width=0.0625, batch_size=8, device="cpu", folder=str(tmp_path / "run"))
+    with pytest.raises(SystemExit):
+        cli.sastc_distill(teacher=f"torchvision:resnet18:{file}", **given)
+    assert "teacher: the network tells 10 classes apart and" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_weights_that_cannot_be_fetched_are_told_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *args, **options: (_ for _ in ()).throw(OSError("no route to host")))
+    with pytest.raises(FileNotFoundError, match=r"resnet34 could not be fetched from https://\S+ \(no route to host\).*torchvision:resnet34:FILE"):
+        load_model("torchvision:resnet34")
+
+
+class Unpickled:
+    "Would run code when it is unpickled."
+
+    def __reduce__(self):
+        return os.mkdir, ("harmed",)
+
+
+def test_a_weights_file_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(weight=Unpickled()), tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="evil.pth cannot be read"):
+        pretrained(f"torchvision:resnet18:{tmp_path / 'evil.pth'}")
+    assert not (tmp_path / "harmed").exists()
