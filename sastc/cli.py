@@ -217,7 +217,7 @@ def sastc_study(
     teacher_labels: str = "",  # noisy_labels: what teachers learn from, noisy (as the students) or clean
     shares: str = "",  # few_shot: shares of the training images, separated by commas; 0.25 to 1 if empty
     keep: str = "",  # few_shot: what the shares have in common, epochs or steps
-    vary: str = "",  # sensitivity: settings and values, as "beta=100,200 alpha"; without values, or if empty, those of METHOD 5.5
+    vary: str = "",  # sensitivity: settings and values, as "beta=100,200 alpha"; without values, or if empty, those of the method page, section 5.5
     candidates: str = "",  # layers that are compared, code, paper or stages; paper for grid and code for the others if empty
     folder: str = "",  # holds a run folder for each point; the recipe's, or runs/<name>, if empty; called again, the study continues there
     **given,

@@ -52,7 +52,7 @@ def spike_activation_map(
     include_now: bool = True,  # the spike of a step counts at that step
     size: int | tuple[int, int] | None = None,  # of the maps, bilinear; None for that of the spikes
 ) -> torch.Tensor:  # [T, B, H, W], each map from 0 to 1; a map without contrast is 0
-    "Heat map of a layer's spikes at every step, from their intervals (METHOD 5.3). Raises `ValueError` for what are not spikes."
+    "Heat map of a layer's spikes at every step, from their intervals (method page, section 5.3). Raises `ValueError` for what are not spikes."
     if spikes.ndim != 5:
         raise ValueError(f"spikes: shape {list(spikes.shape)} given; [T, B, C, H, W] is accepted")
     if not ((spikes == 0) | (spikes == 1)).all():
@@ -70,7 +70,7 @@ def activation_map(
     features: torch.Tensor,  # of an ANN's layer, [B, C, H, W]; negative values count as 0, as after a ReLU
     size: int | tuple[int, int] | None = None,  # of the maps, bilinear; None for that of the features
 ) -> torch.Tensor:  # [B, H, W], each map from 0 to 1; a map without contrast is 0
-    "Heat map of a layer: its activations summed over channels (METHOD 5.3)."
+    "Heat map of a layer: its activations summed over channels (method page, section 5.3)."
     if features.ndim != 4:
         raise ValueError(f"features: shape {list(features.shape)} given; [B, C, H, W] is accepted")
     return _heat_map(features.relu().sum(1)[None], size)[0]
@@ -209,7 +209,7 @@ def fisher_information(
     group: int = 1,  # images whose gradients are averaged before they are squared; a divisor of B
     seed: int = 0,  # of the drawn labels
 ) -> np.ndarray:  # I_t, [T]
-    "Trace of the Fisher matrix of the output accumulated up to each step, in evaluation mode (METHOD 5.4)."
+    "Trace of the Fisher matrix of the output accumulated up to each step, in evaluation mode (method page, section 5.4)."
     axis = images.ndim - 4
     total, parameters = images.shape[axis], [p for p in network.parameters() if p.requires_grad]
     if total % in_range("group", group, 1, total, whole=True):
@@ -375,7 +375,7 @@ def cost(
     teacher: str | Path | nn.Module | None = None,  # None for the teacher of the run
     data: Data | None = None,  # None for the data of the run
 ) -> dict:
-    """What it costs to train and to run a student (METHOD 5.5).
+    """What it costs to train and to run a student (method page, section 5.5).
 
     `step_seconds` and those of its parts (`STEP_PARTS`), and `inference_seconds` for a batch of the training size, are medians measured now;
     `peak_memory_mib` is the most that the process of the run held, as recorded. `parameters` are those of the deployed student, `training_only` those of the calibrator.

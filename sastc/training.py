@@ -57,7 +57,7 @@ def taught(
     images: torch.Tensor,  # [B, C, H, W], or frames of recordings [T, B, C, H, W]
     mode: str = "fold_mean",  # of frames: name in `TEACHER_MODES`
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # logits [B, K]; N features [B, ...], or [T, B, ...] for "fold_step"
-    "What a teacher says of images, or of recordings as METHOD 4.5 reads it."
+    "What a teacher says of images, or of recordings (method page, section 4.5)."
     one_of("teacher_mode", mode, TEACHER_MODES)
     if images.ndim == 4:
         return teacher(images)

@@ -72,7 +72,7 @@ class VGG13(nn.Module):
 
 # %% ../../nbs/11_models.vgg.ipynb #de6329a1
 class VGGSNN(nn.Module):
-    "VGGSNN (METHOD 3.2): [N, C, H, W] -> [N, K]."
+    "VGGSNN (method page, section 3.2): [N, C, H, W] -> [N, K]."
 
     taps = ("layer1", "layer2", "layer4", "layer6", "layer8", "flatten")
     stages = ("layer2", "layer4", "layer6", "layer8")
