@@ -82,7 +82,9 @@ def in_a_sentence(command):
         except (ValueError, OSError, ImportError, NotFinite) as error:
             print(f"{command.__name__}: {error}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if str(stop):
+                print(f"{command.__name__}: {stop}", file=sys.stderr)
             sys.exit(130)
         finally:
             if torch.distributed.is_initialized():  # left open, it can abort the interpreter at exit

@@ -226,7 +226,7 @@ def sensitivity_figure(
         spread = dict(array=_rounded(part[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
         line = dict(mode="lines+markers", line_color=colour, marker=dict(symbol=symbol, size=8), showlegend=False, name=name)
         where = dict(row=number // columns + 1, col=number % columns + 1)
-        grid.add_scatter(x=[str(value) for value in part.index], y=_rounded(part[f"accuracy_{which}"]), error_y=spread, **line, **where)
+        grid.add_scatter(x=[f"{value:g}" if isinstance(value, float) else str(value) for value in part.index], y=_rounded(part[f"accuracy_{which}"]), error_y=spread, **line, **where)
     grid.update_xaxes(type="category").update_yaxes(title_text="%", col=1)
     subtitle = f"test accuracy of the {which} epoch; the other settings at their base; mean ± one standard deviation over seeds"
     return _figure(title, subtitle, height=120 + 240 * rows, grid=grid)

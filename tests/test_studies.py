@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc import studies
-from sastc.config import METHODS, Config, TeacherConfig
+from sastc.config import Config, TeacherConfig
 from sastc.data.images import NOISE_OVER, load_images, perturbed_labels, subset
 from sastc.experiments import sweep
-from sastc.runs import Run, RunWriter, identity
+from sastc.runs import Run, RunWriter, identity, write_json
 from sastc.studies import few_shot, few_shot_figure, few_shot_table, grid, grid_figure, grid_summary, grid_table, noise_figure, noise_table, noisy_labels
 from sastc.studies import sensitivity, sensitivity_figure, sensitivity_table, write_study
 from sastc.training import distill, train_teacher
@@ -180,7 +180,7 @@ def command(tmp_path, folder, teacher):
 
 
 def wait_for_steps(process, place, count):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         if (place / "steps.jsonl").exists() and (place / "steps.jsonl").read_bytes().count(b"\n") >= count:
             return
@@ -198,7 +198,7 @@ def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
     process = command(tmp_path, folder, teacher)
     wait_for_steps(process, place, 3)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 130 and "continues with\nsastc_study noisy_labels --data digits" in said
     assert Run(place).status["state"] == "stopped" and Run(taught).status["state"] == "finished"
     before = contents(taught)
@@ -244,7 +244,7 @@ def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teac
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
         writer = RunWriter(taught, "teacher", asdict(replace(of_teacher, folder=str(taught))), {})
-        (writer.folder / "status.json").write_text(pd.Series(dict(state="running") | identity(other.pid)).to_json())
+        write_json(writer.folder / "status.json", dict(state="running") | identity(other.pid))
         assert sweep(wanted)[taught] == f"process {other.pid} trains it"
     finally:
         other.kill()
@@ -253,9 +253,9 @@ def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teac
 
 
 def test_a_loss_that_is_no_number_ends_one_run_and_not_the_study(config, tmp_path, capsys):
-    table = sensitivity(tmp_path, replace(config, method="sastc"), vary=dict(beta=(1e38, 1)), seeds=(0,))
+    table = sensitivity(tmp_path, replace(config, method="sastc"), vary=dict(beta=(1e39, 1)), seeds=(0,))
     assert table.index.tolist() == [("beta", 0.5), ("beta", 1.0)]
-    assert "left out:" in capsys.readouterr().err and Run(tmp_path / "beta=1e+38-seed0").status["state"] == "failed"
+    assert "left out:" in capsys.readouterr().err and Run(tmp_path / "beta=1e+39-seed0").status["state"] == "failed"
 
 
 # ---- tables and pictures, from folders that were not trained ----
@@ -286,7 +286,7 @@ def test_few_shot_table_and_figure(tmp_path):
     for images, accuracy in {100: 0.3, 400: 0.5}.items():
         recorded(tmp_path / f"sastc{images}", accuracy, method="sastc", train_images=images)
     table = few_shot_table(tmp_path)
-    assert table.accuracy_last.to_dict() == {(100, "sastc"): 30, (400, "sastc"): 50}
+    assert table.accuracy_last.to_dict() == pytest.approx({(100, "sastc"): 30, (400, "sastc"): 50})
     assert list(few_shot_figure(table).data[0].x) == [100, 400]
 
 
@@ -298,7 +298,7 @@ def test_sensitivity_table_and_figure(tmp_path):
     table = sensitivity_table(tmp_path)
     assert table.accuracy_last.round(6).to_dict() == {("beta", 100.0): 40, ("beta", 400.0): 50, ("factor", 2): 60, ("factor", 4): 50}
     panels = {panel.name: (list(panel.x), list(panel.y)) for panel in sensitivity_figure(table, "last").data}
-    assert panels == {"beta": (["100.0", "400.0"], [40, 50]), "factor": (["2", "4"], [60, 50])}
+    assert panels == {"beta": (["100", "400"], [40, 50]), "factor": (["2", "4"], [60, 50])}
 
 
 @pytest.fixture
@@ -326,8 +326,8 @@ def test_grid_figure(pairs):
     heat, dots = figure.data
     assert np.allclose(np.array(heat.z), [[10, 20], [30, 60]]) and (list(heat.y), list(heat.x)) == (["a", "b"], ["x", "y"])
     assert list(dots.y) == pytest.approx([10, 20, 30, 60]) and dots.customdata[3] == "b – y"
-    lines = {shape.y0 for shape in figure.layout.shapes}
-    assert lines == {30, 25, 50} and {"kd 25.00", "sastc 50.00", "mean of pairs 30.00"} <= {note.text for note in figure.layout.annotations}
+    assert sorted(shape.y0 for shape in figure.layout.shapes) == pytest.approx([25, 30, 50])
+    assert {"kd 25.00", "sastc 50.00", "mean of pairs 30.00"} <= {note.text for note in figure.layout.annotations}
 
 
 def test_a_page_for_each_study(pairs):
@@ -337,4 +337,3 @@ def test_a_page_for_each_study(pairs):
         assert "<h2>Result</h2>" in page and "Mean and standard deviation over seeds" in page and "Their means mix different settings" not in page
     with pytest.raises(ValueError, match="study: 'gird' is not known .did you mean 'grid'"):
         write_study("gird", pairs)
-    assert set(METHODS) >= {"baseline", "kd", "feature_kd", "sastc"}  # the default methods
