@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from torch import nn
 
 from .checks import one_of
