@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
