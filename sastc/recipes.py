@@ -109,14 +109,21 @@ def _from(origin: str, note: str = "", /, **values) -> dict[str, Choice]:
     return {name: Choice(value, origin, note) for name, value in values.items()}
 
 # %% ../nbs/34_recipes.ipynb #3ec1000c
+_METHOD = dict(  # of every student
+    _from("C", "the same in TET", decay=0.5, threshold=1.0, gamma=1.0, detach_reset=False),
+    **_from("C", "text of the paper: similarity matrices", align="features"),
+    **_from("C", "counts of the paper: the stem as well", candidates="code"),
+    **_from("C", "the paper names no pooling", student_pool="max", teacher_pool="avg"),
+    **_from("C", projection="code", factor=4, similarity_norm="raw", attention_gradient="flows", fold_time=False, over_teacher="sum"),
+    **_from("?", "the tables average several single pairs and name none", pair=(-1, -1)),
+)
 _ALL_IMAGES = "the whole training set is learned from, as released; best epochs by test accuracy, as released, are not reported"
 _RELEASED = dict(
     _from("C", optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, schedule="step", milestones=(0.625, 0.75, 0.875), epochs=240),
     **_from("C", "argument default; the released SASTC commands use 16 in all, 4 in each of 4 processes, where attention learns nothing", batch_size=64),
-    **_from("C", candidates="code", projection="code", alpha=1.0, temperature=4.0, factor=4, seed=1000),
+    **_from("C", alpha=1.0, temperature=4.0, seed=1000),
     **_from("C", "in every released SASTC command; the argument default is 100", beta=800.0),
     **_from("C", _ALL_IMAGES, holdout=0.0),
-    **_from("?", "the tables average several single pairs and name none", pair=(-1, -1)),
 )
 _RELEASED_TEACHER = dict(
     _from("C", optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="step", milestones=(0.5, 0.6, 0.7), epochs=300, batch_size=128, seed=1000),
@@ -136,8 +143,7 @@ _CIFAR100 = _inferred(_RELEASED, "as released for CIFAR-10") | _from("I", "SemCK
 
 # %% ../nbs/34_recipes.ipynb #3ec1000d
 _SEMCKD_IMAGENET = dict(
-    _from("P", epochs=90),
-    **_from("S", optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(1 / 3, 2 / 3), image_size=224),
+    _from("S", optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(1 / 3, 2 / 3), image_size=224),
     **_from("S", "in all: with several processes give each its part", batch_size=256),
     **_from("ours", "folder with train/<class>/ and test/<class>/, the validation images in test", data="data/imagenet"),
     **_from("ours", "no image is held out", holdout=0.0),
@@ -145,9 +151,9 @@ _SEMCKD_IMAGENET = dict(
 )
 _IMAGENET = dict(
     _SEMCKD_IMAGENET,
+    **_from("P", epochs=90),
     **_from("S", "SemCKD's for ImageNet; a start to tune from", beta=50.0),
-    **_from("I", candidates="code", projection="code", alpha=1.0, temperature=4.0, factor=4),
-    **_from("?", "the tables average several single pairs and name none", pair=(-1, -1)),
+    **_from("I", alpha=1.0, temperature=4.0),
     **_from("I", "listed by torchvision at 73.31 %, printed in the paper as 73.48 %", teacher=f"{PREFIX}resnet34"),
 )
 _TET = dict(
@@ -157,8 +163,7 @@ _TET = dict(
 )
 _EVENTS = dict(
     _TET,
-    **_from("?", "a start to tune from", beta=100.0, alpha=1.0, temperature=4.0, pair=(-1, -1)),
-    **_from("I", candidates="code", projection="code", factor=4),
+    **_from("?", "a start to tune from", beta=100.0, alpha=1.0, temperature=4.0),
     **_from("?", "the paper does not say how an ANN sees events", teacher_mode="fold_mean"),
 )
 
@@ -174,7 +179,7 @@ class Protocol(NamedTuple):
 PROTOCOLS = {
     "CIFAR-10": Protocol("cifar10", _RELEASED, _RELEASED_TEACHER),
     "CIFAR-100": Protocol("cifar100", _CIFAR100, _REPDISTILLER),
-    "ImageNet": Protocol("imagenet", _IMAGENET, _SEMCKD_IMAGENET),
+    "ImageNet": Protocol("imagenet", _IMAGENET, _SEMCKD_IMAGENET | _from("I", "as the student", epochs=90)),
     "DVS-Gesture": Protocol("dvs_gesture", _EVENTS | _from("?", image_size=64), _TET | _from("?", image_size=64)),
     "DVS-CIFAR10": Protocol("cifar10_dvs", _EVENTS | _from("I", "TET's", image_size=48), _TET | _from("I", "TET's", image_size=48)),
 }
@@ -227,9 +232,10 @@ class Recipe:
 
     def teacher_place(self, small: bool = False) -> str:
         "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc_teacher` makes."
-        if not self.teacher or "teacher" in self.student and not small:
-            return self.student["teacher"].value if self.teacher else ""
-        return str(self._teacher_folder(small))
+        if not self.teacher:
+            return ""
+        fixed = self.student.get("teacher")
+        return fixed.value if fixed and not small else str(self._teacher_folder(small))
 
     def _teacher_folder(self, small: bool) -> Path:
         return Path("runs", f"{self.protocol.data}-{self.teacher_name}-teacher" + "-small" * small)
@@ -309,8 +315,9 @@ def table(self: Recipe) -> pd.DataFrame:  # a row a setting: of, setting, value,
     for side in ("teacher", "student") if self.teacher else ("student",):
         choices, small, declared = getattr(self, side), self.values(side, small=True), settings(TeacherConfig if side == "teacher" else Config)
         for name in dict.fromkeys([*choices, *small]):
+            twin = self.teacher_place(small=True) if name == "teacher" else small[name]
             choice = choices.get(name) or Choice(declared[name].default, "ours", "the default of the package")
-            rows.append(dict(of=side, setting=name, value=choice.value, small=small.get(name, self.teacher_place(small=True)), origin=choice.origin, note=choice.note))
+            rows.append(dict(of=side, setting=name, value=choice.value, small=twin, origin=choice.origin, note=choice.note))
     return pd.DataFrame(rows)
 
 # %% ../nbs/34_recipes.ipynb #3ec10017
@@ -324,7 +331,7 @@ def _key(name: str) -> str:
 def _recipe(name: str, about: str, dataset: str, student: str, teacher: str | None, time_steps: Choice, learns=None, teaches=None, **more) -> Recipe:
     protocol, data = PROTOCOLS[dataset], _from("P", data=PROTOCOLS[dataset].data)
     network = STUDENTS.get(f"{dataset} {student}") or STUDENTS[student]
-    learned = {**data, "student": network, "time_steps": time_steps, **protocol.student, **(learns or {})}
+    learned = {**data, "student": network, "time_steps": time_steps, **_METHOD, **protocol.student, **(learns or {})}
     taught = {**data, "model": TEACHERS[teacher], **protocol.teacher, **(teaches or {})} if teacher else {}
     more = dict(methods=_FOUR, teacher_name=_key(teacher) if teacher else "") | more
     return Recipe(name=f"{protocol.data}/{name}", about=about, protocol=protocol, student=learned, teacher=taught, **more)
