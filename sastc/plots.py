@@ -212,7 +212,7 @@ def attention_words(
     attn_scale: float,  # factor on the attention logits
     saturation: float,  # share of attention vectors at their bound
 ) -> list[str]:  # sentences; none when nothing is wrong
-    "What is wrong with attention: it is saturated, collapsed or uniform."
+    "What is wrong with attention: it is saturated, collapsed, uniform or the same everywhere."
     teachers = attention.shape[-1]
     most = attention_bounds(teachers, attn_scale)[1]
     if teachers == 1:
@@ -233,6 +233,8 @@ def attention_words(
         )
     if hardness.max() <= 0.05:
         words.append(f"Attention is uniform: no weight is far from 1/{teachers}, so no student layer prefers any teacher layer.")
+    if not words and attention.shape[0] * attention.shape[1] > 1 and np.ptp(attention, axis=(0, 1)).max() < 0.01:
+        words.append("Attention makes no difference between student layers or time steps: no weight differs by more than 0.01. It ranks the teacher layers once for all.")
     return words
 
 # %% ../nbs/40_plots.ipynb #31a147f4
