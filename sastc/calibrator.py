@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -417,29 +418,33 @@ class Calibrator(nn.Module):
         else:
             self.alignment = Alignment(student_shapes, teacher_shapes, projection, student_pool, teacher_pool, align, similarity_norm, fold_time, relative_distance)
 
-    def forward(
-        self,
-        student_features: Sequence[torch.Tensor],  # S features [T, B, C, H, W] or [T, B, C]
-        teacher_features: Sequence[torch.Tensor],  # N features [B, C, H, W] or [B, C], without gradient; with an axis T in front, of each step by itself
-    ) -> Calibration:
-        "Attention and distance for every time step, image and pair of layers."
-        if teacher_features and teacher_features[0].ndim == len(self.shapes["teacher_features"][0]) + 2:
-            return self._by_step(student_features, teacher_features)
-        _check_features(self.shapes, student_features, teacher_features)
-        features = student_features, teacher_features
-        if self.attention is not None or self.alignment is None:
-            matrices = similarities(*features, self.norm)
-        attention = self.fixed_attention(*features) if self.attention is None else self.attention(*matrices)
-        distance = matrix_distance(*matrices, self.relative_distance) if self.alignment is None else self.alignment(*features)
-        return Calibration(attention, distance)
+# %% ../nbs/18_calibrator.ipynb #4ad17c05
+@patch
+def forward(
+    self: Calibrator,
+    student_features: Sequence[torch.Tensor],  # S features [T, B, C, H, W] or [T, B, C]
+    teacher_features: Sequence[torch.Tensor],  # N features [B, C, H, W] or [B, C], without gradient; with an axis T in front, of each step by itself
+) -> Calibration:
+    "Attention and distance for every time step, image and pair of layers."
+    if teacher_features and teacher_features[0].ndim == len(self.shapes["teacher_features"][0]) + 2:
+        return self._by_step(student_features, teacher_features)
+    _check_features(self.shapes, student_features, teacher_features)
+    features = student_features, teacher_features
+    if self.attention is not None or self.alignment is None:
+        matrices = similarities(*features, self.norm)
+    attention = self.fixed_attention(*features) if self.attention is None else self.attention(*matrices)
+    distance = matrix_distance(*matrices, self.relative_distance) if self.alignment is None else self.alignment(*features)
+    return Calibration(attention, distance)
 
-    def _by_step(self, student_features, teacher_features) -> Calibration:
-        "Each step of the student against that step of the teacher: teacher mode fold_step, ours."
-        steps = len(student_features[0])
-        if any(len(feature) != steps for feature in teacher_features):
-            raise ValueError(f"teacher_features: {len(teacher_features[0])} steps given and the student has {steps}; the same number, or none, is accepted")
-        each = zip(zip(*student_features), zip(*teacher_features))
-        return Calibration(*map(torch.cat, zip(*(self([feature[None] for feature in student], teacher) for student, teacher in each))))
+
+@patch
+def _by_step(self: Calibrator, student_features, teacher_features) -> Calibration:
+    "Each step of the student against that step of the teacher: teacher mode fold_step, ours."
+    steps = len(student_features[0])
+    if any(len(feature) != steps for feature in teacher_features):
+        raise ValueError(f"teacher_features: {len(teacher_features[0])} steps given and the student has {steps}; the same number, or none, is accepted")
+    each = zip(zip(*student_features), zip(*teacher_features))
+    return Calibration(*map(torch.cat, zip(*(self([feature[None] for feature in student], teacher) for student, teacher in each))))
 
 # %% ../nbs/18_calibrator.ipynb #6ce4927c
 def _check_features(shapes, student_features, teacher_features):

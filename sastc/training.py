@@ -494,9 +494,7 @@ def _accelerator(config: RunConfig) -> Accelerator:
     set_seed(config.seed)
     return accelerator
 
-
-
-
+# %% ../nbs/32_training.ipynb #b50f7a2e
 def data_of(config: RunConfig) -> Data:
     "The data that a configuration names. Raises the sentences of `load_data`."
     framing = dict(by=config.frames_by, values=config.frame_values, skip_damaged=config.skip_damaged)
