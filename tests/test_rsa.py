@@ -1,0 +1,51 @@
+"""A run by method `rsa` through everything that reads attention: records, per-image view, report, and a resume from its checkpoint."""
+
+import numpy as np
+import pytest
+
+from sastc.config import logit_scale
+from sastc.report import write_report
+from sastc.runs import Run
+from sastc.training import distill, train_teacher
+from sastc.widgets.attention import image_attention
+
+DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rsa")
+    teacher = train_teacher(model="wrn16_2", width=0.25, folder=folder / "teacher", **DIGITS)
+    return distill(method="rsa", student="vgg11", width=0.0625, beta=1.0, teacher=teacher.folder, folder=folder / "rsa", **DIGITS)
+
+
+def test_every_record_says_how_attention_is_spread(run):
+    assert len(run.attention) and run.attention.shape[1] == run.config["time_steps"]
+    np.testing.assert_allclose(run.attention.sum(-1), 1, atol=1e-4)
+    steps = run.attention_steps
+    teachers = run.attention.shape[-1]
+    assert steps.saturation.between(0, 1).all() and steps.entropy.between(0, np.log(teachers)).all()
+    assert steps.spread_layers.between(0, 1).all() and steps.spread_steps.between(0, 1).all()
+
+
+def test_images_have_attention_of_their_own(run):
+    weights = image_attention(run).attention
+    assert weights.shape == (run.config["time_steps"], run.config["batch_size"], *run.attention.shape[2:])
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert np.ptp(weights, axis=1).max() > 0
+
+
+def test_the_report_shows_it(run):
+    page = write_report(run.folder).read_text()
+    assert "Attention by time step" in page and "To listen alike" in page
+
+
+def test_bounds_are_those_of_its_scale(run):
+    assert logit_scale(run.config) == 8 and logit_scale(run.config | dict(attn_scale=0.5)) == 4
+    assert logit_scale(run.config | dict(method="sastc")) == 1
+
+
+def test_resuming_a_finished_run_changes_nothing(run):
+    losses = Run(run.folder).steps
+    assert distill(folder=run.folder, epochs=1, resume=True).result == run.result
+    assert Run(run.folder).steps.equals(losses)
