@@ -127,7 +127,7 @@ def test_every_method_trains(method, teacher, tmp_path):
     assert run.status["state"] == "finished"
     used = {name.removeprefix("train_") for name in run.metrics if name in ("train_kl", "train_sastc")}
     assert used == ({"kl"} if METHODS[method].soft_labels else set()) | ({"sastc"} if METHODS[method].calibrates else set())
-    shapes = dict(sastc=(2, 4, 3), rate=(1, 4, 3))
+    shapes = dict(sastc=(2, 4, 3), rsa=(2, 4, 3), rate=(1, 4, 3))
     assert run.attention.shape[1:] == shapes.get(method, ())
     if method in shapes:
         assert run.attention.sum(-1) == pytest.approx(1, abs=1e-4)
