@@ -30,7 +30,7 @@ def student_config(folder, **more):
     return Config(**TINY | dict(method="baseline", epochs=4, seed=3, folder=str(folder)) | more)
 
 
-def wait_for(job, *states, step=0, seconds=90):
+def wait_for(job, *states, step=0, seconds=300):
     "Wait until the job is in one of the states, in its last stage at least at `step` if it runs."
     deadline = time.monotonic() + seconds
     while job.state not in states or (job.state == "running" and Job(job.folder).stages[-1].status.get("step", -1) < step):
