@@ -106,14 +106,15 @@ def attention_bounds(
     return 1 / (1 + others * math.exp(2 * attn_scale)), 1 / (1 + others * math.exp(-2 * attn_scale))
 
 # %% ../nbs/18_calibrator.ipynb #0c136e78
-ATTENTION_GRADIENTS = ("flows", "embedding", "none")
+ATTENTION_GRADIENTS = ("flows", "embedding", "labels", "none")
 
 
 class SelfAttention(nn.Module):
     """Attention of student layers over teacher layers from their similarity matrices (paper eq. 4 and 5).
 
     `gradient` says what the loss teaches through the attention weights: "flows" (as released) the embeddings and the student,
-    "embedding" the embeddings alone, "none" neither, which leaves the embeddings as they were initialised."""
+    "embedding" the embeddings alone, "labels" the embeddings, but from `label_pull` instead of the distance, "none" neither, which
+    leaves the embeddings as they were initialised."""
 
     def __init__(self, student_layers: int, teacher_layers: int, batch_size: int, factor: int, attn_scale: float, gradient: str):
         super().__init__()
@@ -389,7 +390,7 @@ class Calibrator(nn.Module):
         align: str = "features",  # what the distance compares: "features", "similarity" or "attention_map", which projects nothing
         similarity_norm: str = "raw",  # "raw", "row" or "frobenius" similarity matrices
         attention: str = "self",  # "self"; "rsa" (ours), see `rsa_attention`; or "uniform" for 1/N
-        attention_gradient: str = "flows",  # "flows", "embedding" or "none", see `SelfAttention`
+        attention_gradient: str = "flows",  # "flows", "embedding", "labels" or "none", see `SelfAttention`
         fold_time: bool = False,  # one batch normalisation over all steps in the projections
         relative_distance: bool = False,  # distances relative to the variance of the teacher's side; ours
     ):
@@ -409,6 +410,7 @@ class Calibrator(nn.Module):
         else:
             counts = len(student_shapes), len(teacher_shapes)
             self.attention = SelfAttention(*counts, batch_size, factor, attn_scale, attention_gradient)
+        self.taught_by_labels = attention == "self" and attention_gradient == "labels"  # by `label_pull`, which the loss needs then
         if align == "attention_map":
             self.alignment = AttentionMaps(student_shapes, teacher_shapes, student_pool, teacher_pool, relative_distance)
         elif projection == "none":
@@ -460,3 +462,26 @@ def _check_features(shapes, student_features, teacher_features):
     if student_features[0].shape[1] != len(teacher_features[0]):
         given = f"{student_features[0].shape[1]} images for the student and {len(teacher_features[0])} for the teacher"
         raise ValueError(f"teacher_features: {given} given; the same batch is accepted")
+
+# %% ../nbs/18_calibrator.ipynb #a1b40002
+_STEP = 0.1  # of a feature's length: small beside it, large beside the rounding of bfloat16
+
+
+def _moved(feature: torch.Tensor, direction: torch.Tensor, share: float) -> torch.Tensor:
+    "A feature [T, B, ...] moved by a share of its length, image by image and step by step."
+    length = torch.linalg.vector_norm(_wide(feature).flatten(2), dim=-1, keepdim=True)
+    step = share * length * F.normalize(_wide(direction).flatten(2), dim=-1)
+    return (feature + step.view_as(feature)).to(feature.dtype)
+
+
+@patch
+@torch.no_grad()
+def label_pull(
+    self: Calibrator,
+    student_features: Sequence[torch.Tensor],  # S features [T, B, ...]
+    teacher_features: Sequence[torch.Tensor],  # N features, as in a call
+    gradients: Sequence[torch.Tensor],  # of the classification loss with respect to the student features
+) -> torch.Tensor:  # [T, B, S, N], -1 to 1
+    "How far a step down the classification loss changes each distance, relative to it; below 0 where it brings the layers together."
+    down, up = (self([_moved(*pair, share) for pair in zip(student_features, gradients)], teacher_features).distance for share in (-_STEP, _STEP))
+    return torch.nan_to_num((down - up) / (down + up))  # 0 / 0: both layers are silent

@@ -186,7 +186,7 @@ class Config(RunConfig):
     teacher_pool: str = setting("avg", "pooling of teacher maps larger than the student's", POOLS)
     align: str = setting("features", "what the distance compares; attention_map (where layers are active) uses no projection", ALIGNMENTS)
     similarity_norm: str = setting("raw", "scaling of the similarity matrices", SIMILARITY_NORMS)
-    attention_gradient: str = setting("flows", "what learns through the attention weights: student and embedding, embedding, none", ATTENTION_GRADIENTS)
+    attention_gradient: str = setting("flows", "what learns through the attention weights: flows (student and embedding), embedding, none; or the embedding learns from labels which layers help (ours)", ATTENTION_GRADIENTS)
     relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")
     entropy_weight: float = setting(0.0, "weight of a term that rewards attention with high entropy (ours)", least=0)
     fold_time: bool = setting(False, "one batch normalisation over all steps in the projections")
@@ -202,6 +202,8 @@ class Config(RunConfig):
         super().__post_init__()
         if len(self.pair) != 2 or not all(isinstance(position, int) for position in self.pair):
             raise ValueError(f"pair: {self.pair} given; two positions, of the student layer and the teacher layer, are accepted")
+        if self.attention_gradient == "labels" and METHODS[self.method].over_rates:
+            raise ValueError(f"attention_gradient: 'labels' given with method {self.method!r}, which joins the steps that a gradient tells apart; {', '.join(g for g in ATTENTION_GRADIENTS if g != 'labels')} is accepted")
         if self.teacher_mode == "fold_step" and (METHODS[self.method].over_rates or self.fold_time):
             other = "fold_time" if self.fold_time else f"method {self.method!r}"
             raise ValueError(f"teacher_mode: 'fold_step' given with {other}, which joins the steps; fold_mean or mean_frame is accepted")

@@ -84,6 +84,7 @@ class DistillationLoss(nn.Module):
         labels: torch.Tensor,  # [B], class numbers
         teacher_logits: torch.Tensor | None = None,  # [B, K], without gradient
         calibration: Calibration | None = None,  # attention and distance [T, B, S, N]
+        label_pull: torch.Tensor | None = None,  # [T, B, S, N], what teaches attention instead of the distance
     ) -> Loss:
         "Total loss and its parts."
         logits = mean_output(student_outputs)
@@ -93,7 +94,11 @@ class DistillationLoss(nn.Module):
             parts["kl"] = kd_loss(logits, mean_output(teacher_logits[None]), self.temperature)
             total = total + self.alpha * parts["kl"]
         if calibration is not None:
-            parts["sastc"] = sastc_loss(*calibration, self.over_teacher)
+            attention, distance = calibration
+            if label_pull is not None:
+                total = total + self.beta * sastc_loss(attention - attention.detach(), label_pull, self.over_teacher)
+                attention = attention.detach()
+            parts["sastc"] = sastc_loss(attention, distance, self.over_teacher)
             total = total + self.beta * parts["sastc"]
             if self.entropy_weight:
                 total = total - self.entropy_weight * torch.special.entr(calibration.attention).sum(-1).mean()

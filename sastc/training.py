@@ -98,7 +98,7 @@ class Learner(nn.Module):
         "Images [B, C, H, W], or frames [T, B, C, H, W], and class numbers [B]."
         outputs, features = self.taps(images)
         outputs = outputs[None] if outputs.ndim == 2 else outputs  # an ANN is a network of one step
-        teacher_logits = calibration = None
+        teacher_logits = calibration = label_pull = None
         if self.teacher is not None:
             with torch.no_grad():
                 teacher_logits, teacher_features = taught(self.teacher, images, self.teacher_mode)
@@ -106,7 +106,10 @@ class Learner(nn.Module):
             if self.over_rates:
                 features = [feature.mean(0, keepdim=True) for feature in features]
             calibration = self.calibrator(features, teacher_features)
-        loss = self.loss(outputs, labels, teacher_logits, calibration)
+            if self.calibrator.taught_by_labels:
+                gradients = torch.autograd.grad(F.cross_entropy(mean_output(outputs), labels), features, retain_graph=True)
+                label_pull = self.calibrator.label_pull(features, teacher_features, gradients)
+        loss = self.loss(outputs, labels, teacher_logits, calibration, label_pull)
         return Outcome(loss, mean_output(outputs.detach()), calibration and calibration.attention.detach())
 
 # %% ../nbs/32_training.ipynb #ab98f61c

@@ -28,7 +28,7 @@ OPTIONS = dict(
     similarity_norm=st.sampled_from(["raw", "row", "frobenius"]),
     attention=st.sampled_from(["self", "self", "self", "rsa", "uniform"]),
     relative_distance=st.booleans(),
-    attention_gradient=st.sampled_from(["flows", "embedding", "none"]),
+    attention_gradient=st.sampled_from(["flows", "embedding", "labels", "none"]),
     fold_time=st.booleans(),
     factor=st.integers(1, 2),
 )
@@ -249,6 +249,30 @@ def test_rsa_attention_passes_no_gradient_and_has_no_parameters(case):
 def test_rsa_attention_needs_three_images():
     with pytest.raises(ValueError, match="teacher_features: a batch of 2 given; at least 3 images"):
         rsa_attention([torch.rand(1, 2, 4)], [torch.rand(2, 4)])
+
+
+@some
+@given(cases(attention_gradient="labels", attention="self", similarity_norm="raw"), st.booleans())
+def test_label_pull_compares_a_step_down_with_a_step_up(case, silent):
+    options, calibrator, students, teachers = case
+    gradients = [torch.randn_like(feature) for feature in students]
+    if silent:  # an image whose feature is silent or whose loss is flat is not moved
+        students[0][:, 0], gradients[-1][0] = 0, 0
+
+    def moved(sign):
+        features = [feature.clone() for feature in students]
+        for feature, gradient in zip(features, gradients):
+            for t, b in itertools.product(*map(range, feature.shape[:2])):
+                length = gradient[t, b].square().sum().sqrt()
+                if length > 0:
+                    feature[t, b] += sign * 0.1 * feature[t, b].square().sum().sqrt() / length * gradient[t, b]
+        return features
+
+    before = copy.deepcopy(calibrator)
+    down, up = (literal(before, moved(sign), teachers, options)[1] for sign in (-1, 1))
+    pull = calibrator.label_pull([feature.requires_grad_() for feature in students], teachers, gradients)
+    assert not pull.requires_grad
+    torch.testing.assert_close(pull, torch.nan_to_num((down - up) / (down + up)), atol=1e-9, rtol=1e-9)
 
 
 # ---------------------------------------------------------------- similarity

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -17,7 +18,7 @@ from sastc.experiments import assess
 from sastc.models import create_model, spiking
 from sastc.neuron import LIF, over_time
 from sastc.runs import Run, load_checkpoint, load_model, save_checkpoint
-from sastc.training import NotFinite, distill, train_teacher
+from sastc.training import NotFinite, _distiller, _student, distill, train_teacher
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
 
@@ -133,6 +134,29 @@ def test_every_method_trains(method, teacher, tmp_path):
         assert run.attention.sum(-1) == pytest.approx(1, abs=1e-4)
 
 
+def test_labels_teach_the_attention_and_nothing_else(teacher):
+    "Against attention that the distance teaches: the same loss and gradients, but for the embeddings, whose gradient is that of attention times pull."
+    data, found = load_images("digits"), {}
+    images, labels = next(data.batches("train", TINY["batch_size"], shuffle=False, drop_last=True).epoch(0))
+    for taught_by in ("embedding", "labels"):
+        torch.manual_seed(0)
+        config = Config(**TINY | dict(method="sastc", beta=3.0, attention_gradient=taught_by))
+        learner, _ = _distiller(_student(config, data), teacher.model().eval(), config, data)
+        loss = learner.train()(images, labels).loss.total
+        loss.backward()
+        found[taught_by] = loss, {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.grad is not None}
+    torch.testing.assert_close(found["labels"][0], found["embedding"][0])
+    differ = {name for name, gradient in found["labels"][1].items() if not torch.allclose(gradient, found["embedding"][1][name], rtol=1e-4, atol=1e-6)}
+    embeddings = {name for name in found["labels"][1] if name.startswith("calibrator.attention")}
+    assert differ <= embeddings and "calibrator.attention.query.hidden_weight" in differ
+
+
+@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(time_steps=3, candidates="stages"), dict(student="wrn16_2"), dict(align="attention_map"), dict(align="similarity", similarity_norm="row", projection="none")])
+def test_attention_that_the_labels_teach_trains(extra, teacher, tmp_path):
+    run = distill(**TINY | extra, method="sastc", attention_gradient="labels", epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
+    assert run.status["state"] == "finished" and run.metrics.train_sastc.notna().all() and np.isfinite(run.attention).all()
+
+
 @pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0, drop_last=False)])
 def test_other_ways_to_train(extra, tmp_path):
     run = distill(**TINY | extra, method="baseline", epochs=2, folder=tmp_path / "run")
@@ -237,6 +261,7 @@ MISTAKES = {
     "teacher: the network cannot take images of shape .1, 32, 32.": mistake(method="kd", teacher=create_model("wrn16_2", width=0.25)),
     "student: VGG11 has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625)),
     "pair: student layer 4 given; student candidates are 0 to 3": mistake(method="feature_kd", pair=(4, 0), teacher=create_model("wrn16_2", 10, None, 1, width=0.25)),
+    "attention_gradient: 'labels' given with method 'rate', which joins the steps": mistake(method="rate", attention_gradient="labels"),
     "precision: fp16 given, and there is no CUDA device": mistake(precision="fp16", device="cpu"),
 }
 

@@ -35,12 +35,15 @@ class Taps:
         "Run the network and collect the features; an ANN sees frames one by one, with time folded into the batch."
         caught, time_steps = {}, getattr(self.model, "time_steps", None)
         frame_by_frame = time_steps is None and x.ndim == 5
+        steps = len(x) if frame_by_frame else time_steps
 
         def catch(name):
             def hook(module, args, output):
                 if name in caught:
                     raise ValueError(f"names: module {name!r} runs more than once in a forward pass; name one that runs once")
-                caught[name] = output, _version(output)
+                feature = output if steps is None else unfold(output, steps, x.shape[-4])
+                caught[name] = feature, _version(feature)
+                return feature if steps is None else fold(feature)  # a loss of the output has a gradient with respect to the feature
 
             return hook
 
@@ -49,12 +52,7 @@ class Taps:
                 hooks.enter_context(module.register_forward_hook(catch(name)))
             output = self.model(fold(x) if frame_by_frame else x)
         features = [_feature(name, caught) for name in self.names]
-        if frame_by_frame:
-            time_steps = len(x)
-            output = unfold(output, time_steps)
-        if time_steps is not None:
-            features = [unfold(feature, time_steps, x.shape[-4]) for feature in features]
-        return output, features
+        return unfold(output, steps) if frame_by_frame else output, features
 
     def __repr__(self):
         return f"Taps({type(self.model).__name__}, {self.names})"
