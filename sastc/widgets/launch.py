@@ -134,7 +134,8 @@ def origins_of(chosen: Recipe) -> str:
     "HTML: the settings of a recipe, at full size and in the small twin, with their origins."
     table = chosen.table()
     shown = table.assign(value=table.value.map(written), small=table.small.map(written), origin=table.origin.map(ORIGINS))
-    return shown.rename(columns=dict(value="full size", small="small twin")).to_html(index=False, border=0, classes="origins")
+    shown = shown.rename(columns=dict(value="full size", small="small twin", origin="origin of the full size"))
+    return f'<div style="max-height: 330px; overflow: auto">{shown.to_html(index=False, border=0, classes="origins")}</div>'
 
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0015
 _ENDS = ("finished", "stopped", "failed", "lost")
@@ -344,7 +345,8 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     groups = {title: [student[name] for name in names] for title, names in FACE.items()}
     groups["Training"] += [self.device, self.processes]
     groups["Teacher"] = [self.source, student["teacher"], *(teacher[name] for name in TEACHER_FACE)]
-    for control in (self.preset, self.recipe, self.source, student["teacher"], student["folder"], teacher["folder"]):
+    self.recipe.add_class("wider")
+    for control in (self.preset, self.source, student["teacher"], student["folder"], teacher["folder"]):
         control.add_class("wide")
     boxes = {title: _group(title, controls) for title, controls in groups.items()}
     on_face = [name for names in FACE.values() for name in names]
@@ -358,6 +360,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
         box.add_class(name)
     begin = _group("Begin with", [self.preset, self.recipe, self.small])
     begin.children += (self.about, self.origins)
+    begin.add_class("begin")
     return [ipywidgets.HTML(f"<style>{_STYLE}</style>"), begin, face, *self.drawers, self.command, buttons, shown, self.view]
 
 
@@ -371,8 +374,8 @@ def _begin(self: LaunchPanel, recipe: str, small: bool) -> None:
         raise ValueError("small: True given without a recipe; it is accepted together with one")
     names = [known.name for known in recipes()]
     self.chosen, self._of_teacher = None, ()
-    self.preset = ipywidgets.Dropdown(options=[*PRESETS, BY_RECIPE], description="preset", tooltip="settings to begin with")
-    self.preset.value = BY_RECIPE if recipe else self.preset.value
+    first = BY_RECIPE if recipe else next(iter(PRESETS))
+    self.preset = ipywidgets.Dropdown(options=[*PRESETS, BY_RECIPE], value=first, description="preset", tooltip="settings to begin with")
     given = dict(description="recipe", tooltip="settings of a row of the paper", placeholder=f"type to search {len(names)} names")
     self.recipe = ipywidgets.Combobox(value=recipe, options=names, ensure_option=False, continuous_update=True, **given)
     self.small = ipywidgets.Checkbox(small, description="small", tooltip="the twin for two CPU cores", indent=False)
@@ -448,7 +451,7 @@ def _trains(self: LaunchPanel) -> list[Form]:
 @patch
 def configs(self: LaunchPanel) -> list[RunConfig]:
     "What Launch would train. Raises `ValueError` with a sentence for a value that is not accepted."
-    self._named()
+    self._named()  # or its sentence
     shared = {name: value for name, value in self.student.values().items() if name in SHARED and name not in self._of_teacher}
     shared["device"] = "cpu" if self.device.value == "cpu" else "auto"
     taken = {} if self.source.value == "take a run or checkpoint" else dict(teacher="")
@@ -606,7 +609,8 @@ _STYLE = """
 body[data-jp-theme-light=false] .sastc-launch select { color-scheme: dark; }
 .sastc-launch .fields :is(input, select) { flex: 0 0 28px; height: 28px; width: 100%; min-width: 0; }
 .sastc-launch .fields input[type=checkbox] { flex: none; height: auto; width: auto; }
-.sastc-launch .fields > .wide { grid-column: span 2; }
+.sastc-launch .fields > .wide { grid-column: span 2; } .sastc-launch .fields > .wider { grid-column: span 3; }
+.sastc-launch .begin { margin-bottom: 8px; }
 .sastc-launch .wrong :is(input, select) { border-color: #D55E00; box-shadow: inset 0 0 0 1px #D55E00; }
 .sastc-launch :disabled { opacity: .45; } .sastc-launch ::placeholder { color: var(--soft); opacity: .8; }
 .sastc-launch :is(input, select, button, pre):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
