@@ -1,4 +1,4 @@
-"""The picture of the first page, taken from the live view of a recorded run: `python .ci/picture.py` writes nbs/images/attention.png. Needs Chromium."""
+"""Pictures of the live view of a recorded run and of the launch panel: `python .ci/picture.py` writes attention.png and launch.png to nbs/images. Needs Chromium."""
 
 import re
 import sys
@@ -8,13 +8,18 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from browser import jupyterlab  # noqa: E402
 from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
 from sastc.widgets import AttentionView  # noqa: E402
 
 RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
 WIDTH = 740
+PANEL = """
+from sastc.widgets import LaunchPanel
+LaunchPanel(recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
+"""
 
 
 def page() -> str:
@@ -39,5 +44,20 @@ def take(out: Path) -> None:
         browser.close()
 
 
+def take_panel(out: Path) -> None:
+    "Photograph the launch panel in JupyterLab, with a recipe."
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home, jupyterlab(Path(folder), Path(home)) as jupyter, sync_playwright() as tools:
+        jupyter.write("panel.ipynb", PANEL)
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        sheet = browser.new_page(viewport=dict(width=1200, height=1200), color_scheme="light")
+        notebook = jupyter.open(sheet, "panel.ipynb")
+        notebook.command("application:toggle-left-area")
+        notebook.run_all()
+        sheet.locator(".sastc-launch pre").first.wait_for()
+        sheet.locator(".sastc-launch").screenshot(path=out)
+        browser.close()
+
+
 if __name__ == "__main__":
     take(ROOT / "nbs" / "images" / "attention.png")
+    take_panel(ROOT / "nbs" / "images" / "launch.png")

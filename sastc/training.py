@@ -30,8 +30,6 @@ from accelerate.utils import reduce, set_seed
 from fastcore.basics import patch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 from tqdm.auto import tqdm
 
 from .calibrator import Calibrator, attention_bounds
@@ -131,6 +129,9 @@ def evaluate(
     num_classes: int,  # K
 ) -> dict:  # accuracy (0 to 1), loss, and for a spiking network rates {layer: rate}
     "Judge a network on all images of all processes."
+    from torchmetrics import MeanMetric  # here: commands start sooner
+    from torchmetrics.classification import MulticlassAccuracy
+
     device, taps = batches.device, Taps(network, ())
     accuracy, loss = MulticlassAccuracy(num_classes, average="micro").to(device), MeanMetric().to(device)
     with evaluating(network), RateRecorder(network) as recorder:

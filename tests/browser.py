@@ -143,10 +143,10 @@ class Notebook:
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower())
 
 
-@pytest.fixture(scope="module")
-def jupyter(tmp_path_factory):
-    "One server for all tests of a module."
-    folder, home, port = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter"), _free_port()
+@contextlib.contextmanager
+def jupyterlab(folder: Path, home: Path):
+    "A server for the notebooks in `folder`, with what it writes for itself in `home`."
+    port = _free_port()
     news = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
@@ -155,6 +155,13 @@ def jupyter(tmp_path_factory):
                f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
     with _serving(command, home, f"{url}/api/status?token={TOKEN}", folder):
         yield Jupyter(folder, home, url)
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    "One server for all tests of a module."
+    with jupyterlab(tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,29 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
     assert not runs.exists()
 
 
+def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    field(page, "Begin with", "preset").select_option("a row of the paper (recipe)")
+    name, problem = field(page, "Begin with", "recipe"), page.locator(".sastc-launch .problem")
+    name.fill("cifar10/vgg11-base")
+    problem.get_by_text("recipe: 'cifar10/vgg11-base' is not known (did you mean 'cifar10/vgg11-baseline-T").wait_for()
+    name.fill("cifar10/vgg11-baseline-T2")
+    problem.first.wait_for(state="detached")
+    field(page, "Begin with", "small").check()
+    page.get_by_text("VGG-11 without a teacher, 2 steps; the twin for two CPU cores. Printed test accuracy, in %: baseline 92.48").wait_for()
+    page.get_by_text("Where the settings of the recipe come from").click()
+    page.locator(".origins").get_by_role("cell", name="released code").first.wait_for()
+    for group, changed in dict(Data=dict(data="digits", train_images="128"), Training=dict(epochs="1")).items():
+        for setting, value in changed.items():
+            field(page, group, setting).fill(value)
+    press(page, "Launch")
+    state(page, "finished")
+    (job,) = find_jobs(runs)
+    assert job.folder == runs / "cifar10-vgg11-baseline-T2-small" / "baseline-seed1000"
+    kept = json.loads((job.folder / "config.json").read_text())["settings"]
+    assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(method="baseline", data="digits", width=0.25, precision="bf16", epochs=1)
+
+
 def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
     field(page, "Training", "batch_size").fill("4096")  # which only the data can refuse

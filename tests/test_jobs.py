@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sastc import jobs
 from sastc.cli import sastc_distill, sastc_teacher
-from sastc.config import METHODS, Config, TeacherConfig
+from sastc.config import METHODS, TEACHER_MODES, Config, TeacherConfig
 from sastc.jobs import Job, command, find_jobs, launch
 from sastc.runs import Run, identity, write_json
 
@@ -230,11 +230,17 @@ def values_of(declared):
     return st.integers(int(least), int(most)) if isinstance(default, int) else st.floats(least, most)
 
 
-TIED = ("frames", "teacher_mode")  # accepted or not by other settings
-
-
-def configs(kind):
-    return st.fixed_dictionaries({}, optional={name: values_of(f) for name, f in jobs.settings(kind).items() if name not in TIED}).map(lambda given: kind(**given))
+@st.composite
+def configs(draw, kind):
+    "Any accepted configuration; of a student, `frames` and `teacher_mode` that go with the rest."
+    tied = ("frames", "teacher_mode") if kind is Config else ()
+    given = draw(st.fixed_dictionaries({}, optional={name: values_of(f) for name, f in jobs.settings(kind).items() if name not in tied}))
+    if kind is Config:
+        rest = Config(**given)
+        joins_steps = rest.fold_time or METHODS[rest.method].over_rates
+        modes = [mode for mode in TEACHER_MODES if mode != "fold_step" or not joins_steps]
+        given |= draw(st.fixed_dictionaries({}, optional=dict(frames=st.sampled_from([0, rest.time_steps]), teacher_mode=st.sampled_from(modes))))
+    return kind(**given)
 
 
 @given(st.one_of(configs(Config), configs(TeacherConfig)))

@@ -192,6 +192,12 @@ def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
     assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
 
 
+def test_a_command_that_computes_nothing_loads_no_library_that_only_training_needs():
+    code = "import sys; from sastc.cli import sastc_recipes; sastc_recipes('grid'); print({'torchvision', 'sklearn', 'torchmetrics', 'torch._dynamo'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
+    assert told.count("cifar10/grid-") == 3 and told.endswith("set()\n")
+
+
 def test_the_list_in_a_terminal(capsys):
     cli.sastc_recipes("grid")
     assert capsys.readouterr().out.count("cifar10/grid-") == 3

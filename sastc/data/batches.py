@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from ..checks import in_range
 
@@ -36,6 +35,8 @@ def normalise(
     std: tuple[float, ...],  # per channel, of values in 0..1
 ) -> torch.Tensor:  # float32 [B, C, H, W]
     "Bring images to zero mean and unit variance per channel."
+    from torchvision.transforms import v2  # here: commands start sooner
+
     return v2.functional.normalize(v2.functional.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
 
 # %% ../../nbs/21_data.batches.ipynb #f26160be

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from ..checks import in_range
 from .batches import BatchPlan, _plan, hashed, normalise
@@ -23,6 +22,8 @@ from .images import NAMED, ImageData, decoded, image_folders, load_images
 
 # %% ../../nbs/23_data.folders.ipynb #0c6e95a3
 def _view(image_size, augment, flip):
+    from torchvision.transforms import v2  # here: commands start sooner
+
     if augment:
         views = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(0.5 * flip)]
     else:

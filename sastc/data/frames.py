@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from ..checks import in_range, one_of
@@ -44,6 +43,8 @@ def _resized(maps: torch.Tensor, size: int) -> torch.Tensor:
     height, width = maps.shape[-2:]
     if height == width and height % size == 0:
         return F.avg_pool2d(maps, height // size)
+    from torchvision.transforms import v2  # here: commands start sooner
+
     return v2.functional.resize(maps, [size, size], antialias=True)
 
 

@@ -16,10 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torchvision import datasets
-from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from ..checks import in_range, one_of
@@ -98,6 +94,8 @@ class ImageData:
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     if images.shape[-2:] == (size, size):
         return images
+    from torchvision.transforms import v2  # here: commands start sooner
+
     # in portions: the interpolation of some builds works on a float copy, four times the size
     return torch.cat([v2.functional.resize(part, [size, size]) for part in images.split(1000)])
 
@@ -120,6 +118,9 @@ def _image_data(name, splits, classes, image_size, flip, statistics=None):
 
 # %% ../../nbs/20_data.images.ipynb #a2bb5026
 def _digits(image_size):
+    from sklearn.datasets import load_digits  # here: commands start sooner
+    from sklearn.model_selection import train_test_split
+
     source = load_digits()
     images = torch.from_numpy(source.images * 255 / 16).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(source.target).long()
@@ -135,6 +136,8 @@ NAMED = ("digits", *_CIFAR)
 
 
 def _cifar(name, root, image_size, download):
+    from torchvision import datasets  # here: commands start sooner
+
     kind, statistics = _CIFAR[name]
     source = getattr(datasets, kind)
     try:
@@ -187,7 +190,7 @@ def _npz_arrays(path):
 # %% ../../nbs/20_data.images.ipynb #072e9e34
 def image_folders(
     path: Path,  # holds train/<class>/ and test/<class>/
-) -> list[datasets.ImageFolder]:  # training and test split, not decoded
+) -> list:  # training and test split, each a `torchvision.datasets.ImageFolder`, not decoded
     "List the images of a folder. Raises `FileNotFoundError` or `ValueError` for one that cannot be used."
     sources = [_image_folder(path, split) for split in ("train", "test")]
     train, test = (source.classes for source in sources)
@@ -199,8 +202,10 @@ def image_folders(
 
 def decoded(path: str, transform: Callable) -> torch.Tensor:
     "An image file in colour, transformed; `ValueError` names a file that cannot be decoded."
+    from torchvision.datasets.folder import default_loader  # here: commands start sooner
+
     try:
-        return transform(datasets.folder.default_loader(path))
+        return transform(default_loader(path))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"data: the image {path!r} cannot be decoded ({error})") from error
 
@@ -212,8 +217,10 @@ def _folder(path, image_size):
 
 
 def _image_folder(path, split):
+    from torchvision.datasets import ImageFolder  # here: commands start sooner
+
     try:
-        return datasets.ImageFolder(path / split)
+        return ImageFolder(path / split)
     except OSError as error:
         raise FileNotFoundError(
             f"data: {str(path)!r} cannot be read as an image folder ({error}); train/<class>/ and test/<class>/ with images in each are accepted"
@@ -221,6 +228,8 @@ def _image_folder(path, split):
 
 
 def _decoded(source, image_size):
+    from torchvision.transforms import v2  # here: commands start sooner
+
     images = torch.empty(len(source), 3, image_size, image_size, dtype=torch.uint8)
     shape = v2.Compose([v2.Resize((image_size, image_size)), v2.PILToTensor()])
     for image, (path, _) in zip(images, tqdm(source.samples, desc=f"reading {Path(source.root).name} images", delay=2, leave=False)):
@@ -327,6 +336,8 @@ def split_holdout(
     """Divide the training images into a part to learn from and a stratified part to choose epochs on.
 
     Raises `ValueError` for a share out of range or too small or too large to stratify."""
+    from sklearn.model_selection import train_test_split  # here: commands start sooner
+
     in_range("holdout", holdout, 0, 1)
     total, sizes = len(data.y_train), data.y_train.bincount()
     count, present = round(holdout * total), int((sizes > 0).sum())

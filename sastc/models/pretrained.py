@@ -9,9 +9,7 @@ __all__ = ['PREFIX', 'pretrained_source', 'pretrained']
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from ..checks import one_of
 
@@ -21,11 +19,13 @@ PREFIX = "torchvision:"
 
 def pretrained_source(
     source: str,  # torchvision:NETWORK, torchvision:NETWORK:WEIGHTS or torchvision:NETWORK:FILE
-) -> tuple[str, WeightsEnum | Path]:  # name of the network, its weights
+) -> tuple:  # name of the network, and its weights: a member of torchvision's enumeration, or the path of a file
     "What a source names. Raises `ValueError` or `FileNotFoundError` with a sentence; nothing is fetched or loaded."
+    from torchvision import models  # here: commands start sooner
+
     name, _, which = str(source).removeprefix(PREFIX).partition(":")
-    one_of("teacher", name, torchvision.models.list_models(module=torchvision.models))
-    weights = get_model_weights(name)
+    one_of("teacher", name, models.list_models(module=models))
+    weights = models.get_model_weights(name)
     if not which or which in weights.__members__:
         return name, weights[which] if which else weights.DEFAULT
     if not Path(which).is_file():
@@ -37,14 +37,16 @@ def pretrained(
     source: str,  # see `pretrained_source`
 ) -> nn.Module:  # in evaluation mode, on the CPU; a ResNet has `taps` and `stages`
     "torchvision's network with its weights. Raises `ValueError` or `FileNotFoundError` with a sentence."
+    from torchvision import models  # here: commands start sooner
+
     name, weights = pretrained_source(source)
     state = _from_file(weights, name) if isinstance(weights, Path) else _fetched(weights, name)
-    network = get_model(name, weights=None, num_classes=len([*state.values()][-1]))  # the bias of the classifier comes last
+    network = models.get_model(name, weights=None, num_classes=len([*state.values()][-1]))  # the bias of the classifier comes last
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"teacher: the weights {weights} do not fit {name} ({' '.join(str(error).split())[:200]})") from error
-    if isinstance(network, torchvision.models.ResNet):
+    if isinstance(network, models.ResNet):
         network.stages = ("layer1", "layer2", "layer3", "layer4")
         network.taps = ("maxpool", *network.stages, "avgpool")
     return network.eval()
@@ -61,7 +63,7 @@ def _from_file(path: Path, name: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def _fetched(weights: WeightsEnum, name: str) -> dict[str, torch.Tensor]:
+def _fetched(weights, name: str) -> dict[str, torch.Tensor]:
     try:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network; a file that was cut short
