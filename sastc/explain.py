@@ -140,7 +140,7 @@ def activation_maps(
     teacher_layer: str = "",  # the stage whose maps are nearest in size if empty
     gamma: float = 0.5,  # see `spike_activation_map`
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     teacher: str | Path | nn.Module | None = None,  # None for the teacher of the run
     data: Data | None = None,  # None for the data of the run
 ) -> ActivationMaps:
@@ -253,7 +253,7 @@ def fisher_figure(
     images: int = 64,  # how many, the first of the test set
     group: int = 1,  # see `fisher_information`
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     data: Data | None = None,  # None for the data of the runs
 ) -> go.Figure:
     "Fisher information of each time step as a share of the sum, by method, with a line at its centroid. Labels are drawn."
@@ -280,7 +280,7 @@ def similarity_figure(
     source: Run | str | Path,  # run of a student, or its folder
     images: int = 32,  # how many, the first of the test set
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     teacher: str | Path | nn.Module | None = None,  # None for the teacher of the run
     data: Data | None = None,  # None for the data of the run
 ) -> go.Figure:
@@ -301,7 +301,7 @@ def layer_costs(
     source: Run | str | Path,  # run of a student, or its folder
     images: int = 64,  # how many, the first of the test set
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     data: Data | None = None,  # None for the data of the run
 ) -> pd.DataFrame:  # a row a layer, see `synaptic_operations`
     "Operations and energy of each layer of a trained student, for one image."

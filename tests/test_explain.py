@@ -276,10 +276,11 @@ def test_sentences(study, tmp_path):
         (lambda: activation_figure(run, []), "images: none given"),
         (lambda: activation_figure(run, [400]), "images: 400 given"),
         (lambda: activation_figure(run, layer="layer44"), "layer: 'layer44' is not known"),
-        (lambda: activation_figure(run, which="first"), "which: 'first' is not known"),
         (lambda: costs(run, steps=0), "steps: 0 given"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             wrong()
     with pytest.raises(FileNotFoundError, match="no file"):
         similarity_figure(run, teacher=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="no file .*first.pt; the folder has best, last"):
+        activation_figure(run, which="first")

@@ -217,7 +217,7 @@ def test_refused_before_anything_is_started(sentence, tmp_path, monkeypatch):
 def values_of(declared):
     default, rule = declared.default, declared.metadata
     if isinstance(default, tuple):
-        kind = dict(milestones=st.floats(0, 1), pair=st.integers(-3, 3)).get(declared.name, st.text("abc.,0 '", min_size=1).map(lambda s: s.replace(",", "")))
+        kind = dict(milestones=st.floats(0, 1), pair=st.integers(-3, 3), keep_epochs=st.integers(1, 300)).get(declared.name, st.text("abc.,0 '", min_size=1).map(lambda s: s.replace(",", "")))
         size = dict(pair=(2, 2), milestones=(1, 3)).get(declared.name, (0, 3))
         return st.lists(kind.filter(lambda v: v != ""), min_size=size[0], max_size=size[1]).map(tuple)
     if isinstance(default, bool):
