@@ -87,7 +87,7 @@ def test_every_setting_tells_its_origin(known):
     assert set(table.setting) >= {"data", "epochs", "lr", "student"} and (table.origin != "").all()
 
 
-DOCUMENTED = {"width", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
+DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
 
 
 @each_recipe
@@ -116,6 +116,11 @@ def test_what_varies_is_what_the_name_says():
         clean = recipe(f"cifar100/noisy-labels-{noise}-clean-teacher")
         assert clean.config().label_noise == noise / 100 and clean.teacher_config().label_noise == 0
     assert [recipe("cifar100/few-shot-25").config(small=small).train_images for small in (False, True)] == [12_500, 1250]
+    for small in (False, True):
+        dynamics = recipe("cifar100/information").config(small=small)
+        assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics.epochs
+    (choice,) = recipe("cifar100/information").table().query("setting == 'keep_epochs'").itertuples()
+    assert (choice.value, choice.small, choice.origin) == ((20, 120, 240), (1, 5, 10), "I")
     assert recipe("cifar10/grid-vgg11-from-resnet19").config().candidates == "paper"
     assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
 
