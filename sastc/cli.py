@@ -12,6 +12,7 @@ import argparse
 import functools
 import inspect
 import json
+import os
 import shlex
 import sys
 from inspect import Parameter
@@ -23,7 +24,7 @@ from fastcore.script import Param, call_parse
 
 from .bench import SECTIONS, bench_table, run_sections, write_bench
 from .checks import one_of
-from .config import METHODS, Config, RunConfig, TeacherConfig, settings
+from .config import METHODS, Config, RunConfig, TeacherConfig, entry_type, settings
 from .experiments import assess, compare_methods, demo, for_people
 from .export import export_run
 from .explain import write_explanation
@@ -53,7 +54,7 @@ class Typed(Param):
 def _option(declared) -> Param:
     default, rule = declared.default, declared.metadata
     accepted = f" [{', '.join(rule['choices'])}]" if rule["choices"] and declared.name != "method" else ""
-    kind = _listed(type(default[0]) if default else str) if isinstance(default, tuple) else type(default)
+    kind = _listed(entry_type(declared)) if isinstance(default, tuple) else type(default)
     help = ("switch off: " if default is True else "") + rule["help"] + accepted + (", separated by commas" if isinstance(default, tuple) else "")
     return Typed(help.replace("%", "%%"), kind)
 
@@ -79,6 +80,8 @@ def in_a_sentence(command):
     def run(*args, **kwargs):
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         except (ValueError, OSError, ImportError, NotFinite) as error:
             print(f"{command.__name__}: {error}", file=sys.stderr)
             sys.exit(2)
@@ -274,7 +277,7 @@ def sastc_recipes(
 @in_a_sentence
 def sastc_evaluate(
     run: str,  # run folder of a student
-    which: str = "best",  # checkpoint: best (by validation accuracy) or last
+    which: str = "best",  # checkpoint: best (by validation accuracy), last, or a kept one such as epoch-20
     teacher: str = "",  # run folder or checkpoint of the teacher, for the mismatch; the run's own if empty
 ):
     "Judge a trained student on the test set: accuracy, firing rates, operations and energy, mismatch with its teacher."
@@ -313,7 +316,7 @@ def sastc_explain(
 def sastc_export(
     run: str,  # run folder of a student
     to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc) or onnx
-    which: str = "best",  # checkpoint: best (by validation accuracy) or last
+    which: str = "best",  # checkpoint: best (by validation accuracy), last, or a kept one such as epoch-20
     file: str = "",  # file to write; <run>/<which> with the ending of the format if empty
     image_size: int = 0,  # height and width of the images; 0 for those of the run
 ):

@@ -182,12 +182,11 @@ class Student(NamedTuple):
 
 def open_student(
     source: Run | str | Path,  # run of a student, or its folder
-    which: str = "best",  # checkpoint: "best" by validation accuracy, or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     data: Data | None = None,  # None for the data of the run
 ) -> Student:
     "Load a student. Raises `ValueError` or `FileNotFoundError` with a sentence."
     run = source if isinstance(source, Run) else Run(source)
-    one_of("which", which, ["best", "last"])
     if run.kind != "student":
         raise ValueError(f"source: {run.folder} is the run of a {run.kind}; the run of a student is accepted")
     config = configure(Config, run.config)
@@ -207,7 +206,7 @@ def open_teacher(
 # %% ../nbs/41_experiments.ipynb #c75d45e8
 def assess(
     source: str | Path,  # run folder of a student
-    which: str = "best",  # checkpoint: "best" by validation accuracy, or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     teacher: str | Path | nn.Module | None = None,  # run folder, checkpoint or module; None for the teacher of the run, if it had one
     data: Data | None = None,  # None for the data of the run
 ) -> dict:  # accuracy, loss, rates, operations, microjoule, ann_microjoule; with a teacher stm_raw, stm_norm

@@ -35,12 +35,12 @@ from .neuron import LIF
 from .plots import _METHOD_STYLE, COLOURS, _curve, _figure, _named, _rounded, by_method
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from .runs import Run
-from .training import Data, Trainer, _accelerator, _batches, _cost, _distiller, _images, compared_layers, evaluating
+from .training import Data, Trainer, _accelerator, _batches, _cost, _distiller, _images, compared_layers, evaluating, taught
 
 # %% ../nbs/46_explain.ipynb #46e00007
 def _heat_map(maps, size):
     if size is not None:
-        maps = F.interpolate(maps, size, mode="bilinear")
+        maps = F.interpolate(maps.flatten(0, -3)[None], size, mode="bilinear")[0].unflatten(0, maps.shape[:-2])
     least = maps.amin((-2, -1), keepdim=True)
     span = maps.amax((-2, -1), keepdim=True) - least
     return (maps - least) / span.masked_fill(span == 0, 1)
@@ -67,13 +67,13 @@ def spike_activation_map(
 
 # %% ../nbs/46_explain.ipynb #46e0000b
 def activation_map(
-    features: torch.Tensor,  # of an ANN's layer, [B, C, H, W]; negative values count as 0, as after a ReLU
+    features: torch.Tensor,  # of an ANN's layer, [B, C, H, W], or [T, B, C, H, W] for frames; negative values count as 0, as after a ReLU
     size: int | tuple[int, int] | None = None,  # of the maps, bilinear; None for that of the features
-) -> torch.Tensor:  # [B, H, W], each map from 0 to 1; a map without contrast is 0
+) -> torch.Tensor:  # [B, H, W] or [T, B, H, W], each map from 0 to 1; a map without contrast is 0
     "Heat map of a layer: its activations summed over channels (method page, section 5.3)."
-    if features.ndim != 4:
-        raise ValueError(f"features: shape {list(features.shape)} given; [B, C, H, W] is accepted")
-    return _heat_map(features.relu().sum(1)[None], size)[0]
+    if features.ndim not in (4, 5):
+        raise ValueError(f"features: shape {list(features.shape)} given; [B, C, H, W] or [T, B, C, H, W] is accepted")
+    return _heat_map(features.relu().sum(-3), size)
 
 
 class Overlap(NamedTuple):
@@ -85,7 +85,7 @@ class Overlap(NamedTuple):
 
 def overlap(
     student_map: torch.Tensor,  # [..., H, W], such as [T, B, H, W]
-    teacher_map: torch.Tensor,  # [..., H, W], such as [B, H, W]; stretched over missing axes
+    teacher_map: torch.Tensor,  # [..., H, W], such as [T, B, H, W] or [B, H, W]; stretched over missing axes
     top: float = 0.2,  # share of the pixels that counts as bright
 ) -> Overlap:
     "How far two heat maps agree. Raises `ValueError` for maps of different size."
@@ -109,51 +109,57 @@ def _last_neuron(network: nn.Module, layer: str) -> str:
     return inside[-1] if inside else one_of("layer", layer, neurons)
 
 
-def _nearest_in_size(network: nn.Module, layers: Sequence[str], images: torch.Tensor, size: int) -> str:
+def _nearest_in_size(network: nn.Module, layers: Sequence[str], x: torch.Tensor, size: int) -> str:
     "The layer with maps nearest to a size, the deeper one of two."
-    found = list(zip(Taps(network, layers)(images)[1], layers))
+    found = list(zip(Taps(network, layers)(x.narrow(-4, 0, 1))[1], layers))
     return min(reversed(found), key=lambda pair: abs(math.log(pair[0].shape[-1] / size)))[1]
 
 
 def _test_images(data: Data, numbers: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    "Images of the test set, normalised, and their classes."
+    "Images of the test set, normalised, or frames of recordings, time first; and their classes."
     if not len(numbers):
         raise ValueError("images: none given; at least one is accepted")
     chosen = torch.tensor([in_range("images", number, 0, len(data.y_test) - 1, whole=True) for number in numbers])
     return next(data.batches("test", len(chosen), chosen=chosen, shuffle=False, drop_last=False).epoch(0))
 
+
+def _first_images(data: Data, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    "The first test images and their classes; all where there are fewer."
+    return _test_images(data, range(min(count, len(data.y_test))))
+
 # %% ../nbs/46_explain.ipynb #46e00011
 class ActivationMaps(NamedTuple):
     "What student and teacher look at."
 
-    images: torch.Tensor  # grey, [B, H, W], 0 to 1
+    images: torch.Tensor  # grey, [B, H, W], 0 to 1; of recordings the average frame
     labels: list[str]  # B names of classes
     student: torch.Tensor  # [T, B, H, W], 0 to 1
-    teacher: torch.Tensor  # [B, H, W], 0 to 1
+    teacher: torch.Tensor  # [B, H, W], or [T, B, H, W] by the teacher mode "fold_step", 0 to 1
     layers: tuple[str, str]  # of student and teacher
 
 
 def activation_maps(
     source: Run | str | Path,  # run of a student, or its folder
-    images: Sequence[int] = range(4),  # numbers of test images
+    images: Sequence[int] = range(4),  # numbers of test images, or of recordings
     layer: str = "",  # of the student: a module with a neuron in it; the last-but-one stage if empty
     teacher_layer: str = "",  # the stage whose maps are nearest in size if empty
     gamma: float = 0.5,  # see `spike_activation_map`
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     teacher: str | Path | nn.Module | None = None,  # None for the teacher of the run
     data: Data | None = None,  # None for the data of the run
 ) -> ActivationMaps:
-    "Heat maps of a trained student and of its teacher for test images, at image size."
+    "Heat maps of a trained student and of its teacher for test images, at image size. A teacher sees recordings by the `teacher_mode` of the run."
     student = open_student(source, which, data)
     network, ann, (x, labels) = student.network, open_teacher(student, teacher), _test_images(student.data, images)
     layer, size = _last_neuron(network, layer or network.stages[-2]), x.shape[-2:]
     with evaluating(network), evaluating(ann):
         (spikes,) = Taps(network, [layer])(x)[1]
-        teacher_layer = teacher_layer or _nearest_in_size(ann, ann.stages, x[:1], spikes.shape[-1])
-        (features,) = Taps(ann, [teacher_layer])(x)[1]
+        teacher_layer = teacher_layer or _nearest_in_size(ann, ann.stages, x, spikes.shape[-1])
+        (features,) = taught(Taps(ann, [teacher_layer]), x, student.config.teacher_mode)[1]
     maps = spike_activation_map(spikes, gamma, size=size), activation_map(features, size)
-    return ActivationMaps(_heat_map(x.mean(1), None), [student.data.classes[label] for label in labels], *maps, (layer, teacher_layer))
+    grey = x.mean(-3) if x.ndim == 4 else x.mean((0, -3))
+    return ActivationMaps(_heat_map(grey, None), [student.data.classes[label] for label in labels], *maps, (layer, teacher_layer))
 
 # %% ../nbs/46_explain.ipynb #46e00012
 _MOST_STEPS = 6  # in one figure
@@ -181,23 +187,27 @@ def _tiles(panels: dict, title: str, subtitle: str, **look) -> go.Figure:
 # %% ../nbs/46_explain.ipynb #46e00013
 def activation_figure(
     source: Run | str | Path,  # run of a student, or its folder
-    images: Sequence[int] = range(4),  # numbers of test images
+    images: Sequence[int] = range(4),  # numbers of test images, or of recordings
     **options,  # of `activation_maps`
 ) -> go.Figure:
-    "Maps of a student at each step beside its teacher's, with their overlap: r is the correlation, IoU that of the brightest fifths."
+    "Maps of a student at each step beside its teacher's, or above those of the same step, with their overlap: r is the correlation, IoU that of the brightest fifths."
     maps = activation_maps(source, images, **options)
-    agreed, panels = overlap(maps.student, maps.teacher), {}
-    for row, (image, label, teacher) in enumerate(zip(maps.images, maps.labels, maps.teacher)):
-        tiles = [(label, image)]
-        for t in _shown_steps(len(maps.student)):
-            r, iou = (value[t, row].item() for value in agreed)
-            tiles.append((f"step {t + 1}: r {r:.2f}, IoU {iou:.2f}", maps.student[t, row]))
-        panels |= {(row, column): tile for column, tile in enumerate([*tiles, ("teacher", teacher)])}
+    agreed, steps, panels = overlap(maps.student, maps.teacher), _shown_steps(len(maps.student)), {}
+    stepwise = maps.teacher.ndim == 4
+    for number, label in enumerate(maps.labels):
+        row = number * (1 + stepwise)
+        panels[row, 0] = label, maps.images[number]
+        for column, t in enumerate(steps, 1):
+            r, iou = (value[t, number].item() for value in agreed)
+            panels[row, column] = f"step {t + 1}: r {r:.2f}, IoU {iou:.2f}", maps.student[t, number]
+            if stepwise:
+                panels[row + 1, column] = f"teacher, step {t + 1}", maps.teacher[t, number]
+        if not stepwise:
+            panels[row, len(steps) + 1] = "teacher", maps.teacher[number]
     r, iou = (value.nanmean().item() for value in agreed)
     subtitle = f"student {maps.layers[0]}, teacher {maps.layers[1]}; mean r {r:.2f}, mean IoU {iou:.2f}"
     figure = _tiles(panels, "What student and teacher look at", subtitle, colorscale="Inferno")
-    columns = max(column for _, column in panels) + 1
-    for trace in figure.data[::columns]:
+    for trace in figure.data[:: len(panels) // len(maps.labels)]:
         trace.update(coloraxis=None, colorscale="Gray", showscale=False)
     return figure
 
@@ -248,26 +258,55 @@ def _runs_of(sources: Run | str | Path | Sequence[Run | str | Path]) -> list[Run
     return [source if isinstance(source, Run) else Run(source) for source in sources]
 
 
+def _information(run: Run, which: Sequence[str], images: int, group: int, data: Data | None) -> list[np.ndarray]:
+    "Fisher information of a run at each of its checkpoints."
+    found = []
+    for name in which:
+        student = open_student(run, name, data)
+        data = student.data  # read once
+        found.append(fisher_information(student.network, _first_images(data, images)[0], group=group))
+    return found
+
+
+def _heading(which: str) -> str:
+    return which.replace("-", " ") if which.startswith("epoch-") else f"{which} epoch"
+
+
 def fisher_figure(
     sources: Run | str | Path | Sequence[Run | str | Path],  # runs of students, or their folders
-    images: int = 64,  # how many, the first of the test set
+    images: int = 64,  # how many, the first of the test set; all where there are fewer
     group: int = 1,  # see `fisher_information`
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str | Sequence[str] = "best",  # a name among `Run.checkpoints`, or several, such as kept epochs, each in a panel of its own
     data: Data | None = None,  # None for the data of the runs
 ) -> go.Figure:
     "Fisher information of each time step as a share of the sum, by method, with a line at its centroid. Labels are drawn."
-    figure = go.Figure()
-    for name, runs in by_method(_runs_of(sources)).items():
-        students = [open_student(run, which, data) for run in runs]
-        found = [fisher_information(s.network, _test_images(s.data, range(images))[0], group=group) for s in students]
-        _curve(figure, {}, name, [pd.Series(i / i.sum(), index=range(1, len(i) + 1)) for i in found], "solid", band=True, legend=True)
-        centroid, total = np.mean([information_centroid(i) for i in found]), np.mean([i.sum() for i in found])
-        figure.data[-1].name = f"{name}: centroid {centroid:.2f}, sum {total:.3g}"
-        figure.add_vline(centroid, line=dict(color=_METHOD_STYLE[name][0], dash="dot", width=1.5))
-    figure.update_xaxes(title_text="time step", dtick=1).update_yaxes(title_text="share of the information", rangemode="tozero", tickformat=".0%")
-    subtitle = f"trace of the Fisher matrix of the output up to a step; dotted: centroid; {images} test images"
-    return _figure("Information over time", subtitle, grid=figure).update_layout(showlegend=True)
+    which, groups = [which] if isinstance(which, str) else list(which), by_method(_runs_of(sources))
+    if not which:
+        raise ValueError("which: none given; at least one name among Run.checkpoints is accepted")
+    figure = make_subplots(1, len(which), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[_heading(name) for name in which] * (len(which) > 1))
+    for method, runs in groups.items():
+        by_run = [_information(run, which, images, group, data) for run in runs]
+        for panel, found in enumerate(zip(*by_run), 1):
+            place = dict(row=1, col=panel)
+            _curve(figure, place, method, [pd.Series(i / i.sum(), index=range(1, len(i) + 1)) for i in found], "solid", band=True, legend=True)
+            centroid, total = np.mean([information_centroid(i) for i in found]), np.mean([i.sum() for i in found])
+            figure.data[-1].update(name=f"{method}: centroid {centroid:.2f}, sum {total:.3g}", legend=f"legend{panel}" if panel > 1 else "legend")
+            figure.add_vline(centroid, line=dict(color=_METHOD_STYLE[method][0], dash="dot", width=1.5), **place)
+    figure.update_xaxes(title_text="time step", dtick=1).update_yaxes(rangemode="tozero", tickformat=".0%")
+    figure.update_yaxes(title_text="share of the information", col=1)
+    subtitle = f"trace of the Fisher matrix of the output up to a step; dotted: centroid; up to {images} test images"
+    figure = _figure("Information over time", subtitle, grid=figure).update_layout(showlegend=True)
+    return _legends_below(figure, len(which), len(groups)) if len(which) > 1 else figure
+
+
+def _legends_below(figure: go.Figure, panels: int, entries: int) -> go.Figure:
+    "A legend under each panel, so that each has numbers of its own."
+    for panel in range(1, panels + 1):
+        number = panel if panel > 1 else ""
+        place = dict(x=figure.layout[f"xaxis{number}"].domain[0], y=-0.22, yanchor="top", font_size=11)
+        figure.update_layout({f"legend{number}": place})
+    return figure.update_layout(height=figure.layout.height + 24 * entries + 20)
 
 # %% ../nbs/46_explain.ipynb #46e0001f
 def _cosines(gram: torch.Tensor) -> torch.Tensor:
@@ -278,35 +317,41 @@ def _cosines(gram: torch.Tensor) -> torch.Tensor:
 
 def similarity_figure(
     source: Run | str | Path,  # run of a student, or its folder
-    images: int = 32,  # how many, the first of the test set
+    images: int = 32,  # how many, the first of the test set; all where there are fewer
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     teacher: str | Path | nn.Module | None = None,  # None for the teacher of the run
     data: Data | None = None,  # None for the data of the run
 ) -> go.Figure:
-    "Similarity matrices of the compared layers of a student, by step, beside those of its teacher."
+    "Similarity matrices of the compared layers of a student, by step, beside or above those of its teacher."
     student = open_student(source, which, data)
-    x, labels = _test_images(student.data, range(images))
-    x, compared = x[labels.argsort(stable=True)], compared_layers(student.config, student.network, open_teacher(student, teacher))
-    with evaluating(compared[0].model), evaluating(compared[1].model):
-        matrices, targets = ([_cosines(similarity(feature)) for feature in taps(x)[1]] for taps in compared)
-    steps = _shown_steps(len(matrices[0]))
-    panels = {(s, column): (f"{compared[0].names[s]}, step {t + 1}", matrix[t]) for s, matrix in enumerate(matrices) for column, t in enumerate(steps)}
-    panels |= {(n, len(steps)): (f"teacher {compared[1].names[n]}", matrix) for n, matrix in enumerate(targets)}
-    subtitle = f"cosine of two images, in percent; {images} test images, sorted by class"
+    x, labels = _first_images(student.data, images)
+    x, layers = x.index_select(-4, labels.argsort(stable=True)), compared_layers(student.config, student.network, open_teacher(student, teacher))
+    with evaluating(layers[0].model), evaluating(layers[1].model):
+        features = layers[0](x)[1], taught(layers[1], x, student.config.teacher_mode)[1]
+    matrices, targets = ([_cosines(similarity(feature)) for feature in of_layers] for of_layers in features)
+    steps, students, panels = _shown_steps(len(matrices[0])), len(matrices), {}
+    for row, (name, matrix) in enumerate(zip(layers[0].names, matrices)):
+        panels |= {(row, column): (f"{name}, step {t + 1}", matrix[t]) for column, t in enumerate(steps)}
+    for row, (name, target) in enumerate(zip(layers[1].names, targets)):
+        if target.ndim == 2:
+            panels[row, len(steps)] = f"teacher {name}", target
+        else:
+            panels |= {(students + row, column): (f"teacher {name}, step {t + 1}", target[t]) for column, t in enumerate(steps)}
+    subtitle = f"cosine of two images, in percent; {len(labels)} test images, sorted by class"
     return _tiles(panels, "How layers arrange images", subtitle, colorscale="Cividis")
 
 # %% ../nbs/46_explain.ipynb #46e00022
 def layer_costs(
     source: Run | str | Path,  # run of a student, or its folder
-    images: int = 64,  # how many, the first of the test set
+    images: int = 64,  # how many, the first of the test set; all where there are fewer
     *,
-    which: str = "best",  # checkpoint: "best" or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     data: Data | None = None,  # None for the data of the run
 ) -> pd.DataFrame:  # a row a layer, see `synaptic_operations`
     "Operations and energy of each layer of a trained student, for one image."
     student = open_student(source, which, data)
-    return synaptic_operations(student.network, _test_images(student.data, range(images))[0])
+    return synaptic_operations(student.network, _first_images(student.data, images)[0])
 
 
 def energy_figure(
@@ -439,9 +484,10 @@ def cost_figure(
 def write_explanation(
     folder: str | Path,  # run folder of a student, or folder of a comparison
     out: str | Path | None = None,  # file to write; None for explain.html in the folder
-    images: int = 64,  # for information, similarity and overlap
+    images: int = 64,  # for information and similarity
 ) -> Path:  # the file
-    """Write a page with the pictures of this module, where a single run is shown the first of each method.
+    """Write a page with the pictures of this module, where a single run is shown the first of each method. Information is
+    that of the epochs that all runs kept (`keep_epochs`), or of the best one where they share none.
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
     runs = [run for run in runs_in(folder) if run.kind == "student" and run.result]
@@ -451,12 +497,13 @@ def write_explanation(
     taught = [run for run in firsts if run.config["teacher"]]
     looks = [Picture(activation_figure(run), f"Activation maps of {run.folder.name} and its teacher") for run in taught]
     arrangements = [Picture(similarity_figure(run, min(images, 32)), f"Similarity matrices of {run.folder.name} and its teacher") for run in taught]
+    kept = [name for name in runs[0].checkpoints if name.startswith("epoch-") and all(name in run.checkpoints for run in runs)]
     table = costs(firsts)
     sections = [
         Section("Distance to the teacher", mismatch_parts(runs)),
         Section("What it looks at", _headed(taught, looks)),
         Section("How it arranges images", _headed(taught, arrangements)),
-        Section("When it decides", [Picture(fisher_figure(runs, images), "Fisher information over time steps")]),
+        Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best"), "Fisher information over time steps")]),
         Section("Energy", [Picture(energy_figure(runs), "Energy of an image by layer")]),
         Section("Cost", [Picture(cost_figure(table), "Milliseconds of a training step"), Table("Measured on this machine", readable(table))]),
     ]

@@ -392,13 +392,12 @@ def write_student(
 def export_run(
     source: str | Path,  # run folder of a student
     to: str = "nir",  # "nir", "torch" or "onnx"
-    which: str = "best",  # checkpoint: "best" by validation accuracy, or "last"
+    which: str = "best",  # name among `Run.checkpoints`
     file: str | Path | None = None,  # None for <run>/<which> with the ending of the format
     image_size: int = 0,  # height and width of the images; 0 for those of the run
 ) -> Path:  # the file
     "Export the student of a run into a file."
     one_of("to", to, FORMATS)
-    one_of("which", which, ["best", "last"])
     run = Run(source)
     if run.kind != "student":
         raise ValueError(f"source: {source} is the run of a {run.kind}; the run of a student is accepted")

@@ -254,10 +254,10 @@ def values(
     full = {name: choice.value for name, choice in getattr(self, side).items() if name != "teacher"}
     if not small:
         return full
-    part = full.get("train_images", 0) // 10
-    network = full["student" if side == "student" else "model"]
-    size = dict(width=SMALL_WIDTH.get(network, 0.25), **dict(train_images=part) if part else {})
-    return full | SMALL[side] | SMALL_DATA.get(self.protocol.data, {}) | size
+    network, shorter = full["student" if side == "student" else "model"], SMALL[side]["epochs"] / full["epochs"]
+    kept = tuple(round(shorter * epoch) for epoch in full.get("keep_epochs", ()))
+    size = dict(width=SMALL_WIDTH.get(network, 0.25), train_images=full.get("train_images", 0) // 10, keep_epochs=kept)
+    return full | SMALL[side] | SMALL_DATA.get(self.protocol.data, {}) | {name: value for name, value in size.items() if value}
 
 
 @patch
@@ -359,11 +359,12 @@ def _rows():
 # %% ../nbs/34_recipes.ipynb #3ec10019
 _TABLE7 = "CIFAR-100", "VGG-11", "ResNet-32x4", Choice(3, "P")
 _APPENDIX = "CIFAR-100", "VGG-11", "ResNet-32x4", Choice(3, "I", "as in table 7")
+_DYNAMICS = _from("I", "20 and 120 as in the public code of Kim et al. 2023; its third is epoch 300, here the last", keep_epochs=(20, 120, 240))
 _VARIED = ("beta", "alpha", "temperature", "factor", "attn_scale", "batch_size", "student_pool", "teacher_pool", "align", "detach_reset")
 
 
 def _studies():
-    "What the paper varies: pairs of layers, wrong labels, few images, settings."
+    "What the paper varies: pairs of layers, wrong labels, few images, settings; and what it follows over epochs."
     for student, teacher in (("VGG-11", "ResNet-19"), ("ResNet-18", "PyramidNet-20"), ("WRN-16-2", "WRN-28-4")):
         given, counts = ("CIFAR-10", student, teacher, Choice(3, "?", "not stated for figure 2")), _from("P", "figure 2 counts the stem", candidates="paper")
         yield _recipe(f"grid-{_key(student)}-from-{_key(teacher)}", "figure 2: Feature KD on every pair of layers", *given, counts, study="grid", methods=_FOUR[1:])
@@ -379,6 +380,8 @@ def _studies():
     for share in (25, 50, 75, 100):
         learns = _from("I", "balanced over classes; the teacher sees all images", train_images=500 * share)
         yield _recipe(f"few-shot-{share}", f"appendix 2, as inferred: {share} % of the training images", *_APPENDIX, learns)
+    most_steps = *_APPENDIX[:3], Choice(7, "I", "the most of table 2")
+    yield _recipe("information", "appendix 1, as inferred: Fisher information over time at three epochs (sastc_explain draws it)", *most_steps, _DYNAMICS)
     for name in _VARIED:
         yield _recipe(f"sensitivity-{name}", f"appendix 3, as inferred: values of {name}", *_APPENDIX, study=f"sensitivity --vary {name}", methods=("sastc",))
 

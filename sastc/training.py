@@ -386,8 +386,10 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
         record |= evaluate_mismatch(*self.compared, self.batches["mismatch"]) if self.compared else {}
         lr = self.scheduler.get_last_lr()[0]
         self.writer.record("epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record)
-    if better:  # before "last": a kill between the two must not lose the best epoch
+    if better:  # before "last": a kill between them must lose neither the best epoch nor a kept one
         self._save("best")
+    if progress["epoch"] in self.config.keep_epochs:
+        self._save(f"epoch-{progress['epoch']}")
     self._save("last")
     self._status("running")
 
@@ -482,6 +484,8 @@ def check_inputs(
         raise ValueError("precision: fp16 given, and there is no CUDA device; fp32 or bf16 is accepted")
     if isinstance(config, Config) and config.frames not in (0, config.time_steps):
         raise ValueError(f"frames: {config.frames} given with time_steps {config.time_steps}; 0 or the same number is accepted, since a student takes a frame a step")
+    if any(epoch > config.epochs for epoch in config.keep_epochs):
+        raise ValueError(f"keep_epochs: {config.keep_epochs} given with epochs {config.epochs}; whole numbers from 1 to {config.epochs} are accepted")
     if "data" not in own:
         check_data(config.data, config.root)
     if isinstance(config, Config) and config.needs_teacher and "teacher" not in own:

@@ -5,19 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc.cli import sastc_explain
-from sastc.config import Config
+from sastc.config import TEACHER_MODES, Config
 from sastc.data.images import load_images
+from sastc.data.frames import load_frames
 from sastc.experiments import assess, compare_methods
 from sastc.explain import (
     activation_figure, activation_map, activation_maps, cost_figure, costs, energy_figure, fisher_figure, fisher_information,
     information_centroid, layer_costs, overlap, similarity_figure, spike_activation_map, write_explanation,
 )  # fmt: skip
 from sastc.metrics import mismatch, pair_weights, stm_score
-from sastc.models import create_model
+from sastc.models import Taps, create_model
 from sastc.plots import mismatch_history, mismatch_table
 from sastc.report import write_report
 from sastc.runs import Run
@@ -200,7 +202,7 @@ SMALL = dict(data="digits", train_images=128, batch_size=32, lr=0.05, log_every=
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     teacher = train_teacher(model="wrn16_2", width=0.25, epochs=2, folder=str(folder / "teacher"), **SMALL)
-    config = Config(teacher=str(teacher.folder), width=0.125, beta=1.0, epochs=2, mismatch_batches=1, **SMALL)
+    config = Config(teacher=str(teacher.folder), width=0.125, beta=1.0, epochs=2, keep_epochs=(1, 2), mismatch_batches=1, **SMALL)
     compare_methods(folder, ["baseline", "feature_kd", "sastc"], [0], config)
     return folder
 
@@ -247,6 +249,23 @@ def test_figures_of_a_run(study):
     assert [trace.name.split(":")[0] for trace in energy_figure([study / "baseline-seed0", run]).data] == ["baseline", "sastc", "as an ANN"]
 
 
+def test_information_at_several_epochs_stands_side_by_side(study, tmp_path):
+    runs = [Run(study / f"{name}-seed0") for name in ("baseline", "sastc")]
+    epochs = fisher_figure(runs, images=4, which=("epoch-1", "epoch-2"))
+    assert [trace.xaxis for trace in epochs.data] == ["x", "x2", "x", "x2"] and [trace.legend for trace in epochs.data] == ["legend", "legend2"] * 2
+    assert [note.text for note in epochs.layout.annotations] == ["epoch 1", "epoch 2"] and len(epochs.layout.shapes) == 4
+    for trace, which, run in zip(epochs.data, ["epoch-1", "epoch-2"] * 2, [runs[0]] * 2 + [runs[1]] * 2):
+        (alone,) = fisher_figure(run, images=4, which=which).data
+        assert (alone.y, alone.name) == (trace.y, trace.name)
+        found = fisher_information(run.model(which), next(load_images("digits").batches("test", 4, shuffle=False, drop_last=False).epoch(0))[0])
+        assert trace.y == pytest.approx(found / found.sum(), rel=1e-3) and trace.name.startswith(f"{run.config['method']}: centroid {information_centroid(found):.2f}")
+    assert epochs.data[0].y != epochs.data[1].y
+    with pytest.raises(FileNotFoundError, match="no file .*epoch-3.pt; the folder has best, last, epoch-1, epoch-2"):
+        fisher_figure(runs, which=("epoch-1", "epoch-3"))
+    with pytest.raises(ValueError, match="which: none given"):
+        fisher_figure(runs, which=[])
+
+
 def test_calibration_costs_nothing_at_inference(study):
     baseline, sastc = study / "baseline-seed0", study / "sastc-seed0"
     table = costs([baseline, sastc], steps=2)
@@ -263,6 +282,7 @@ def test_calibration_costs_nothing_at_inference(study):
 def test_one_page_with_everything(study, capsys):
     page = write_explanation(study, images=4).read_text()
     assert page.count("Plotly.newPlot(") == 1 + 3 + 3 + 1 + 1 + 1 and "src=" not in page.split("<body>")[1]
+    assert "epoch 1" in page and "epoch 2" in page  # which all runs kept
     sastc_explain(str(study / "sastc-seed0"), str(study / "one.html"), 4)
     assert (study / "one.html").exists() and "one.html" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="holds no finished student"):
@@ -276,10 +296,86 @@ def test_sentences(study, tmp_path):
         (lambda: activation_figure(run, []), "images: none given"),
         (lambda: activation_figure(run, [400]), "images: 400 given"),
         (lambda: activation_figure(run, layer="layer44"), "layer: 'layer44' is not known"),
-        (lambda: activation_figure(run, which="first"), "which: 'first' is not known"),
         (lambda: costs(run, steps=0), "steps: 0 given"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             wrong()
     with pytest.raises(FileNotFoundError, match="no file"):
         similarity_figure(run, teacher=tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="no file .*first.pt; the folder has best, last"):
+        activation_figure(run, which="first")
+
+
+def write_recording(path, generator, brightest):
+    "In the format of N-MNIST: events around a column that moves with time."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.arange(300)
+    x, y = (brightest + t // 30 + generator.integers(-2, 3, 300)) % 34, generator.integers(34, size=300)
+    path.write_bytes(np.stack([x, y, (t % 2) << 7, t >> 8, t & 255], 1).astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    "A folder with a run of each teacher mode, on recordings of two classes."
+    root, generator = tmp_path_factory.mktemp("events"), np.random.default_rng(0)
+    for split, count in dict(Train=8, Test=3).items():
+        for label in range(2):
+            for number in range(count):
+                write_recording(root / "NMNIST" / split / f"{label}/{number:05}.bin", generator, 5 + 12 * label)
+    common = dict(data="nmnist", root=str(root), image_size=16, batch_size=4, holdout=0.0, lr=0.02, width=1 / 16, log_every=1, augment=False)
+    teacher = train_teacher(model="wrn16_2", frames=3, epochs=1, folder=str(root / "teacher"), **common)
+    common |= dict(teacher=str(teacher.folder), student="vggsnn", time_steps=3, threshold=0.2, beta=1.0, factor=2, epochs=2)
+    for mode in TEACHER_MODES:
+        distill(method="sastc", teacher_mode=mode, folder=str(root / "runs" / mode), **common)
+    return root
+
+
+@pytest.mark.parametrize("mode", TEACHER_MODES)
+def test_maps_of_recordings_show_what_the_student_was_taught(events, mode):
+    run, ann = Run(events / "runs" / mode), Run(events / "teacher").model()
+    x = next(load_frames("nmnist", events, 3, 16).batches("test", 6, shuffle=False, drop_last=False).epoch(0))[0][:, [1, 4]]
+    maps = activation_maps(run, [1, 4], layer="layer2", teacher_layer="stage2")
+    with torch.no_grad():
+        spikes = Taps(run.model(), [maps.layers[0]])(x)[1][0]
+        by_frame, of_mean = torch.stack([Taps(ann, ["stage2"])(frame)[1][0] for frame in x]), Taps(ann, ["stage2"])(x.mean(0))[1][0]
+    assert spikes.any()
+    torch.testing.assert_close(maps.student, spike_activation_map(spikes, size=16))
+    features = dict(fold_mean=by_frame.mean(0), mean_frame=of_mean, fold_step=by_frame)[mode]
+    assert maps.teacher.shape == (*features.shape[:-3], 16, 16)
+    for index in np.ndindex(features.shape[:-3]):
+        expected = F.interpolate(features[index].relu().sum(0)[None, None], 16, mode="bilinear")[0, 0]
+        torch.testing.assert_close(maps.teacher[index], scaled(expected), atol=1e-4, rtol=1e-3)
+    for number in range(2):
+        torch.testing.assert_close(maps.images[number], scaled(x[:, number].sum((0, 1))))
+    figure = activation_figure(run, [1, 4], layer="layer2", teacher_layer="stage2")
+    assert len(figure.data) == 2 * (1 + 3 + (3 if mode == "fold_step" else 1))
+    assert [trace.showscale for trace in figure.data].count(False) == 2  # the pictures, in grey
+    shown = [trace.z for trace in figure.data if trace.showscale is False]
+    assert all(np.array_equal(z, (100 * image).round()) for z, image in zip(shown, maps.images))
+    assert activation_maps(run, [0]).student.shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize("mode", TEACHER_MODES)
+def test_matrices_of_recordings_are_sorted_by_class_and_have_the_steps_of_their_teacher(events, mode):
+    run, ann = Run(events / "runs" / mode), Run(events / "teacher").model()
+    figure, stepwise = similarity_figure(run), mode == "fold_step"
+    assert len(figure.data) == 3 * (len(run.layers["student"]) + len(run.layers["teacher"]) * stepwise) + len(run.layers["teacher"]) * (not stepwise)
+    x, labels = next(load_frames("nmnist", events, 3, 16).batches("test", 6, shuffle=False, drop_last=False).epoch(0))
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1] and all(trace.z.shape == (6, 6) for trace in figure.data)
+    frame = x.mean(0) if mode == "mean_frame" else x[2]
+    feature = Taps(ann, run.layers["teacher"][-1:])(frame)[1][0].detach().flatten(1)
+    if mode == "fold_mean":
+        feature = torch.stack([Taps(ann, run.layers["teacher"][-1:])(frame)[1][0].detach().flatten(1) for frame in x]).mean(0)
+    cosines = F.normalize(feature) @ F.normalize(feature).T
+    assert np.abs(figure.data[-1].z - 100 * cosines.numpy()).max() < 1.5
+
+
+def test_everything_else_of_recordings(events):
+    runs = [Run(events / "runs" / mode) for mode in TEACHER_MODES]
+    assert all(len(trace.x) == 3 for trace in fisher_figure(runs[:1], images=2).data)
+    table = costs(runs, steps=1)
+    assert (table.filter(like="_seconds") >= 0).all(axis=None) and table.first_macs.nunique() == 1
+    assert (table[["teacher_seconds", "student_seconds", "distance_seconds"]] > 0).all(axis=None)
+    for run in runs:
+        page = write_explanation(run.folder, events / "page.html", images=4).read_text()
+        assert page.count("Plotly.newPlot(") == 5 and "What it looks at" in page

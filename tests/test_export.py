@@ -383,8 +383,7 @@ def test_wrong_exports_are_answered_in_a_sentence(tmp_path, capsys):
     for arguments, sentence in (
         (dict(run=teacher), "is the run of a teacher"),
         (dict(run=run, to="keras"), "to: 'keras' is not known"),
-        (dict(run=run, which="first"), "which: 'first' is not known"),
-        (dict(run=run, which="last"), "there is no file"),
+        (dict(run=run, which="first"), "first.pt; the folder has best"),
         (dict(run=run, image_size=64), "image_shape: [3, 64, 64] given; VGG11 does not run on that"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc import jobs
+from sastc.calibrator import ATTENTION_GRADIENTS
 from sastc.cli import sastc_distill, sastc_teacher
 from sastc.config import METHODS, TEACHER_MODES, Config, TeacherConfig
 from sastc.jobs import Job, command, find_jobs, launch
@@ -217,7 +218,7 @@ def test_refused_before_anything_is_started(sentence, tmp_path, monkeypatch):
 def values_of(declared):
     default, rule = declared.default, declared.metadata
     if isinstance(default, tuple):
-        kind = dict(milestones=st.floats(0, 1), pair=st.integers(-3, 3)).get(declared.name, st.text("abc.,0 '", min_size=1).map(lambda s: s.replace(",", "")))
+        kind = dict(milestones=st.floats(0, 1), pair=st.integers(-3, 3), keep_epochs=st.integers(1, 300)).get(declared.name, st.text("abc.,0 '", min_size=1).map(lambda s: s.replace(",", "")))
         size = dict(pair=(2, 2), milestones=(1, 3)).get(declared.name, (0, 3))
         return st.lists(kind.filter(lambda v: v != ""), min_size=size[0], max_size=size[1]).map(tuple)
     if isinstance(default, bool):
@@ -232,14 +233,16 @@ def values_of(declared):
 
 @st.composite
 def configs(draw, kind):
-    "Any accepted configuration; of a student, `frames` and `teacher_mode` that go with the rest."
-    tied = ("frames", "teacher_mode") if kind is Config else ()
+    "Any accepted configuration; of a student, the settings that others restrict go with them."
+    tied = ("frames", "teacher_mode", "attention_gradient") if kind is Config else ()
     given = draw(st.fixed_dictionaries({}, optional={name: values_of(f) for name, f in jobs.settings(kind).items() if name not in tied}))
     if kind is Config:
         rest = Config(**given)
         joins_steps = rest.fold_time or METHODS[rest.method].over_rates
         modes = [mode for mode in TEACHER_MODES if mode != "fold_step" or not joins_steps]
-        given |= draw(st.fixed_dictionaries({}, optional=dict(frames=st.sampled_from([0, rest.time_steps]), teacher_mode=st.sampled_from(modes))))
+        gradients = [gradient for gradient in ATTENTION_GRADIENTS if gradient != "labels" or not METHODS[rest.method].over_rates]
+        accepted = dict(frames=[0, rest.time_steps], teacher_mode=modes, attention_gradient=gradients)
+        given |= draw(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in accepted.items()}))
     return kind(**given)
 
 

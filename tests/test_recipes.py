@@ -87,7 +87,7 @@ def test_every_setting_tells_its_origin(known):
     assert set(table.setting) >= {"data", "epochs", "lr", "student"} and (table.origin != "").all()
 
 
-DOCUMENTED = {"width", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
+DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
 
 
 @each_recipe
@@ -116,6 +116,11 @@ def test_what_varies_is_what_the_name_says():
         clean = recipe(f"cifar100/noisy-labels-{noise}-clean-teacher")
         assert clean.config().label_noise == noise / 100 and clean.teacher_config().label_noise == 0
     assert [recipe("cifar100/few-shot-25").config(small=small).train_images for small in (False, True)] == [12_500, 1250]
+    for small in (False, True):
+        dynamics = recipe("cifar100/information").config(small=small)
+        assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics.epochs
+    (choice,) = recipe("cifar100/information").table().query("setting == 'keep_epochs'").itertuples()
+    assert (choice.value, choice.small, choice.origin) == ((20, 120, 240), (1, 5, 10), "I")
     assert recipe("cifar10/grid-vgg11-from-resnet19").config().candidates == "paper"
     assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
 
@@ -196,6 +201,13 @@ def test_a_command_that_computes_nothing_loads_no_library_that_only_training_nee
     code = "import sys; from sastc.cli import sastc_recipes; sastc_recipes('grid'); print({'torchvision', 'sklearn', 'torchmetrics', 'torch._dynamo'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
     assert told.count("cifar10/grid-") == 3 and told.endswith("set()\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake():
+    code = "from sastc.cli import sastc_recipes; sastc_recipes()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as `head` does
+    assert (process.wait(300), process.stderr.read()) == (0, b"")
 
 
 def test_the_list_in_a_terminal(capsys):

@@ -17,7 +17,7 @@ from sastc.data.images import load_images
 from sastc.experiments import assess
 from sastc.models import create_model, spiking
 from sastc.neuron import LIF, over_time
-from sastc.runs import Run, load_checkpoint, load_model, save_checkpoint
+from sastc.runs import Run, RunWriter, load_checkpoint, load_model, save_checkpoint
 from sastc.training import NotFinite, _distiller, _student, distill, train_teacher
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
@@ -31,7 +31,7 @@ def teacher(tmp_path_factory):
 
 
 def run_in_process(folder, *, epochs, teacher, resume=False):
-    given = TINY | dict(method="sastc", epochs=epochs, folder=str(folder), teacher=str(teacher.folder), seed=3)
+    given = TINY | dict(method="sastc", epochs=epochs, keep_epochs=(1, 3), folder=str(folder), teacher=str(teacher.folder), seed=3)
     given = dict(folder=str(folder), resume=True) if resume else given
     code = f"from sastc.training import distill; distill(**{given!r})"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
@@ -62,7 +62,9 @@ def unbroken(teacher, tmp_path_factory):
 def assert_equal_runs(run, reference):
     for name in ("model", "calibrator"):
         assert same_state(run.checkpoint("last")[name], reference.checkpoint("last")[name])
-    assert same_state(run.checkpoint("best")["model"], reference.checkpoint("best")["model"])
+    assert run.checkpoints == reference.checkpoints == ["best", "last", "epoch-1", "epoch-3"]
+    for which in ("best", "epoch-1", "epoch-3"):
+        assert same_state(run.checkpoint(which)["model"], reference.checkpoint(which)["model"])
     assert run.steps.total.tolist() == reference.steps.total.tolist()
     assert (run.attention == reference.attention).all() and len(run.attention) == len(reference.attention)
     assert run.metrics.validation_accuracy.tolist() == reference.metrics.validation_accuracy.tolist()
@@ -97,6 +99,39 @@ def test_ctrl_c_stops_within_an_epoch_and_resumes_to_the_same_weights(teacher, u
     process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
     assert process.wait(180) == 0, process.stderr.read()[-2000:]
     assert_equal_runs(Run(folder), unbroken)
+
+
+def test_kept_epochs_hold_the_weights_of_their_epoch_alone(tmp_path, monkeypatch):
+    "As `last` had them then, seen while it was written."
+    seen, write = {}, RunWriter.checkpoint
+
+    def see(self, which, content):
+        write(self, which, content)
+        if which == "last":
+            seen[content["epoch"]] = self.folder.joinpath("checkpoints", "last.pt").read_bytes()
+
+    monkeypatch.setattr(RunWriter, "checkpoint", see)
+    run = distill(**TINY, method="baseline", epochs=3, keep_epochs=[3, 1], folder=tmp_path / "run")
+    assert run.checkpoints == ["best", "last", "epoch-1", "epoch-3"]
+    for epoch in (1, 3):
+        (tmp_path / "seen.pt").write_bytes(seen[epoch])
+        kept, then = run.checkpoint(f"epoch-{epoch}"), load_checkpoint(tmp_path / "seen.pt")
+        assert kept["epoch"] == epoch and "optimizer" not in kept and same_state(kept["model"], then["model"])
+    assert not same_state(run.checkpoint("epoch-1")["model"], run.checkpoint("epoch-3")["model"])
+    assert same_state(run.model("epoch-3").state_dict(), run.checkpoint("last")["model"])
+    with pytest.raises(FileNotFoundError, match="no file .*epoch-2.pt; the folder has best, last, epoch-1, epoch-3"):
+        assess(run.folder, "epoch-2")
+    assert assess(run.folder, "epoch-3")["accuracy"] == pytest.approx(run.result["test_accuracy_last"])
+
+
+def test_a_run_of_a_version_without_kept_epochs_is_read_and_resumed(tmp_path):
+    folder = tmp_path / "run"
+    whole = distill(**TINY, method="baseline", epochs=1, folder=folder)
+    old = json.loads((folder / "config.json").read_text())
+    del old["settings"]["keep_epochs"]
+    (folder / "config.json").write_text(json.dumps(old))
+    assert assess(folder)["accuracy"] == pytest.approx(whole.result["test_accuracy_best"])
+    assert distill(folder=str(folder), resume=True).config["keep_epochs"] == []
 
 
 def test_resuming_with_another_setting_is_refused(unbroken):
@@ -252,6 +287,8 @@ MISTAKES = {
     "setting: 'tempurature' is not known .did you mean 'temperature'": mistake(tempurature=3.0),
     "time_steps: 0 given; a number of at least 1": mistake(time_steps=0),
     "epochs: 0 given": mistake(epochs=0),
+    "keep_epochs: 2.5 given; a whole number of at least 1": mistake(keep_epochs=[1, 2.5]),
+    r"keep_epochs: \(1, 3\) given with epochs 2; whole numbers from 1 to 2": mistake(keep_epochs=[1, 3], epochs=2),
     "batch_size: 4096 given": mistake(batch_size=4096),
     "train_images: 5000 given": mistake(train_images=5000),
     "teacher: none given, and kd needs one": mistake(method="kd"),

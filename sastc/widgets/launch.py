@@ -12,7 +12,7 @@ from dataclasses import Field, replace
 from html import escape
 from pathlib import Path
 
-from ..config import METHODS, Config, RunConfig, TeacherConfig, configure, settings
+from ..config import METHODS, Config, RunConfig, TeacherConfig, configure, entry_type, settings
 from ..data.frames import EVENT_SETS
 from ..data.images import NAMED
 from ..jobs import Job, check_launch, command, devices, find_jobs, launch
@@ -29,7 +29,7 @@ def typed(declared: Field, text: str):
     "Value of a setting from what was typed, as on the command line; what cannot be read stays text, for the configuration to refuse."
     default = declared.default
     if isinstance(default, tuple):
-        return tuple(_read(type(default[0]) if default else str, part.strip()) for part in text.split(",") if part.strip())
+        return tuple(_read(entry_type(declared), part.strip()) for part in text.split(",") if part.strip())
     return _read(type(default), text.strip())
 
 
