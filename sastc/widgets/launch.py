@@ -135,7 +135,7 @@ def origins_of(chosen: Recipe) -> str:
     table = chosen.table()
     shown = table.assign(value=table.value.map(written), small=table.small.map(written), origin=table.origin.map(ORIGINS))
     shown = shown.rename(columns=dict(value="full size", small="small twin", origin="origin of the full size"))
-    return f'<div style="max-height: 330px; overflow: auto">{shown.to_html(index=False, border=0, classes="origins")}</div>'
+    return f'<div class="origins">{shown.to_html(index=False, border=0)}</div>'
 
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0015
 _ENDS = ("finished", "stopped", "failed", "lost")
@@ -621,7 +621,9 @@ body[data-jp-theme-light=false] .sastc-launch select { color-scheme: dark; }
 
 # %% ../../nbs/54_widgets.launch.ipynb #54aa0033
 _STYLE += """
-.sastc-launch .origins { font-size: 12px; border-collapse: collapse; } .sastc-launch .origins :is(th, td) { padding: 1px 10px 1px 0; text-align: left; vertical-align: top; }
+.sastc-launch .origins { max-height: 330px; overflow: auto; font-size: 12px; } .sastc-launch .origins table { border-collapse: collapse; }
+.sastc-launch .origins :is(th, td) { padding: 1px 10px 1px 0; text-align: left; vertical-align: top; }
+.sastc-launch .origins :is(th, td:not(:last-child)) { white-space: nowrap; }
 .sastc-launch .problem { margin: 2px 0; padding: 2px 8px; border-left: 3px solid #D55E00; line-height: 1.4; overflow-wrap: anywhere; white-space: normal; }
 .sastc-launch pre { margin: 4px 0; padding: 6px 8px; max-height: 300px; overflow: auto; font: 12px/1.45 var(--jp-code-font-family, monospace);
   white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; color: inherit; background: var(--jp-layout-color2, rgb(128 128 128 / 12%)); border-radius: 4px; }
