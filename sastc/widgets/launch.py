@@ -50,7 +50,7 @@ _SUGGESTED = dict(data=(*NAMED, *EVENT_SETS), teacher=())
 
 def _control(declared: Field) -> ipywidgets.DOMWidget:
     name, rule, default = declared.name, declared.metadata, declared.default
-    shown = dict(description=name, tooltip=rule["help"], description_tooltip=rule["help"])
+    shown = dict(description=name, tooltip=rule["help"])
     if isinstance(default, bool):
         return ipywidgets.Checkbox(value=default, indent=False, **shown)
     if rule["choices"]:
