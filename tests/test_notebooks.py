@@ -26,7 +26,7 @@ def cells(path, kind):
 def test_runs(path):
     # a process for each: what one notebook leaves behind (seeds, hooks, threads, memory) is not there for the next
     program = "import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0, do_print=True)"
-    env = os.environ | {"OMP_NUM_THREADS": "2"}
+    env = os.environ | {"OMP_NUM_THREADS": "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"}  # threads of several processes wait for each other
     command = [sys.executable, "-c", program, str(path)]
     run = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
     # nbdev_test also ends well when it found nothing to run, and runs every notebook when it is given no path
