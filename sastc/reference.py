@@ -142,6 +142,8 @@ def _attention(module: SelfAttention, student_features, teacher_features):
 class CalibratorLoop(nn.Module):
     "The default `Calibrator` in loops, with the parameters of the one that it is given."
 
+    taught_by_labels = False
+
     def __init__(self, calibrator: Calibrator):
         super().__init__()
         self.calibrator = calibrator
