@@ -44,7 +44,7 @@ def copy_project(target: Path):
     "Copy what the build reads."
     shutil.copy(ROOT / "settings.ini", target)
     shutil.copytree(ROOT / "sastc", target / "sastc", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "nbs", target / "nbs", ignore=shutil.ignore_patterns("runs", "data", ".*"))
+    shutil.copytree(ROOT / "nbs", target / "nbs", ignore=shutil.ignore_patterns("runs", ".*"))
 
 
 def show_source(nbs: Path):
@@ -66,9 +66,9 @@ def figure_html(figure: dict, name: str) -> str:
 
 def figure_makers() -> set[str]:
     "Names that a last line begins with when it shows a figure or a view."
-    import sastc.plots  # of this checkout, once `main` has put it on the path
+    import sastc.studies.figures  # of this checkout, once `main` has put it on the path
 
-    public = {name: getattr(sastc.plots, name) for name in sastc.plots.__all__}
+    public = {name: getattr(sastc.studies.figures, name) for name in sastc.studies.figures.__all__}
     made = {name for name, thing in public.items() if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Figure}
     return made | {"fig", "figure", "px", "go", "view", "AttentionView", "RunBoard"}
 

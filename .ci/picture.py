@@ -12,12 +12,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from browser import jupyterlab  # noqa: E402
 from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
-from sastc.widgets import AttentionView  # noqa: E402
+from sastc.lab import AttentionView  # noqa: E402
 
 RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
 WIDTH = 740
 PANEL = """
-from sastc.widgets import LaunchPanel
+from sastc.lab import LaunchPanel
 LaunchPanel(recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
 """
 

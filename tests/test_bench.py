@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from sastc.bench import Step, build_step, peak_memory, run_sections, write_bench
+from sastc.studies.bench import Step, build_step, peak_memory, run_sections, write_bench
 from sastc.cli import sastc_bench
 
 

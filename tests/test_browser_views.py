@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 
-from sastc.widgets.attention import relative_entropy
+from sastc.lab.attention import relative_entropy
 
 pytestmark = needs_browser
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
@@ -21,9 +21,9 @@ def runs(jupyter):
     folder = jupyter.folder / "runs"
     shutil.copytree(RECORDED, folder)
     (folder / "kd-seed1" / "epochs.jsonl").write_text("no record\n")
-    view = "from sastc.widgets import AttentionView\nview = AttentionView('runs/sastc-seed0', against='runs/sastc-seed1')\nview"
+    view = "from sastc.lab import AttentionView\nview = AttentionView('runs/sastc-seed0', against='runs/sastc-seed1')\nview"
     jupyter.write("attention.ipynb", view, "view.step, view.follow, view.compare")
-    jupyter.write("board.ipynb", "from sastc.widgets import RunBoard\nboard = RunBoard('runs')\nboard", "board.chosen")
+    jupyter.write("board.ipynb", "from sastc.lab import RunBoard\nboard = RunBoard('runs')\nboard", "board.chosen")
     return folder
 
 
@@ -61,7 +61,7 @@ def shown_step(page) -> int:
 
 def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
     live = Writer(jupyter.folder / "live")
-    jupyter.write("live.ipynb", "from sastc.widgets import AttentionView\nview = AttentionView('live', seconds=0.2)\nview", "6 * 7")
+    jupyter.write("live.ipynb", "from sastc.lab import AttentionView\nview = AttentionView('live', seconds=0.2)\nview", "6 * 7")
     notebook = jupyter.open(page, "live.ipynb")
     notebook.run_cell(0)
     page.get_by_text("the first record comes after 14 training steps").wait_for()
@@ -205,7 +205,7 @@ def test_nothing_is_cut_off_or_unreadable(jupyter, runs, page, theme):
 
 def test_voila_shows_the_same(jupyter, runs, page):
     live = Writer(jupyter.folder / "seen-in-voila")
-    jupyter.write("both.ipynb", "from sastc.widgets import AttentionView, RunBoard\nAttentionView('seen-in-voila', seconds=0.2)", "RunBoard('runs')")
+    jupyter.write("both.ipynb", "from sastc.lab import AttentionView, RunBoard\nAttentionView('seen-in-voila', seconds=0.2)", "RunBoard('runs')")
     with jupyter.voila("both.ipynb") as url:
         page.goto(url)
         page.get_by_text("the first record comes after 14 training steps").wait_for()

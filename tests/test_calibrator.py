@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sastc.calibrator import Calibrator, attention_bounds, rsa_attention, similarity
-from sastc.losses import sastc_loss
+from sastc.methods.calibrator import Calibrator, attention_bounds, rsa_attention, similarity
+from sastc.methods.losses import sastc_loss
 
 some = settings(max_examples=60)
 

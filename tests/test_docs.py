@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from browser import QUIET, needs_browser
 from playwright.sync_api import sync_playwright
 
-import sastc.plots
+import sastc.studies.figures
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".ci"))
@@ -110,12 +110,12 @@ def test_a_figure_that_was_not_saved_is_refused(tmp_path):
 
 
 def test_the_gallery_shows_every_figure_and_view():
-    import sastc.widgets
+    import sastc.lab
 
     cells = json.loads((ROOT / "nbs/gallery.ipynb").read_text(encoding="utf-8"))["cells"]
     sources = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    figures = figure_makers() & set(sastc.plots.__all__)
-    views = {name for name in ("AttentionView", "RunBoard") if hasattr(sastc.widgets, name)}
+    figures = figure_makers() & set(sastc.studies.figures.__all__)
+    views = {name for name in ("AttentionView", "RunBoard") if hasattr(sastc.lab, name)}
     assert len(figures) >= 6 and len(views) == 2
     assert [name for name in sorted(figures | views) if f"{name}(" not in sources] == []
 

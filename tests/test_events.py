@@ -14,19 +14,19 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from sastc.calibrator import Calibrator
-from sastc.config import Config
+from sastc.methods.calibrator import Calibrator
+from sastc.training.config import Config
 from sastc.data import frames as framing
 from sastc.data.batches import Batches
 from sastc.data.events import Events, read_aedat2, read_aedat3, read_aedat4, read_events, read_nmnist
 from sastc.data.folders import load_data
 from sastc.data.frames import EVENT_SETS, Change, FrameBatches, FrameData, frames, load_frames
 from sastc.data.images import check_data, load_images, split_holdout, subset
-from sastc.experiments import assess
-from sastc.losses import DistillationLoss
+from sastc.studies.comparisons import assess
+from sastc.methods.losses import DistillationLoss
 from sastc.models import Taps, create_model
-from sastc.runs import Run
-from sastc.training import Learner, distill, evaluate, taught, train_teacher
+from sastc.training.runs import Run
+from sastc.training.loop import Learner, distill, evaluate, taught, train_teacher
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 NMNIST, AEDAT4 = SHARED / "nmnist_small" / "raw_bin.zip", SHARED / "event_samples" / "sample_320x240.aedat4"

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc.cli import sastc_explain
-from sastc.config import TEACHER_MODES, Config
+from sastc.training.config import TEACHER_MODES, Config
 from sastc.data.images import load_images
 from sastc.data.frames import load_frames
-from sastc.experiments import assess, compare_methods
-from sastc.explain import (
+from sastc.studies.comparisons import assess, compare_methods
+from sastc.studies.explain import (
     activation_figure, activation_map, activation_maps, cost_figure, costs, energy_figure, fisher_figure, fisher_information,
     information_centroid, layer_costs, overlap, similarity_figure, spike_activation_map, write_explanation,
 )  # fmt: skip
-from sastc.metrics import mismatch, pair_weights, stm_score
+from sastc.metrics.metrics import mismatch, pair_weights, stm_score
 from sastc.models import Taps, create_model
-from sastc.plots import mismatch_history, mismatch_table
-from sastc.report import write_report
-from sastc.runs import Run
-from sastc.training import compared_layers, distill, evaluate_mismatch, fixed_batches, train_teacher
+from sastc.studies.figures import mismatch_history, mismatch_table
+from sastc.studies.report import write_report
+from sastc.training.runs import Run
+from sastc.training.loop import compared_layers, distill, evaluate_mismatch, fixed_batches, train_teacher
 
 
 def scaled(heat):

@@ -13,11 +13,11 @@ import torchvision
 from torch import nn
 
 from sastc.cli import sastc_export
-from sastc.config import Config, TeacherConfig
-from sastc.export import to_nir, to_torch_export, write_student
+from sastc.training.config import Config, TeacherConfig
+from sastc.studies.export import to_nir, to_torch_export, write_student
 from sastc.models import Taps, create_model, list_models, spiking
-from sastc.neuron import LIF
-from sastc.runs import RunWriter
+from sastc.neurons.neuron import LIF
+from sastc.training.runs import RunWriter
 
 nir = pytest.importorskip("nir")
 

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc import jobs
-from sastc.calibrator import ATTENTION_GRADIENTS
+from sastc.methods.calibrator import ATTENTION_GRADIENTS
 from sastc.cli import sastc_distill, sastc_teacher
-from sastc.config import METHODS, TEACHER_MODES, Config, TeacherConfig
-from sastc.jobs import Job, command, find_jobs, launch
-from sastc.runs import Run, identity, write_json
+from sastc.training.config import METHODS, TEACHER_MODES, Config, TeacherConfig
+from sastc.training.jobs import Job, command, find_jobs, launch
+from sastc.training.runs import Run, identity, write_json
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, device="cpu")
 
@@ -110,7 +110,7 @@ def write_run(folder, status):
 def test_a_teacher_and_its_student_need_nobody_in_between(started, tmp_path):
     # the process that launches ends at once: what is left has to do both stages
     configs = f"TeacherConfig(**{vars(teacher_config(tmp_path / 'teacher'))!r}), Config(**{vars(student_config(tmp_path / 'student', method='kd', epochs=1))!r})"
-    code = f"from sastc.jobs import *; from sastc.config import *; launch({configs})"
+    code = f"from sastc.training.jobs import *; from sastc.training.config import *; launch({configs})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     job = Job(tmp_path / "student")
     assert [stage.kind for stage in job.stages] == ["teacher", "student"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sastc import kernels
-from sastc.calibrator import difference_kernel
-from sastc.kernels import Kernel, as_stored, in_slices, like_stored
-from sastc.neuron import LIF, gradient_kernel, lif, spike_kernel
+from sastc.methods.calibrator import difference_kernel
+from sastc.neurons.kernels import Kernel, as_stored, in_slices, like_stored
+from sastc.neurons.neuron import LIF, gradient_kernel, lif, spike_kernel
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler on this machine")
 
@@ -202,7 +202,7 @@ import os, warnings
 os.environ.update(CXX="/nowhere/g++", PATH="/nowhere", TORCHINDUCTOR_CACHE_DIR=os.environ["TMPDIR"] + "/empty")
 import torch
 from sastc import kernels
-from sastc.neuron import lif
+from sastc.neurons.neuron import lif
 kernels._REPAID_AFTER = dict(cpu=0)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -241,7 +241,7 @@ def test_stored_order_and_back(order, leading):
 def test_freed_memory_is_kept():
     code = """
 import resource, torch
-from sastc.kernels import keep_freed_memory
+from sastc.neurons.kernels import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

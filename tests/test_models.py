@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sastc.calibrator import Calibrator
-from sastc.losses import DistillationLoss
+from sastc.methods.calibrator import Calibrator
+from sastc.methods.losses import DistillationLoss
 from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
 from sastc.models.blocks import he_init
-from sastc.neuron import LIF
+from sastc.neurons.neuron import LIF
 
 few = settings(max_examples=15)
 

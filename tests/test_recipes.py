@@ -14,10 +14,10 @@ from fastcore.script import anno_parser
 from PIL import Image
 
 from sastc import cli
-from sastc.config import Config, TeacherConfig, settings
+from sastc.training.config import Config, TeacherConfig, settings
 from sastc.models.pretrained import pretrained
-from sastc.recipes import ORIGINS, PUBLISHED, SMALL, find_recipes, recipe, recipe_table, recipes
-from sastc.runs import Run, load_model
+from sastc.studies.recipes import ORIGINS, PUBLISHED, SMALL, find_recipes, recipe, recipe_table, recipes
+from sastc.training.runs import Run, load_model
 
 NAMES = [known.name for known in recipes()]
 PAPER = Path(__file__).parents[2] / "shared" / "paper_tables.json"

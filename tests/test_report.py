@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sastc.calibrator import attention_bounds
-from sastc.config import METHODS, Config, TeacherConfig
-from sastc.plots import attention_entropy, attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
-from sastc.report import write_report
-from sastc.runs import Run, RunWriter
+from sastc.methods.calibrator import attention_bounds
+from sastc.training.config import METHODS, Config, TeacherConfig
+from sastc.studies.figures import attention_entropy, attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
+from sastc.studies.report import write_report
+from sastc.training.runs import Run, RunWriter
 
 LAYERS = dict(student=["layer2", "layer4"], teacher=["stage1", "stage2", "stage3"])
 

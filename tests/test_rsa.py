@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sastc.config import logit_scale
-from sastc.report import write_report
-from sastc.runs import Run
-from sastc.training import distill, train_teacher
-from sastc.widgets.attention import image_attention
+from sastc.training.config import logit_scale
+from sastc.studies.report import write_report
+from sastc.training.runs import Run
+from sastc.training.loop import distill, train_teacher
+from sastc.lab.attention import image_attention
 
 DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)
 

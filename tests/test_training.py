@@ -12,13 +12,13 @@ import torch
 import torchvision
 from torch import nn
 
-from sastc.config import METHODS, Config, TeacherConfig, configure
+from sastc.training.config import METHODS, Config, TeacherConfig, configure
 from sastc.data.images import load_images
-from sastc.experiments import assess
+from sastc.studies.comparisons import assess
 from sastc.models import create_model, spiking
-from sastc.neuron import LIF, over_time
-from sastc.runs import Run, RunWriter, load_checkpoint, load_model, save_checkpoint
-from sastc.training import NotFinite, _distiller, _student, distill, train_teacher
+from sastc.neurons.neuron import LIF, over_time
+from sastc.training.runs import Run, RunWriter, load_checkpoint, load_model, save_checkpoint
+from sastc.training.loop import NotFinite, _distiller, _student, distill, train_teacher
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
 
@@ -33,7 +33,7 @@ def teacher(tmp_path_factory):
 def run_in_process(folder, *, epochs, teacher, resume=False):
     given = TINY | dict(method="sastc", epochs=epochs, keep_epochs=(1, 3), folder=str(folder), teacher=str(teacher.folder), seed=3)
     given = dict(folder=str(folder), resume=True) if resume else given
-    code = f"from sastc.training import distill; distill(**{given!r})"
+    code = f"from sastc.training.loop import distill; distill(**{given!r})"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
 
 
@@ -262,7 +262,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from sastc.runs import save_checkpoint
+from sastc.training.runs import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -343,11 +343,11 @@ TWO_PROCESSES = """
 import sys, torch
 from accelerate import Accelerator
 from torch import nn
-from sastc.calibrator import Calibrator
-from sastc.losses import DistillationLoss
+from sastc.methods.calibrator import Calibrator
+from sastc.methods.losses import DistillationLoss
 from sastc.models import Taps, candidates, create_model, tap_shapes
-from sastc.neuron import LIF, over_time
-from sastc.training import Learner
+from sastc.neurons.neuron import LIF, over_time
+from sastc.training.loop import Learner
 
 accelerator = Accelerator(cpu=True)
 rank = accelerator.process_index
@@ -404,7 +404,7 @@ def test_a_run_of_two_processes_judges_the_whole_test_set(teacher, tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "run"
     given = TINY | dict(method="sastc", epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
     end = "import torch.distributed as dist; dist.barrier(); dist.destroy_process_group()"
-    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})\n{end}")
+    script.write_text(f"from sastc.training.loop import distill\ndistill(**{given!r})\n{end}")
     done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run, assessed = Run(folder), assess(folder)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from sastc.cli import by_recipe
-from sastc.config import Config, TeacherConfig
+from sastc.training.config import Config, TeacherConfig
 from sastc.models.pretrained import PREFIX
-from sastc.recipes import recipe, recipes
-from sastc.runs import identity, write_json
-from sastc.widgets import LaunchPanel
-from sastc.widgets.launch import BY_RECIPE, PRESETS
+from sastc.studies.recipes import recipe, recipes
+from sastc.training.runs import identity, write_json
+from sastc.lab import LaunchPanel
+from sastc.lab.launch import BY_RECIPE, PRESETS
 
 ROW, TEACHER = "cifar10/vgg11-from-resnet19-T2", "cifar10-resnet19-teacher-small"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sastc.runs import RunWriter, identity, write_json
-from sastc.widgets import AttentionView, RunBoard
+from sastc.training.runs import RunWriter, identity, write_json
+from sastc.lab import AttentionView, RunBoard
 
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
 CONFIG = json.loads((RECORDED / "sastc-seed0" / "config.json").read_text())["settings"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sastc.experiments import open_student, open_teacher
-from sastc.losses import mean_output
-from sastc.runs import Run
-from sastc.training import _distiller, compared_layers, evaluate_mismatch, evaluating, fixed_batches
+from sastc.studies.comparisons import open_student, open_teacher
+from sastc.methods.losses import mean_output
+from sastc.training.runs import Run
+from sastc.training.loop import _distiller, compared_layers, evaluate_mismatch, evaluating, fixed_batches
 
 OUT = Path(__file__).with_name("measured.json")
 
