@@ -24,16 +24,19 @@ from fastcore.script import Param, call_parse
 
 from .studies.bench import SECTIONS, bench_table, run_sections, write_bench
 from .common.checks import one_of
-from .training.config import METHODS, Config, RunConfig, TeacherConfig, entry_type, settings
+from .common.settings import entry_type
+from .training.config import Config, METHODS, RunConfig, TeacherConfig, settings
 from .studies.comparisons import assess, compare_methods, demo, for_people
 from .studies.export import export_run
 from .studies.explain import write_explanation
 from .studies.recipes import ORIGINS, find_recipes, recipe_table, recipes
 from .studies.recipes import recipe as known_recipe  # the commands have an argument of that name
 from .studies.report import write_report
-from .training.runs import Run, check_model
+from .training.checkpoints import check_model
+from .training.runs import Run
 from .studies.sweeps import SENSITIVITY, STUDIES, study_text, write_study
-from .training.loop import NotFinite, distill, train_teacher
+from .training.loop import NotFinite
+from .training.session import distill, train_teacher
 
 # %% ../nbs/cli.ipynb #53546f82
 def _listed(kind: type):

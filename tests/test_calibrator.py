@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from sastc.methods.calibrator import Calibrator, attention_bounds, rsa_attention, similarity
+from sastc.methods.attention import attention_bounds, rsa_attention
+from sastc.methods.calibrator import Calibrator
+from sastc.metrics.similarity import similarity
 from sastc.methods.losses import sastc_loss
 
 some = settings(max_examples=60)

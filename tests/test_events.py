@@ -26,7 +26,9 @@ from sastc.studies.comparisons import assess
 from sastc.methods.losses import DistillationLoss
 from sastc.models import Taps, create_model
 from sastc.training.runs import Run
-from sastc.training.loop import Learner, distill, evaluate, taught, train_teacher
+from sastc.training.learner import taught
+from sastc.training.loop import Learner, evaluate
+from sastc.training.session import distill, train_teacher
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 NMNIST, AEDAT4 = SHARED / "nmnist_small" / "raw_bin.zip", SHARED / "event_samples" / "sample_320x240.aedat4"

@@ -18,12 +18,14 @@ from sastc.studies.explain import (
     activation_figure, activation_map, activation_maps, cost_figure, costs, energy_figure, fisher_figure, fisher_information,
     information_centroid, layer_costs, overlap, similarity_figure, spike_activation_map, write_explanation,
 )  # fmt: skip
-from sastc.metrics.metrics import mismatch, pair_weights, stm_score
+from sastc.metrics.mismatch import mismatch, pair_weights, stm_score
 from sastc.models import Taps, create_model
 from sastc.studies.figures import mismatch_history, mismatch_table
 from sastc.studies.report import write_report
 from sastc.training.runs import Run
-from sastc.training.loop import compared_layers, distill, evaluate_mismatch, fixed_batches, train_teacher
+from sastc.training.loop import evaluate_mismatch
+from sastc.training.measure import compared_layers, fixed_batches
+from sastc.training.session import distill, train_teacher
 
 
 def scaled(heat):

@@ -11,7 +11,8 @@ from sastc.data.folders import FolderData, load_data
 from sastc.data.images import subset
 from sastc.studies.comparisons import assess
 from sastc.models import create_model
-from sastc.training.loop import distill, evaluate
+from sastc.training.loop import evaluate
+from sastc.training.session import distill
 
 TRAINING = dict(augment=True, shuffle=True, drop_last=True, seed=3)
 IN_ORDER = dict(shuffle=False, drop_last=False)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc import jobs
-from sastc.methods.calibrator import ATTENTION_GRADIENTS
+from sastc.methods.attention import ATTENTION_GRADIENTS
 from sastc.cli import sastc_distill, sastc_teacher
 from sastc.training.config import METHODS, TEACHER_MODES, Config, TeacherConfig
 from sastc.training.jobs import Job, command, find_jobs, launch

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sastc import kernels
-from sastc.methods.calibrator import difference_kernel
+from sastc.methods.alignment import difference_kernel
 from sastc.neurons.kernels import Kernel, as_stored, in_slices, like_stored
 from sastc.neurons.neuron import LIF, gradient_kernel, lif, spike_kernel
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sastc.neurons.neuron import LIF, fold, lif, over_time, unfold
+from sastc.neurons.network import over_time
+from sastc.neurons.neuron import LIF, fold, lif, unfold
 
 LOW = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}  # relative rounding of a gradient, with a few bits to spare
 

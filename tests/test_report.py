@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sastc.methods.calibrator import attention_bounds
+from sastc.methods.attention import attention_bounds
 from sastc.training.config import METHODS, Config, TeacherConfig
 from sastc.studies.figures import attention_entropy, attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
 from sastc.studies.report import write_report

@@ -6,7 +6,7 @@ import pytest
 from sastc.training.config import logit_scale
 from sastc.studies.report import write_report
 from sastc.training.runs import Run
-from sastc.training.loop import distill, train_teacher
+from sastc.training.session import distill, train_teacher
 from sastc.lab.attention import image_attention
 
 DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)

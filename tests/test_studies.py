@@ -23,7 +23,7 @@ from sastc.studies.comparisons import sweep
 from sastc.training.runs import Run, RunWriter, identity, write_json
 from sastc.studies.sweeps import few_shot, few_shot_figure, few_shot_table, grid, grid_figure, grid_summary, grid_table, noise_figure, noise_table, noisy_labels
 from sastc.studies.sweeps import sensitivity, sensitivity_figure, sensitivity_table, write_study
-from sastc.training.loop import distill, train_teacher
+from sastc.training.session import distill, train_teacher
 
 TINY = dict(data="digits", image_size=16, train_images=160, batch_size=16, lr=0.02, log_every=1, width=0.0625, device="cpu")
 

@@ -16,9 +16,12 @@ from sastc.training.config import METHODS, Config, TeacherConfig, configure
 from sastc.data.images import load_images
 from sastc.studies.comparisons import assess
 from sastc.models import create_model, spiking
-from sastc.neurons.neuron import LIF, over_time
+from sastc.neurons.network import over_time
+from sastc.neurons.neuron import LIF
 from sastc.training.runs import Run, RunWriter, load_checkpoint, load_model, save_checkpoint
-from sastc.training.loop import NotFinite, _distiller, _student, distill, train_teacher
+from sastc.studies.bench import _student
+from sastc.training.loop import NotFinite, _distiller
+from sastc.training.session import distill, train_teacher
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
 
@@ -346,7 +349,8 @@ from torch import nn
 from sastc.methods.calibrator import Calibrator
 from sastc.methods.losses import DistillationLoss
 from sastc.models import Taps, candidates, create_model, tap_shapes
-from sastc.neurons.neuron import LIF, over_time
+from sastc.neurons.network import over_time
+from sastc.neurons.neuron import LIF
 from sastc.training.loop import Learner
 
 accelerator = Accelerator(cpu=True)

@@ -21,16 +21,18 @@ import traitlets
 from fastcore.basics import patch
 from PIL import Image
 
-from ..methods.calibrator import SelfAttention, rsa_attention, similarities
+from ..methods.attention import rsa_attention
+from ..methods.calibrator import SelfAttention
+from ..metrics.similarity import similarities
 from ..common.checks import one_of
 from ..training.config import METHODS, logit_scale
 from ..data.batches import normalise
 from ..data.images import ImageData, load_images
-from ..metrics.metrics import attention_entropy
+from ..metrics.attention import attention_entropy
 from ..models import Taps
 from ..studies.figures import attention_range, attention_summary
 from ..training.runs import Run, atomic, load_model
-from ..training.loop import evaluating
+from ..training.measure import evaluating
 from .live import CURVES_JS, CURVES_STYLE, NODES_JS, STYLE, UNREADABLE, LiveRun, View, poll, progress_words, state_of, why_unreadable
 
 # %% ../../nbs/lab/01_attention.ipynb #b3f7678d

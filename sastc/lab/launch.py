@@ -12,7 +12,8 @@ from dataclasses import Field, replace
 from html import escape
 from pathlib import Path
 
-from ..training.config import METHODS, Config, RunConfig, TeacherConfig, configure, entry_type, settings
+from ..common.settings import entry_type
+from ..training.config import Config, METHODS, RunConfig, TeacherConfig, configure, settings
 from ..data.frames import EVENT_SETS
 from ..data.images import NAMED
 from ..training.jobs import Job, check_launch, command, devices, find_jobs, launch

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .calibrator import Calibration, Calibrator, SelfAttention, pooled
+from .alignment import pooled
+from .calibrator import Calibration, Calibrator, SelfAttention
 from ..neurons.neuron import LIF, fold, unfold
 
 # %% ../../nbs/methods/09_reference.ipynb #7e754d75

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'Taps', 'tap_shapes', 'candidates']
 
-# %% ../../nbs/models/05_taps.ipynb #e7413fb8
+# %% ../../nbs/models/05_taps.ipynb #9897e7dc
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..common.checks import one_of
-from ..neurons.neuron import fold, unfold
+from ..neurons.neuron import Neuron
+from ..neurons.time import fold, unfold
 
 # %% ../../nbs/models/05_taps.ipynb #177a4b93
 class Taps:
@@ -87,17 +88,24 @@ def tap_shapes(
     leading = 1 if image.ndim == 4 and getattr(taps.model, "time_steps", None) is None else 2
     return output.shape, [feature.shape[leading:] for feature in features]
 
-# %% ../../nbs/models/05_taps.ipynb #5ddf33c5
+# %% ../../nbs/models/05_taps.ipynb #9bb79043
 CANDIDATES = ("code", "paper", "stages")
 
 
 def candidates(
-    model: nn.Module,  # a network of this package, or one with a `taps` tuple of its own
+    model: nn.Module,  # any network; one with a `taps` tuple says itself which layers may be compared, of others it is the activations
     preset: str = "code",  # "code": taps[1:-1]; "paper": taps[:-1]; "stages": all stage outputs
 ) -> list[str]:  # module names, from shallow to deep
     "Names of the layers that enter calibration (method page, section 3.4)."
     one_of("preset", preset, CANDIDATES)
-    if not hasattr(model, "taps"):
+    taps = getattr(model, "taps", None) or _activations(model)
+    chosen = dict(code=taps[1:-1], paper=taps[:-1], stages=getattr(model, "stages", taps))[preset]
+    if not chosen:
         children = ", ".join(name for name, _ in model.named_children())
-        raise ValueError(f"model: {type(model).__name__} declares no taps; name its layers yourself (its children are {children})")
-    return list(dict(code=model.taps[1:-1], paper=model.taps[:-1], stages=model.stages)[preset])
+        raise ValueError(f"candidates: expected a network with at least three taps or activations, got {type(model).__name__} with {len(taps)}; name its layers yourself (its children are {children})")
+    return list(chosen)
+
+
+def _activations(model: nn.Module) -> list[str]:
+    "Names of the modules that end a layer in a network which declares no taps."
+    return [name for name, module in model.named_modules() if isinstance(module, (Neuron, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU))]

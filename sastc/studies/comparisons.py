@@ -21,9 +21,12 @@ from torch import nn
 
 from ..common.checks import one_of
 from ..training.config import METHODS, Config, RunConfig, TeacherConfig, configure
-from ..metrics.metrics import synaptic_operations
+from ..metrics.energy import synaptic_operations
 from ..training.runs import Run, living, load_model
-from ..training.loop import Data, NotFinite, check_inputs, compared_layers, data_of, distill, evaluate, evaluate_mismatch, evaluating, fixed_batches, train_teacher
+from ..data.sources import Data
+from ..training.loop import NotFinite, evaluate, evaluate_mismatch
+from ..training.measure import compared_layers, evaluating, fixed_batches
+from ..training.session import check_inputs, data_of, distill, train_teacher
 
 # %% ../../nbs/studies/02_comparisons.ipynb #5e0d1e22
 def sweep(

@@ -25,17 +25,20 @@ from plotly.subplots import make_subplots
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..methods.calibrator import similarity
+from ..metrics.similarity import similarity
 from ..common.checks import in_range, one_of
 from ..training.config import METHODS
 from .comparisons import open_student, open_teacher
-from ..metrics.metrics import synaptic_operations
+from ..metrics.energy import synaptic_operations
 from ..models import Taps
 from ..neurons.neuron import LIF
 from .figures import _METHOD_STYLE, COLOURS, _curve, _figure, _named, _rounded, by_method
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from ..training.runs import Run
-from ..training.loop import Data, Trainer, _accelerator, _batches, _cost, _distiller, _images, compared_layers, evaluating, taught
+from ..data.sources import Data
+from ..training.learner import taught
+from ..training.loop import Trainer, _accelerator, _batches, _cost, _distiller, _images
+from ..training.measure import compared_layers, evaluating
 
 # %% ../../nbs/studies/05_explain.ipynb #46e00007
 def _heat_map(maps, size):

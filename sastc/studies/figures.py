@@ -17,10 +17,10 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from plotly.subplots import make_subplots
 
-from ..methods.calibrator import attention_bounds
+from ..methods.attention import attention_bounds
 from ..common.checks import in_range
 from ..training.config import METHODS, logit_scale
-from ..metrics.metrics import attention_entropy, attention_spread
+from ..metrics.attention import attention_entropy, attention_spread
 from ..training.runs import Run
 
 # %% ../../nbs/studies/01_figures.ipynb #b50a98fe

@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from ..training.config import Config, TeacherConfig, logit_scale, settings
 from .comparisons import for_people, summarise
-from ..metrics.metrics import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
+from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .figures import attention_history, attention_map, attention_summary, method_comparison, mismatch_history, mismatch_table, rates_figure, training_curves
 from ..training.runs import Run, atomic
 

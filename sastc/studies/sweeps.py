@@ -26,7 +26,7 @@ from ..models import create_model
 from .figures import _GREY, _METHOD_STYLE, _figure, _named, _nothing, _rounded, method_of
 from .report import Picture, Section, Table, Words, _teachers, write_report
 from ..training.runs import Run, load_model
-from ..training.loop import data_of
+from ..training.session import data_of
 
 # %% ../../nbs/studies/04_sweeps.ipynb #5e0d2007
 def _runs(folder: str | Path) -> list[Run]:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from sastc.studies.comparisons import open_student, open_teacher
 from sastc.methods.losses import mean_output
 from sastc.training.runs import Run
-from sastc.training.loop import _distiller, compared_layers, evaluate_mismatch, evaluating, fixed_batches
+from sastc.training.loop import _distiller, evaluate_mismatch
+from sastc.training.measure import compared_layers, evaluating, fixed_batches
 
 OUT = Path(__file__).with_name("measured.json")
 
