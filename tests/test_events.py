@@ -23,7 +23,7 @@ from sastc.data.folders import load_data
 from sastc.data.frames import EVENT_SETS, Change, FrameBatches, FrameData, frames, load_frames
 from sastc.data.images import check_data, load_images, split_holdout, subset
 from sastc.studies.comparisons import assess
-from sastc.methods.losses import DistillationLoss
+from sastc.methods.loss import DistillationLoss
 from sastc.models import Taps, create_model
 from sastc.training.runs import Run
 from sastc.training.learner import taught

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc.methods.calibrator import Calibration, Calibrator
-from sastc.methods.losses import DistillationLoss, kd_loss, mean_output, sastc_loss
+from sastc.methods.loss import DistillationLoss
+from sastc.methods.losses import kd_loss, mean_output, sastc_loss
 
 temperatures = st.floats(0.25, 20)
 seeds = st.integers(0, 2**31)

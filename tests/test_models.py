@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sastc.methods.calibrator import Calibrator
-from sastc.methods.losses import DistillationLoss
+from sastc.methods.loss import DistillationLoss
 from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
 from sastc.models.blocks import he_init
 from sastc.neurons.neuron import LIF

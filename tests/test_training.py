@@ -347,7 +347,7 @@ import sys, torch
 from accelerate import Accelerator
 from torch import nn
 from sastc.methods.calibrator import Calibrator
-from sastc.methods.losses import DistillationLoss
+from sastc.methods.loss import DistillationLoss
 from sastc.models import Taps, candidates, create_model, tap_shapes
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF

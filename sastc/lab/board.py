@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_runs', 'row_of', 'by_settings', 'banded', 'experiment_lines', 'RunBoard']
 
-# %% ../../nbs/lab/02_board.ipynb #875ee3d0
+# %% ../../nbs/lab/02_board.ipynb #7638a8b8
 import json
 import os
 import time
@@ -18,8 +18,8 @@ import traitlets
 from ..training.config import METHODS
 from ..studies.report import write_report
 from ..training.runs import compare, read_json
-from .live import CURVES_JS, CURVES_STYLE, NODES_JS, STYLE, UNREADABLE, Line, LiveRun, View
-from .live import pack_lines, poll, progress_words, state_of, training_lines, why_unreadable
+from .live import UNREADABLE, Line, LiveRun, View
+from .live import bundle, pack_lines, poll, progress_words, state_of, styles, training_lines, why_unreadable
 
 # %% ../../nbs/lab/02_board.ipynb #da07f795
 _FILES = {"config.json", "status.json", "result.json", "steps.jsonl", "epochs.jsonl", "attention.jsonl"}
@@ -135,152 +135,7 @@ def experiment_lines(
         found += [banded(lines, name) for lines in kinds.values()]
     return found
 
-# %% ../../nbs/lab/02_board.ipynb #d3c7dd6c
-_TABLE_JS = """
-const fixed = (digits) => (value) => value.toFixed(digits), share = (value) => percent(value, 2);
-const COLUMNS = [["name", "run"], ["method", "method"], ["pair", "teacher → student"], ["time_steps", "T", String], ["beta", "β", String],
-  ["seed", "seed", String], ["validation", "held-out best", share], ["last", "test last", share], ["best", "test best", share],
-  ["rate", "firing rate", fixed(3)], ["energy", "µJ", fixed(2)], ["minutes", "minutes", fixed(1)], ["state", "state"]];
-const missing = (value) => value === null || value === undefined || value === "";
-const textOf = (row, [key, , write]) => missing(row[key]) ? "" : write ? write(row[key]) : String(row[key]);
-function ordered(rows, key, descending) {
-  const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
-  const [full, empty] = [rows.filter((row) => !missing(row[key])), rows.filter((row) => missing(row[key]))];
-  return [...full.sort((a, b) => (descending ? -1 : 1) * order(a[key], b[key])), ...empty];
-}
-function filtered(rows, words) {
-  const holds = (row, word) => COLUMNS.some((column) => textOf(row, column).toLowerCase().includes(word));
-  return rows.filter((row) => words.toLowerCase().split(" ").every((word) => holds(row, word)));
-}
-"""
-
-# %% ../../nbs/lab/02_board.ipynb #b9557c05
-_CELLS_JS = """
-const UNDER = { pair: (text) => text, time_steps: (text) => `T ${text}`, beta: (text) => `β ${text}`, seed: (text) => `seed ${text}`,
-  validation: (text) => `held-out ${text}`, rate: (text) => `rate ${text}`, energy: (text) => `${text} µJ`, minutes: (text) => `${text} min` };
-const folds = (width) => width < 680 ? Object.keys(UNDER) : width < 900 ? ["pair", "rate", "energy", "minutes"] : [];
-function nameCell(row, folded) {
-  const columns = COLUMNS.filter(([key]) => folded.includes(key) && !missing(row[key]));
-  const under = columns.map((column) => UNDER[column[0]](textOf(row, column))).join(" · ");
-  const part = (name, text) => text && html("div", { class: name }, text);
-  return html("th", { scope: "row" }, row.name, part("soft under", under), part("problem", row.problem));
-}
-function cellOf(row, column, folded) {
-  const [key, , write] = column, text = textOf(row, column);
-  if (key === "name") return nameCell(row, folded);
-  if (key !== "state") return html("td", { class: write ? "number" : "" }, text);
-  if (text !== "running") return html("td", { class: `state ${text}` }, text);
-  return html("td", { class: "state running" }, html("progress", { value: row.share, max: 1, "aria-label": "progress" }), percent(row.share, 0));
-}
-function headOf(model, [key, title, write]) {
-  const sorted = key === model.get("sort"), descending = model.get("descending"), arrow = sorted ? descending ? " ▼" : " ▲" : "";
-  const sort = () => put(model, { sort: key, descending: sorted && !descending });
-  const order = sorted && (descending ? "descending" : "ascending");
-  return html("th", { scope: "col", class: write ? "number" : "", "aria-sort": order }, button(title + arrow, sort, { "data-key": `sort ${key}` }));
-}
-"""
-
-# %% ../../nbs/lab/02_board.ipynb #3f1814d1
-_ROWS_JS = """
-const tableOf = (heads, lines, more) => html("table", more, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
-function tick(model, names, label, key) {  // a box that chooses runs; runs that cannot be read, and pages without a kernel, have nothing to choose
-  const chosen = model.get("chosen"), on = names.filter((name) => chosen.includes(name)).length;
-  const choose = () => put(model, { chosen: box.checked ? [...new Set([...chosen, ...names])] : chosen.filter((name) => !names.includes(name)) });
-  const box = html("input", { type: "checkbox", "data-key": key, "aria-label": label, disabled: model.still || !names.length, onchange: choose });
-  return Object.assign(box, { checked: on > 0 && on === names.length, indeterminate: on > 0 && on < names.length });
-}
-function drawTable(box, model, ask) {
-  const rows = ordered(filtered(model.get("rows"), model.get("filter")), model.get("sort"), model.get("descending"));
-  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  const folded = folds(box.clientWidth), columns = COLUMNS.filter(([key]) => !folded.includes(key)), readable = (row) => row.method ? [row.name] : [];
-  const lines = rows.map((row) => {
-    const { name } = row, more = { "data-key": `report ${name}`, "aria-label": `report of ${name}`, disabled: !row.method };
-    const report = button("Report", () => ask(name), more);
-    const box = tick(model, readable(row), `choose ${name}`, `choose ${name}`), cells = columns.map((column) => cellOf(row, column, folded));
-    return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", {}, !model.still && report));
-  });
-  const all = html("th", {}, tick(model, rows.flatMap(readable), "choose all", "all")), heads = [all, ...columns.map((column) => headOf(model, column)), html("th")];
-  const { scrollLeft, scrollTop } = box;
-  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }));
-  Object.assign(box, { scrollLeft, scrollTop });
-  if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
-}
-function drawDifferences(box, { columns, rows, words }) {
-  const heads = ["run", ...columns].map((name) => html("th", { scope: "col" }, name));
-  const lines = rows.map(([name, ...cells]) => html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((cell) => html("td", {}, cell))));
-  const table = html("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "what differs" }, tableOf(heads, lines));
-  box.replaceChildren(heading(4, "What differs"), words ? html("p", { class: "soft" }, words) : table);
-}
-"""
-
-# %% ../../nbs/lab/02_board.ipynb #d15d85c9
-_BOARD_JS = """
-function render({ model, el }) {
-  const box = root(el), ask = (name) => model.send({ report: name });
-  const title = heading(3), words = html("p", { class: "soft", role: "status" });
-  const notice = html("p", { role: "status" }), link = html("p", { hidden: true });
-  const typed = () => put(model, { filter: filter.value });
-  const filter = html("input", { type: "search", placeholder: "filter", "aria-label": "filter runs", oninput: typed });
-  const kernel = [button("Choose none", () => put(model, { chosen: [] })), button("Report of all", () => ask(""))];
-  const bar = html("div", { class: "bar" }, filter, ...(model.still ? [] : kernel));
-  const table = html("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "runs" });
-  const curves = html("div", { class: "curves" }), differences = html("div", { class: "differences" });
-  box.append(title, words, bar, table, notice, link, curves, differences);
-  const toggle = (name) => {
-    const hidden = model.get("hidden");
-    put(model, { hidden: hidden.includes(name) ? hidden.filter((other) => other !== name) : [...hidden, name] });
-  };
-  const draw = () => {
-    title.textContent = model.get("title");
-    words.textContent = model.get("words");
-    notice.textContent = model.get("notice");
-    if (filter.value !== model.get("filter")) filter.value = model.get("filter");
-    const none = !model.get("rows").length;
-    bar.hidden = table.hidden = none;
-    drawTable(table, model, ask);
-    drawCurves(curves, { about: model.get("lines"), bytes: model.get("points"), hidden: model.get("hidden"), toggle,
-      xTitle: "training step", percents: ["accuracy"], message: none ? "" : "Choose runs in the table to see their curves.",
-      note: "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds" });
-    drawDifferences(differences, model.get("differences"));
-    differences.hidden = model.get("chosen").length < 2;
-  };
-  const arrived = (content, buffers) => {
-    const page = new Blob([buffers[0]], { type: "text/html" });
-    link.replaceChildren(html("a", { href: URL.createObjectURL(page), target: "_blank", rel: "noopener" }, `Open ${content.report}`));
-    link.hidden = false;
-  };
-  model.on("msg:custom", arrived);
-  const end = keepDrawn(model, box, draw);
-  return () => { end(); model.off("msg:custom", arrived); };
-}
-export default { render };
-"""
-
-# %% ../../nbs/lab/02_board.ipynb #70dc7ce2
-_STYLE = """
-.sastc .wide { overflow-x: auto; }
-.sastc .tall { max-height: 420px; overflow-y: auto; border: 1px solid var(--line); border-radius: 4px; }
-.sastc table { border-collapse: collapse; width: 100%; font: inherit; color: inherit; font-variant-numeric: tabular-nums; }
-.sastc .wide :is(th, td) { padding: 3px 7px; border: 0; border-bottom: 1px solid var(--line); font-size: 13px; font-weight: 400; line-height: 1.45;
-  text-align: left; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
-.sastc .wide .number, .sastc .number button { text-align: right; }
-.sastc .wide thead th { position: sticky; top: 0; z-index: 1; font-weight: 600; white-space: normal; vertical-align: bottom;
-  background: var(--jp-layout-color1, var(--bs-body-bg, Canvas)); }
-.sastc .wide tbody th { min-width: 110px; white-space: normal; overflow-wrap: anywhere; }
-.sastc .wide .narrow tbody th { width: 100%; min-width: 150px; }
-.sastc thead button { padding: 0; border: 0; min-height: 0; background: none; font-weight: 600; text-align: left; }
-.sastc tbody button { padding: 0 8px; min-height: 22px; }
-.sastc tr.chosen { background: color-mix(in srgb, #0072B2 14%, transparent); }
-.sastc .under { font-size: 12px; white-space: normal; }
-.sastc .problem { min-width: 220px; max-width: 460px; padding-left: 8px; border-left: 3px solid #E69F00; font-size: 12px; white-space: normal; }
-.sastc .state:is(.failed, .damaged, .lost) { font-weight: 600; }
-.sastc progress { width: 60px; margin-right: 6px; vertical-align: middle; accent-color: var(--accent); }
-.sastc input[type=search] { min-width: 220px; padding: 3px 8px; border: 1px solid var(--line); border-radius: 4px; font: inherit; color: inherit;
-  background: var(--faint); }
-.sastc a { color: var(--jp-content-link-color, LinkText); }
-"""
-
-# %% ../../nbs/lab/02_board.ipynb #c7436433
+# %% ../../nbs/lab/02_board.ipynb #da12af5e
 _STREAMS = "steps", "epochs"  # attention has a view of its own, and much to read
 _ALL_CHOSEN = 12  # more runs than this would make curves that nobody can read
 
@@ -291,8 +146,8 @@ class RunBoard(View):
     A folder that does not exist yet, or holds no run, is said to be so and watched. `refresh` reads what is new; in a notebook that
     happens by itself."""
 
-    _esm = NODES_JS + CURVES_JS + _TABLE_JS + _CELLS_JS + _ROWS_JS + _BOARD_JS
-    _css = STYLE + CURVES_STYLE + _STYLE
+    _esm = bundle("board.js")
+    _css = styles("common.css", "charts.css", "board.css")
     title, words, notice = (traitlets.Unicode().tag(sync=True) for _ in range(3))  # folder, how many runs, what was written
     rows = traitlets.List().tag(sync=True)  # as `row_of` tells them
     chosen = traitlets.List().tag(sync=True)  # names of the chosen rows

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'BY_RECIPE', 'FACE', 'TEACHER_FACE', 'SHARED', 'typed', 'written', 'Form', 'about_recipe', 'origins_of',
            'for_people', 'progress_of', 'readings', 'JobView', 'LaunchPanel']
 
-# %% ../../nbs/lab/03_launch.ipynb #54aa0004
+# %% ../../nbs/lab/03_launch.ipynb #258f1431
 from collections.abc import Callable, Sequence
 from dataclasses import Field, replace
 from html import escape
@@ -21,7 +21,7 @@ from ..models.pretrained import PREFIX
 from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # the panel has an argument of that name
 from .attention import AttentionView
-from .live import Curves, LiveRun, poll, training_lines
+from .live import Curves, LiveRun, poll, styles, training_lines
 
 import ipywidgets
 
@@ -339,7 +339,7 @@ class LaunchPanel(ipywidgets.VBox):
         self._find()
         self._fill()
 
-# %% ../../nbs/lab/03_launch.ipynb #54aa0025
+# %% ../../nbs/lab/03_launch.ipynb #f26a448b
 @patch
 def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     student, teacher = self.student.controls, self.teacher.controls
@@ -362,8 +362,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     begin = _group("Begin with", [self.preset, self.recipe, self.small])
     begin.children += (self.about, self.origins)
     begin.add_class("begin")
-    return [ipywidgets.HTML(f"<style>{_STYLE}</style>"), begin, face, *self.drawers, self.command, buttons, shown, self.view]
-
+    return [ipywidgets.HTML(f"<style>{styles('launch.css')}</style>"), begin, face, *self.drawers, self.command, buttons, shown, self.view]
 
 # %% ../../nbs/lab/03_launch.ipynb #54aa0045
 @patch
@@ -589,53 +588,3 @@ def _ask(self: LaunchPanel, what: Callable[[Job], Job | None]) -> None:
         self._show(Job(self.view.job.folder))
     except (ValueError, OSError) as error:
         self.said.value = f'<p role="alert" class="problem">{escape(str(error))}</p>'
-
-# %% ../../nbs/lab/03_launch.ipynb #54aa0032
-_STYLE = """
-.sastc-launch { --edge: var(--jp-border-color2, #bdbdbd); --soft: var(--jp-ui-font-color2, #666); --accent: #0072B2;
-  padding: 4px 8px 8px; color: var(--jp-ui-font-color1, inherit); font: 13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif); overflow: visible; }
-.sastc-launch { container-type: inline-size; }
-.sastc-launch .face { display: grid; grid-template-columns: 1fr; gap: 8px; }
-@container (min-width: 820px) { .sastc-launch .face { grid-template-columns: 1fr 1fr; } }
-@container (min-width: 1500px) { .sastc-launch .face { grid-template-columns: repeat(4, 1fr); } }
-.sastc-launch .jupyter-widget-accordion { margin-top: 4px; }
-.sastc-launch .group { border: 1px solid var(--edge); border-radius: 4px; padding: 2px 10px 10px; min-width: 0; overflow: hidden; }
-.sastc-launch h4 { margin: 4px 0 2px; font-size: 13px; font-weight: 600; line-height: 1.4; }
-.sastc-launch .fields { display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 4px 10px; margin: 0; overflow: hidden; padding: 2px; }
-.sastc-launch .fields > .widget-inline-hbox { flex-direction: column; align-items: stretch; width: auto; height: auto; margin: 0; min-width: 0; }
-.sastc-launch .fields .widget-label { width: auto; height: 18px; line-height: 18px; padding: 0; text-align: left; font-size: 12px; color: var(--soft); }
-.sastc-launch .fields > .widget-checkbox { justify-content: end; }
-.sastc-launch .fields .widget-checkbox .widget-label-basic { height: 28px; line-height: 28px; display: flex; align-items: center; gap: 6px; color: inherit; }
-.sastc-launch select { appearance: auto; background-image: none; }  /* the arrow of ipywidgets is black in the dark */
-body[data-jp-theme-light=false] .sastc-launch select { color-scheme: dark; }
-.sastc-launch .fields :is(input, select) { flex: 0 0 28px; height: 28px; width: 100%; min-width: 0; }
-.sastc-launch .fields input[type=checkbox] { flex: none; height: auto; width: auto; }
-.sastc-launch .fields > .wide { grid-column: span 2; } .sastc-launch .fields > .wider { grid-column: span 3; }
-.sastc-launch .begin { margin-bottom: 8px; }
-.sastc-launch .wrong :is(input, select) { border-color: #D55E00; box-shadow: inset 0 0 0 1px #D55E00; }
-.sastc-launch :disabled { opacity: .45; } .sastc-launch ::placeholder { color: var(--soft); opacity: .8; }
-.sastc-launch :is(input, select, button, pre):focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
-.sastc-launch .bar { align-items: center; flex-wrap: wrap; gap: 4px 8px; overflow: visible; }
-.sastc-launch .bar .widget-dropdown { flex: 1 1 300px; max-width: 640px; } .sastc-launch .bar .widget-dropdown .widget-label { width: auto; }
-.sastc-launch .bar .widget-html { flex: 1 1 300px; height: auto; }
-"""
-
-# %% ../../nbs/lab/03_launch.ipynb #54aa0033
-_STYLE += """
-.sastc-launch .origins { max-height: 330px; overflow: auto; font-size: 12px; } .sastc-launch .origins table { border-collapse: collapse; }
-.sastc-launch .origins :is(th, td) { padding: 1px 10px 1px 0; text-align: left; vertical-align: top; }
-.sastc-launch .origins :is(th, td:not(:last-child)) { white-space: nowrap; }
-.sastc-launch .problem { margin: 2px 0; padding: 2px 8px; border-left: 3px solid #D55E00; line-height: 1.4; overflow-wrap: anywhere; white-space: normal; }
-.sastc-launch pre { margin: 4px 0; padding: 6px 8px; max-height: 300px; overflow: auto; font: 12px/1.45 var(--jp-code-font-family, monospace);
-  white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; color: inherit; background: var(--jp-layout-color2, rgb(128 128 128 / 12%)); border-radius: 4px; }
-.sastc-launch .widget-html, .sastc-launch .widget-html-content { height: auto; overflow: visible; color: inherit; font-size: inherit; line-height: inherit; }
-.sastc-launch .line { font-size: 14px; white-space: normal; overflow-wrap: anywhere; } .sastc-launch .soft { color: var(--soft); font-size: 12px; white-space: normal; }
-.sastc-launch .state { display: inline-block; min-width: 5em; padding: 0 8px; margin-right: 4px; border-radius: 3px; text-align: center; color: #fff; background: #5f6b76; }
-.sastc-launch .state.running { background: #0072B2; } .sastc-launch .state.finished { background: #00785a; }
-.sastc-launch :is(.state.failed, .state.lost) { background: #b34700; }
-.sastc-launch .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); gap: 4px 12px; margin: 4px 0; }
-.sastc-launch .tiles div { border-left: 2px solid var(--edge); padding-left: 8px; line-height: 1.35; }
-.sastc-launch .tiles span { display: block; font-size: 12px; color: var(--soft); white-space: normal; }
-.sastc-launch .tiles b { font-size: 16px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.sastc-job { border-top: 1px solid var(--edge); padding-top: 6px; margin-top: 4px; overflow: visible; }
-"""

@@ -35,7 +35,7 @@ from ..common.checks import in_range, one_of
 from ..training.config import METHODS
 from ..data.batches import Batches
 from ..neurons.kernels import keep_freed_memory, peak_memory_mib
-from ..methods.losses import DistillationLoss
+from ..methods.loss import DistillationLoss
 from ..models import Taps, candidates, create_model, tap_shapes
 from ..neurons.neuron import lif
 from .figures import COLOURS

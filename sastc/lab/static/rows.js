@@ -1,0 +1,49 @@
+// The table of runs, and the table of what differs between the chosen ones.
+import { cellOf, headOf, tickOf } from "./cells.js";
+import { button, heading, html } from "./nodes.js";
+import { COLUMNS, filtered, folds, ordered } from "./table.js";
+
+const tableOf = (heads, lines, attributes) =>
+  html("table", attributes, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
+
+/** Names of the runs that can be chosen among rows: those that could be read. */
+const readable = (rows) => rows.filter((row) => row.method).map((row) => row.name);
+
+function rowOf(model, row, columns, folded, ask) {
+  const { name } = row;
+  const box = tickOf(model, readable([row]), `choose ${name}`, `choose ${name}`);
+  const attributes = { "data-key": `report ${name}`, "aria-label": `report of ${name}`, disabled: !row.method };
+  const report = !model.still && button("Report", () => ask(name), attributes);
+  const cells = columns.map((column) => cellOf(row, column, folded));
+  return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", {}, report));
+}
+
+/**
+ * Draw the table in place of what was there; focus and scrolling stay.
+ * @param {Element} box
+ * @param {object} model
+ * @param {function(string): void} ask for the report of a run
+ */
+export function drawTable(box, model, ask) {
+  const rows = ordered(filtered(model.get("rows"), model.get("filter")), model.get("sort"), model.get("descending"));
+  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const folded = folds(box.clientWidth);
+  const columns = COLUMNS.filter(([key]) => !folded.includes(key));
+  const all = html("th", {}, tickOf(model, readable(rows), "choose all", "all"));
+  const heads = [all, ...columns.map((column) => headOf(model, column)), html("th")];
+  const lines = rows.map((row) => rowOf(model, row, columns, folded, ask));
+  const { scrollLeft, scrollTop } = box;
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }));
+  Object.assign(box, { scrollLeft, scrollTop });
+  if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
+}
+
+/** Draw what differs; `words` stand there when there is nothing to compare. */
+export function drawDifferences(box, { columns, rows, words }) {
+  const heads = ["run", ...columns].map((name) => html("th", { scope: "col" }, name));
+  const lines = rows.map(([name, ...cells]) =>
+    html("tr", {}, html("th", { scope: "row" }, name), ...cells.map((cell) => html("td", {}, cell))));
+  const region = { class: "wide", tabindex: 0, role: "region", "aria-label": "what differs" };
+  const table = html("div", region, tableOf(heads, lines));
+  box.replaceChildren(heading(4, "What differs"), words ? html("p", { class: "soft" }, words) : table);
+}
