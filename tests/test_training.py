@@ -148,6 +148,40 @@ def test_resuming_with_another_setting_is_refused(unbroken):
         distill(folder=str(unbroken.folder), resume=True, lr=0.5)
 
 
+def test_resuming_with_a_typed_default_that_differs_is_refused(tmp_path):
+    folder = str(tmp_path / "run")
+    distill(**TINY, method="baseline", epochs=1, folder=folder)
+    with pytest.raises(ValueError, match="method: expected 'baseline', with which the run in .* was started, got 'sastc'; leave it out"):
+        distill(folder=folder, resume=True, method="sastc", beta=800)
+    with pytest.raises(ValueError, match="beta: expected only with method .*, got 800 with method 'baseline'"):
+        distill(folder=folder, resume=True, beta=800)
+    with pytest.raises(ValueError, match="epochs: expected 1, .*, got 240; leave it out"):
+        distill(settings_for(Config, TINY | dict(method="baseline")), folder=folder, resume=True)
+    with pytest.raises(ValueError, match="data: expected 'digits', .*, got 'own:digits'; leave it out"):
+        distill(folder=folder, resume=True, data=load_images("digits"))
+    config = settings_for(Config, TINY | dict(method="baseline", epochs=1))
+    assert distill(config, folder=folder, resume=True).state == "finished"
+
+
+def test_resuming_takes_settings_that_only_the_choices_of_the_run_have(teacher, tmp_path):
+    given = TINY | dict(method="feature_kd", beta=0.5, student_layer="layer4", teacher=str(teacher.folder), folder=str(tmp_path / "run"), epochs=1)
+    distill(**given)
+    assert distill(folder=given["folder"], resume=True, student_layer="layer4").layers["student"] == ["layer4"]
+    with pytest.raises(ValueError, match="student_layer: expected 'layer4', .*, got 'layer5'"):
+        distill(folder=given["folder"], resume=True, student_layer="layer5")
+
+
+def test_data_of_ones_own_have_settings_and_survive_a_change_of_others(tmp_path):
+    images = load_images("digits")
+    config = settings_for(Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1))
+    assert config.data.load() is images and (config["data"], config["train_images"], config["holdout"]) == ("own:digits", 128, 0.25)
+    changed = config.but(holdout=0.5, seed=7)
+    assert changed.data.load() is images and (changed["train_images"], changed["holdout"]) == (128, 0.5)
+    run = distill(config, lr=0.01, folder=tmp_path / "run")
+    assert run.config["data"] == "own:digits" and run.status["steps"] == 96 // 16
+    assert distill(folder=run.folder, data=images, resume=True).state == "finished"
+
+
 def test_a_folder_with_a_run_is_never_overwritten(unbroken):
     before = {path: path.read_bytes() for path in unbroken.folder.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="folder: expected one without a run, got .* holds a run already"):
@@ -336,7 +370,7 @@ def test_a_mistake_is_answered_with_a_sentence_before_anything_is_written(senten
 
 
 def test_a_missing_run_to_resume(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="folder: expected the folder of a run, got .*none"):
         distill(folder=str(tmp_path / "none"), resume=True)
 
 
