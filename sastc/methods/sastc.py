@@ -86,7 +86,7 @@ def attention_numbers(
     mean = averages["attention"]
     return dict(spread_layers=attention_spread(mean, axis=1), spread_steps=attention_spread(mean, axis=0), bounds=list(bounds))
 
-# %% ../../nbs/methods/06_sastc.ipynb #c36dcd16
+# %% ../../nbs/methods/06_sastc.ipynb #780fe4a9
 def named_layers(argument: str, network: nn.Module, names: Sequence[str], preset: str) -> list[str]:
     "Names of layers that exist: those that are given, or else the candidates."
     known = dict(network.named_modules())
@@ -116,10 +116,12 @@ class Uniform(SASTC):
 class Rate(SASTC):
     "control: SASTC on features averaged over time"
 
+    takes_steps: ClassVar[bool] = False
+
     def features(self, step: Step) -> tuple[Sequence[torch.Tensor], bool]:
         student, stepwise = super().features(step)
         if stepwise:
-            raise ValueError("teacher_frames: expected fold_mean or mean_frame for method rate, which averages over the steps, got fold_step")
+            raise ValueError("teacher_features: expected [B, ...] for method rate, which averages over the steps, got a time axis in front")
         return [feature.mean(0, keepdim=True) for feature in student], False
 
     def check(self) -> None:
