@@ -70,7 +70,7 @@ class OpenRun:
             raise ValueError(f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher=")
         return load_model(teacher if teacher.startswith(PREFIX) else teacher_place(self.run, teacher))
 
-# %% ../../nbs/training/10_opening.ipynb #e4f2e9c0
+# %% ../../nbs/training/10_opening.ipynb #0f82ad04
 from fastcore.basics import patch
 
 
@@ -116,7 +116,7 @@ def method(self: OpenRun) -> Method:
         layers = method.layers(self.network, self.teacher if method.uses_teacher else None)
         shapes = tried("student", Taps(self.network, layers[0]), self.data), tried("teacher", Taps(self.teacher, layers[1]), self.data) if layers[1] else []
         method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps))
-        method.load_state_dict(content["method"] if "method" in content else content.get("calibrator") or {})
+        method.load_state_dict(content["method"])
         self.__dict__["_built"] = method.eval()
     return self.__dict__["_built"]
 
