@@ -31,19 +31,20 @@ def neuron_for(
         constants, neuron = {name: getattr(neuron, name) for name in own_settings(neuron)} | constants, type(neuron)
     return (NEURONS.find(neuron) if isinstance(neuron, str) else neuron)(time_steps, **constants)
 
-# %% ../../nbs/models/06_convert.ipynb #ceb5c9b9
-_PROBE = torch.arange(-3.5, 4, 0.5, dtype=torch.float64)
+# %% ../../nbs/models/06_convert.ipynb #5a514b8c
+_NUMBERS = torch.arange(-3.5, 4, 0.5, dtype=torch.float64)
 
 
 def bends(
     operation: Callable,  # of a tensor
+    positive: bool = False,  # whether it gets no numbers below 0, so that only the line on this side matters
 ) -> bool:
     "Whether an operation treats every number by itself, is not a straight line, and tells negative from positive numbers."
-    other = _PROBE.clone()
+    other = _NUMBERS.clone()
     other[-1] += 1
     try:
         outputs = []
-        for probe in (_PROBE, other):
+        for probe in (_NUMBERS, other):
             with torch.random.fork_rng(devices=[]):
                 state = torch.get_rng_state()
                 result = operation(probe.clone())
@@ -53,11 +54,12 @@ def bends(
     except Exception:  # an operation of another rank or size raises of many kinds, and none of them treats numbers one by one
         return False
     y, again = outputs
-    if y.shape != _PROBE.shape or not y.isfinite().all() or not again[:-1].equal(y[:-1]):
+    if y.shape != _NUMBERS.shape or not y.isfinite().all() or not again[:-1].equal(y[:-1]):
         return False
-    return bool(y.diff(n=2).abs().max() > 1e-6 and (y - y.flip(0)).abs().max() > 1e-6)
+    line = y[_NUMBERS >= 0] if positive else y
+    return bool(line.diff(n=2).abs().max() > 1e-6 and (y - y.flip(0)).abs().max() > 1e-6)
 
-# %% ../../nbs/models/06_convert.ipynb #efdc602e
+# %% ../../nbs/models/06_convert.ipynb #2295be72
 class Watch(TorchDispatchMode):
     "Finds what acts as an activation outside the neurons."
 
@@ -74,11 +76,10 @@ class Watch(TorchDispatchMode):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
         lists = [item for value in args if isinstance(value, (tuple, list)) for item in value if isinstance(item, torch.Tensor)]
         followed = next((tensor for tensor in tensors if tensor in self._from_input), None)
-        suspect = followed is not None and followed.is_floating_point() and "neuron" not in self.where and self._bends(operation, args, kwargs, followed)
-        before = followed.clone() if suspect else None
-        result = operation(*args, **kwargs)
-        if suspect and self._changed(before, result):
+        outside = followed is not None and followed.is_floating_point() and "neuron" not in self.where
+        if outside and self._bends(operation, args, kwargs, followed):
             self.found[f"{operation.overloadpacket.__name__} in {next(filter(None, reversed(self.where)), 'forward')}"] = True
+        result = operation(*args, **kwargs)
         like = operation.overloadpacket.__name__.endswith("_like")  # takes the shape and not the values
         if not like and (followed is not None or any(tensor in self._from_input for tensor in lists)):
             for made in result if isinstance(result, (tuple, list)) else (result,):
@@ -93,15 +94,12 @@ class Watch(TorchDispatchMode):
 
             return operation(*map(stand_in, args), **{name: value if name in ("dtype", "device", "layout") else stand_in(value) for name, value in kwargs.items()})
 
-        key = operation, *(id(value) if isinstance(value, torch.Tensor) and value is followed else type(value) if isinstance(value, torch.Tensor) else repr(value) for value in args)
-        if key not in self._known:
-            self._known[key] = followed[:1].numel() > 1 and bends(probed)
-        return self._known[key]
-
-    @staticmethod
-    def _changed(before, result) -> bool:
-        result = result[0] if isinstance(result, (tuple, list)) else result
-        return before.is_meta or result.shape != before.shape or not result.to(before.dtype).equal(before)
+        key = operation, *("followed" if value is followed else type(value) if isinstance(value, torch.Tensor) else repr(value) for value in args)
+        for positive in (False, True):
+            if (*key, positive) not in self._known:
+                self._known[*key, positive] = bends(probed, positive)
+        both, upper = (self._known[*key, positive] for positive in (False, True))
+        return both and (upper or followed.is_meta or followed.numel() == 0 or followed.min().item() < 0)
 
 # %% ../../nbs/models/06_convert.ipynb #3e8db293
 def _begin(network, args, kwargs):
@@ -141,7 +139,7 @@ def watch_first_pass(network: nn.Module) -> None:
     "Raise `ValueError` in the next pass of a spiking network if an activation outside its neurons stayed analog; afterwards nothing is watched."
     network.__dict__["_watching"] = [network.register_forward_pre_hook(_begin, with_kwargs=True), network.register_forward_hook(_end, always_call=True)]
 
-# %% ../../nbs/models/06_convert.ipynb #fd66ff81
+# %% ../../nbs/models/06_convert.ipynb #34c30bc9
 _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
 
 
@@ -169,8 +167,18 @@ def _tried(snn: nn.Module) -> None:
             with evaluating(snn), torch.random.fork_rng(devices=[]):
                 snn(image)
             return
-        except (RuntimeError, IndexError, AssertionError):  # images of another size, or not images
-            continue
+        except (RuntimeError, IndexError, AssertionError) as error:  # images of another size, or not images
+            if snn.stem_once and _passes(snn, image.expand(snn.time_steps, *image.shape)):
+                raise ValueError("stem_once: expected False for a network in which a shortcut runs past the first ReLU, got True") from error
+
+
+def _passes(snn: nn.Module, frames: torch.Tensor) -> bool:
+    try:
+        with evaluating(snn), torch.random.fork_rng(devices=[]):
+            snn(frames)
+        return True
+    except (RuntimeError, IndexError, AssertionError):
+        return False
 
 
 def spiking(
@@ -182,7 +190,7 @@ def spiking(
 ) -> nn.Module:  # a copy with neurons: [B, C, H, W] or [T, B, C, H, W] -> [T, B, K]
     """A ReLU network with neurons in place of its ReLUs, with the same parameter names and values.
 
-    Raises `ValueError` if there is no ReLU, if an activation would stay analog, or if the network already spikes."""
+    Raises `ValueError` if there is no ReLU, if an activation would stay analog, if `stem_once` does not fit, or if the network already spikes."""
     if getattr(ann, "time_steps", None) is not None:
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
     snn = copy.deepcopy(ann)
