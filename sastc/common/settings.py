@@ -169,7 +169,7 @@ class Registry(Mapping):
     def __len__(self) -> int:
         return len(self._all())
 
-# %% ../../nbs/common/02_settings.ipynb #8ec035c6
+# %% ../../nbs/common/02_settings.ipynb #c4c5a43b
 from fastcore.basics import patch
 
 
@@ -189,7 +189,7 @@ def find(
             found = getattr(found, step)
     except KeyError:
         raise ValueError(f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first, or pass the object itself") from None
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name of a module
         raise ValueError(f"{self.kind}: expected a name or an import path, got {name!r} ({error})") from error
     return found
 
@@ -341,7 +341,7 @@ def resolve(
             raise ValueError(_unknown(name, given[name], kind, made))
     return made
 
-# %% ../../nbs/common/02_settings.ipynb #babda356
+# %% ../../nbs/common/02_settings.ipynb #c2207161
 def _elsewhere(kind: type, name: str) -> list[tuple[str, str]]:
     "Choices that would bring a setting of this name, as (part, choice)."
     found = []
@@ -352,8 +352,13 @@ def _elsewhere(kind: type, name: str) -> list[tuple[str, str]]:
             continue
         for choice, option in registry.options():
             inner = [option, *(declared.default_factory for declared in own_parts(option).values() if dataclasses.is_dataclass(declared.default_factory))]
-            found += [(part_name, choice)] if any(name in own_settings(kind) or name in own_parts(kind) for kind in inner) else []
+            found += [(part_name, choice)] if any(name in own_settings(kind) or _choosable(kind, name) for kind in inner) else []
     return found
+
+
+def _choosable(kind: type, name: str) -> bool:
+    declared = own_parts(kind).get(name)
+    return declared is not None and declared.metadata["registry"] is not None
 
 
 def _unknown(name: str, value, kind: type, made: Settings) -> str:
