@@ -169,7 +169,7 @@ class Registry(Mapping):
     def __len__(self) -> int:
         return len(self._all())
 
-# %% ../../nbs/common/02_settings.ipynb #c4c5a43b
+# %% ../../nbs/common/02_settings.ipynb #3b796998
 from fastcore.basics import patch
 
 
@@ -183,6 +183,8 @@ def find(
     module, separator, attribute = str(name).partition(":")
     if not separator or name in self._all():
         return self[name]
+    if "<locals>" in attribute:
+        raise ValueError(f"{self.kind}: expected a class that can be imported, got {name!r}, which was made in a function; pass the object itself")
     try:
         found = importlib.import_module(module) if importing else sys.modules[module]
         for step in attribute.split("."):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVED', 'learning_rate_factor', 'StopRequest', 'NotFinite', 'Trainer']
 
-# %% ../../nbs/training/07_loop.ipynb #6d595c08
+# %% ../../nbs/training/07_loop.ipynb #b3e7eeb8
 import copy
 import math
 import signal
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
@@ -142,8 +143,8 @@ def _agreed(self: Trainer, stop: bool) -> bool:
         return stop
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
-# %% ../../nbs/training/07_loop.ipynb #7b3918c9
-RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss")  # names of other columns of the records
+# %% ../../nbs/training/07_loop.ipynb #04547425
+RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss", "steps", "epochs", "images", "right")  # names of files, of other columns and of what is counted
 
 
 @patch
@@ -182,7 +183,7 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
         raise NotFinite(f"loss: part {name!r} is {parts[name]} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
 
-# %% ../../nbs/training/07_loop.ipynb #b49e7145
+# %% ../../nbs/training/07_loop.ipynb #30daf9a4
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
     if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
@@ -191,6 +192,8 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
     for name, value in both.items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
+    if not outcome.records.keys() <= self.watched.keys():
+        self._check_names(outcome.records)
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
@@ -199,12 +202,17 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 
 
 @patch
+def _check_names(self: Trainer, names: Iterable[str]) -> None:
+    for name in names:
+        if name in RESERVED or "/" in name:
+            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+
+
+@patch
 def _name_terms(self: Trainer, outcome: Outcome) -> None:
     "Keep what the parts of the loss are called."
     self.labelled |= {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
-    for name in (*outcome.terms, *outcome.records):
-        if name in RESERVED or "/" in name:
-            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+    self._check_names(outcome.terms)
     if self.writer:
         self.writer.terms(self.labelled)
 
