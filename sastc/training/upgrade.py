@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ..common.settings import flat
 from .config import Config, TeacherConfig, settings_for
 
-# %% ../../nbs/training/03_upgrade.ipynb #6e200c92
+# %% ../../nbs/training/03_upgrade.ipynb #e37a25f3
 CONFIG_VERSION = 2
 KINDS = dict(teacher=TeacherConfig, student=Config)
 _RENAMED = dict(align="alignment")
@@ -29,7 +29,8 @@ def _second(kind: str, first: Mapping, layers: Mapping) -> dict:
         known.pop("frames", None)
     kept = {name: value for name, value in first.items() if name in _GONE and value != _GONE[name]}
     try:
-        return flat(settings_for(KINDS[kind], {}, known, importing=False)) | kept
+        today = flat(settings_for(KINDS[kind], {}, known, importing=False))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in today.items()} | kept  # as JSON has it
     except ValueError:  # a choice that this process does not know; readers show what is there
         return known | kept
 
