@@ -17,10 +17,10 @@ from sastc.data.images import load_images
 from sastc.methods import METHODS
 from sastc.models import create_model, spiking
 from sastc.neurons.network import over_time
-from sastc.neurons.neuron import LIF
+from sastc.neurons.neuron import LIF, PLIF
 from sastc.training.checkpoints import load_checkpoint, load_model, save_checkpoint
 from sastc.training.config import Config, TeacherConfig, settings_for
-from sastc.training.loop import NotFinite
+from sastc.training.loop import NotFinite, Trainer
 from sastc.training.opening import assess
 from sastc.training.runs import Run, RunWriter
 from sastc.training.session import distill, learner_for, student_for, train_teacher
@@ -274,6 +274,50 @@ def test_networks_of_ones_own(tmp_path):
     assert same_state(student.state_dict(), run.checkpoint("last")["model"])
     with pytest.raises(ValueError, match="expected a network that can be built again, got one of your own"):
         run.model()
+
+
+def test_learned_decay_factors_train_and_resume_to_the_same_weights(tmp_path, monkeypatch):
+    given = TINY | dict(method="baseline", neuron="plif", surrogate="arctangent", reset="soft", decay=0.75, epochs=2)
+    whole = distill(**given, folder=tmp_path / "whole")
+    learned = {name: value.sigmoid().item() for name, value in whole.checkpoint("last")["model"].items() if name.endswith("decay_logit")}
+    assert len(learned) == 8 and len(set(learned.values())) == 8 and all(abs(value - 0.75) > 1e-6 for value in learned.values())
+    assert whole.result["parameters"] == distill(**given | dict(neuron="lif", epochs=1), folder=tmp_path / "lif").result["parameters"] + 8
+    step = Trainer._step
+
+    def broken(self, images, labels):
+        if self.progress["step"] == 11:
+            raise KeyboardInterrupt
+        step(self, images, labels)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_step", broken)
+        distill(**given, folder=tmp_path / "broken")
+    run = distill(folder=tmp_path / "broken", resume=True)
+    assert same_state(run.checkpoint("last")["model"], whole.checkpoint("last")["model"]) and run.steps.total.tolist() == whole.steps.total.tolist()
+    network = run.model("last")
+    assert [type(module) for module in network.modules() if isinstance(module, PLIF)] == [PLIF] * 8
+    assert network.layer3[2].decay_factor().item() == pytest.approx(learned["layer3.2.decay_logit"]) and network.layer3[2].reset == "soft"
+
+
+def test_frozen_batch_normalisation_stays_frozen(tmp_path):
+    "Of a network of one's own: its modules keep the mode that they were passed in, through the trial image, evaluation and training."
+    student = create_model("vgg11", 10, 2, 1, width=0.0625)
+    student.layer2.eval()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    given = {name: value for name, value in TINY.items() if name != "width"}
+    run = distill(**given, student=student, method="baseline", epochs=2, folder=tmp_path / "run")
+    after = run.checkpoint("last")["model"]
+    moved = {name for name in after if not after[name].equal(before[name]) and "running" in name}
+    assert {name.split(".")[0] for name in moved} == {f"layer{number}" for number in range(1, 9)} - {"layer2"}
+    assert not after["layer2.1.weight"].equal(before["layer2.1.weight"])  # its parameters learn all the same
+    assert student.training and not student.layer2[1].training
+
+
+def test_a_network_in_evaluation_mode_is_trained_as_a_whole(tmp_path):
+    student = create_model("vgg11", 10, 2, 1, width=0.0625).eval()
+    given = {name: value for name, value in TINY.items() if name != "width"}
+    after = distill(**given, student=student, method="baseline", epochs=1, folder=tmp_path / "run").checkpoint("last")["model"]
+    assert all(after[name] == 7 for name in after if name.endswith("num_batches_tracked"))
 
 
 # ---- what goes wrong ----
