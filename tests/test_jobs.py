@@ -414,14 +414,15 @@ def configs(draw, kind):
         fresh = entries(settings_for(kind, chosen))
         options = {name: st.sampled_from([*entry.choice]) for name, entry in fresh.items() if entry.choice is not None and (entry.path[0] == "method" and len(entry.path) > 1) == inside}
         chosen |= draw(st.fixed_dictionaries({}, optional=options))
-    fresh = entries(settings_for(kind, chosen))
-    plain = {name: values_of(entry) for name, entry in fresh.items() if entry.choice is None}
+    made = settings_for(kind, chosen)
+    tied = set() if made.data.events else {"frames", "teacher_mode"}
+    tied |= {"attention_gradient"} if chosen.get("method") == "rate" else set()
+    plain = {name: values_of(entry) for name, entry in entries(made).items() if entry.choice is None and name not in tied}
     given = draw(st.fixed_dictionaries({}, optional=plain))
-    given |= {"epochs": 20} if given.get("keep_epochs") else {}
-    try:
-        return settings_for(kind, chosen | given)
-    except ValueError:  # values that do not go together
-        return settings_for(kind, chosen)
+    given |= {"epochs": 20} if "keep_epochs" in given else {}
+    if not given.get("label_noise"):
+        given.pop("noise_seed", None)
+    return settings_for(kind, chosen | given)
 
 
 @given(st.one_of(configs(Config), configs(TeacherConfig)))
