@@ -6,7 +6,7 @@
 __all__ = ['SPLIT_SEED', 'check_inputs', 'accelerator_for', 'data_of', 'training_data', 'batches_of', 'preprocessing_of',
            'resolve_config', 'tried', 'network_for', 'train_teacher', 'distill', 'student_for', 'learner_for']
 
-# %% ../../nbs/training/08_session.ipynb #43ca2f51
+# %% ../../nbs/training/08_session.ipynb #9fe99cda
 import copy
 import json
 from collections.abc import Container, Mapping, Sequence
@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
-from ..common.settings import flat
+from ..common.settings import flat, objects
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
@@ -36,7 +36,7 @@ from .loop import NotFinite, Trainer
 from .measure import compared_layers, fixed_batches
 from .runs import Run, RunWriter
 
-# %% ../../nbs/training/08_session.ipynb #7570dc7b
+# %% ../../nbs/training/08_session.ipynb #143077fe
 SPLIT_SEED = 0
 _MIXED_PRECISION = dict(fp32="no", bf16="bf16", fp16="fp16")
 
@@ -62,7 +62,9 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     "Device and precision of a run, with its seed set."
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
-    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu")
+    # parameters of a sparse method may have no gradient at a step, which a distributed wrapper has to look for
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if getattr(getattr(config, "method", None), "sparse", False) else []
+    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu", kwargs_handlers=handlers)
     set_seed(config.seed)
     return accelerator
 
@@ -109,7 +111,10 @@ def preprocessing_of(data: Data) -> Preprocessing:
     mean, std = (tuple(getattr(data, name, ())) for name in ("mean", "std"))
     return Preprocessing(mean, std, data.image_size, tuple(data.classes))
 
-# %% ../../nbs/training/08_session.ipynb #084062a6
+# %% ../../nbs/training/08_session.ipynb #e099322a
+_PLAIN = (str, int, float, tuple, list)  # values that are settings themselves, not objects with settings
+
+
 def _as_stored(value):
     return json.loads(json.dumps(value))
 
@@ -129,16 +134,18 @@ def resolve_config(
     folder = given.get("folder") or (config.folder if config is not None else "")
     if not folder:
         raise ValueError("folder: expected the folder of the run to resume, got none")
-    settings_for(kind, {name: value for name, value in given.items() if name != "folder"}, {} if config is None else flat(config))  # a sentence for a wrong value, before any file is read
     stored = Run(folder).config
-    typed = ({} if config is None else flat(config)) | {name: value for name, value in given.items()}
-    resolved = settings_for(kind, {name: value for name, value in given.items() if not isinstance(value, (str, int, float, tuple, list))}, stored, importing=False)
-    resolved.folder = str(folder)
+    asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
+    own = {name: value for name, value in given.items() if not isinstance(value, _PLAIN)}
+    resolved = settings_for(kind, own, stored if config is None else stored | objects(config), importing=False)
     held = flat(resolved)
-    for name, value in typed.items():
-        value = value if isinstance(value, (str, int, float, bool, tuple, list)) else held.get(name)
-        if name != "folder" and _as_stored(value) != _as_stored(held.get(name)):
-            raise ValueError(f"{name}: expected {held.get(name)!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
+    for name, value in asked.items():
+        expected = stored.get(name, held.get(name))
+        if name != "folder" and _as_stored(value) != _as_stored(expected):
+            raise ValueError(f"{name}: expected {expected!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
+    for name in stored.keys() - held.keys():
+        raise ValueError(f"{name}: expected a run without it, since this version has no such setting, got {stored[name]!r} in {folder}; the run can be looked at, not resumed")
+    resolved.folder = str(folder)
     return resolved
 
 # %% ../../nbs/training/08_session.ipynb #04d6c3b1
