@@ -249,7 +249,7 @@ def _look(self: AttentionView) -> float | None:
         state = "lost"
     return None if state == "finished" else 5 * self._seconds if state in ("stopped", "failed", "lost") else self._seconds
 
-# %% ../../nbs/lab/01_attention.ipynb #6fd47acd
+# %% ../../nbs/lab/01_attention.ipynb #d23c05f4
 def _weights(live: LiveRun, records: list[dict]) -> np.ndarray:
     "Weights of records, [R, T, S, N]. Raises `Damaged` where they have not the shape that the layers of the run ask for."
     sizes = tuple(len(live.layers[side]) for side in ("student", "teacher"))
@@ -274,7 +274,10 @@ def _take(self: AttentionView, live: LiveRun) -> None:
     weights, bounds = _weights(live, records), live.attention_bounds
     self.shape, self.attention, self.bounds = list(weights.shape[1:]), weights.tobytes(), list(attention_range(bounds))
     self.student_layers, self.teacher_layers = live.layers["student"], live.layers["teacher"]
-    described = [describe(record, live.layers, bounds) for record in records]
+    try:
+        described = [describe(record, live.layers, bounds) for record in records]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged ({why_unreadable(error)})") from error
     # records of a long run say the same things: the browser gets each sentence once
     self.sentences = list(dict.fromkeys(sentence for record in described for sentence in (record["said"], *record["warnings"])))
     place = {sentence: number for number, sentence in enumerate(self.sentences)}

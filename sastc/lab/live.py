@@ -30,7 +30,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"sastc.lab needs {error.name}, which comes with: pip install 'sastc[lab]'") from error
 
-# %% ../../nbs/lab/00_live.ipynb #1afdf975
+# %% ../../nbs/lab/00_live.ipynb #76fefa8f
 class Tail:
     "Records of a JSON-lines file that grows."
 
@@ -43,21 +43,34 @@ class Tail:
         try:
             found = self.path.stat()
         except FileNotFoundError:
+            gone = self._read > 0
+            self._identity, self._read, self.records = None, 0, []
+            return gone
+        if found.st_ino == self._identity and found.st_size == self._read:
             return False
-        if found.st_ino != self._identity or found.st_size < self._read:
-            self._identity, self._read, self.records = found.st_ino, 0, []
-        elif found.st_size == self._read:
-            return False
+        start = self._read if found.st_ino == self._identity and found.st_size > self._read else 0
+        try:
+            new, size = self._complete_lines(start, len(self.records) + 1 if start else 1)
+        except Damaged:
+            if not start:
+                raise
+            start = 0  # perhaps another file under the same number
+            new, size = self._complete_lines(0, 1)
+        dropped = not start and bool(self.records)
+        self.records = self.records + new if start else new
+        self._identity, self._read = found.st_ino, start + size
+        return bool(new) or dropped
+
+    def _complete_lines(self, start: int, number: int) -> tuple[list[dict], int]:
+        "Records of the complete lines after a place, and how many bytes they take; `number` is that of the first line."
         if not self.path.is_file():
             raise Damaged(f"{self.path}: damaged (expected a file)")
         with open(self.path, "rb") as file:
-            file.seek(self._read)
+            file.seek(start)
             complete = file.read().rpartition(b"\n")[0]
-        new = parsed_lines(complete + b"\n" if complete else b"", self.path, len(self.records) + 1)
-        _check_values(new, self.path, len(self.records) + 1)
-        self.records += new
-        self._read += len(complete) + bool(new)
-        return bool(new)
+        new = parsed_lines(complete + b"\n" if complete else b"", self.path, number)
+        _check_values(new, self.path, number)
+        return new, len(complete) + bool(new)
 
 
 def _check_values(records: Sequence[dict], path: Path, first: int) -> None:
