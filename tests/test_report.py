@@ -368,7 +368,7 @@ def test_what_a_method_of_ones_own_recorded_is_shown(tmp_path):
     writer.record("route", step=4, epoch=1, chosen=0.25, weights=[[1, 2]])
     page = Page(write_report(tmp_path / "run"))
     assert page.of("h2") == ["Training", "Other records", "Settings", "Environment", "Run folders"]
-    assert r"pull \u0026lt;of\u0026gt; layers, px" in page.source and "Recorded: route" in page.source
+    assert "pull &lt;of&gt; layers, px" in page.source and "Recorded: route" in page.source
     assert "elsewhere:Mine" in page.text
 
 
