@@ -73,7 +73,7 @@ def entry_type(declared: dataclasses.Field) -> type:
     "Type of a setting; for a list, of its entries."
     return get_args(declared.type)[0] if get_origin(declared.type) is tuple else type(declared.default) if isinstance(declared.type, str) else declared.type
 
-# %% ../../nbs/common/02_settings.ipynb #fc38099b
+# %% ../../nbs/common/02_settings.ipynb #ecc34d70
 def checked(declared: dataclasses.Field, value, name: str = ""):
     "Return `value` as the declared setting keeps it. Raises `ValueError` with a sentence for a value that is not accepted."
     rule, default, name = declared.metadata, declared.default, name or declared.name
@@ -86,6 +86,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
             raise ValueError(f"{name}: expected True or False, got {value!r}")
         return value
     if isinstance(default, str):
+        if not isinstance(value, (str, PurePath)):
+            raise ValueError(f"{name}: expected a text, got {value!r}")
         return one_of(name, value, names) if (names := choices_of(declared)) else str(value)
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
@@ -305,7 +307,7 @@ def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
             raise ValueError(f"{name}: expected only together with {needed}, got {values[name]!r} with {needed} {values[needed]!r}")
     return kind(**values)
 
-# %% ../../nbs/common/02_settings.ipynb #a95c722b
+# %% ../../nbs/common/02_settings.ipynb #7514e0e4
 def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     registry = declared.metadata["registry"]
     if registry is None:
@@ -315,18 +317,21 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     wanted, typed = given.take(path, None)
     if wanted is None:
         return _made(part_class(declared), given, path)
-    if isinstance(wanted, Settings):
+    expected = declared.type if isinstance(declared.type, type) and issubclass(declared.type, Settings) else Settings
+    if isinstance(wanted, expected):
         return wanted
     if isinstance(wanted, (str, PurePath)):
         wanted = str(wanted)
         kind = registry.settings_class(registry.find(wanted, given.importing or typed), wanted)
     elif (kind := registry.wrapped(wanted)) is not None:
         wanted = kind.given_as
-    elif not callable(wanted):
+    elif not callable(wanted) or not hasattr(wanted, "__qualname__"):
         raise ValueError(f"{path[-1]}: expected a name, a class or an object of yours, got {wanted!r:.80}")
     else:  # a class or a function
         found, wanted = wanted, getattr(wanted, "given_as", "") or registry.name_of(wanted)
         kind = registry.settings_class(found, wanted)
+    if not (isinstance(kind, type) and issubclass(kind, expected)):
+        raise ValueError(f"{path[-1]}: expected a subclass of {expected.__name__}, got {wanted!r:.80}")
     made = _made(kind, given, path)
     if chosen_name(made, registry) != wanted:
         made.given_as = wanted
@@ -347,7 +352,7 @@ def resolve(
             raise ValueError(_unknown(name, given[name], kind, made))
     return made
 
-# %% ../../nbs/common/02_settings.ipynb #ed3a72fc
+# %% ../../nbs/common/02_settings.ipynb #0ef01083
 def _elsewhere(kind: type, name: str) -> list[tuple[str, str]]:
     "Choices that would bring a setting of this name, as (part, choice)."
     found = []
@@ -374,8 +379,6 @@ def _unknown(name: str, value, kind: type, made: Settings) -> str:
         where = " or ".join(f"{part_name} {', '.join(options)}" for part_name, options in places.items())
         now = ", ".join(f"{part_name} {known[part_name].value!r}" for part_name in places if part_name in known)
         return f"{name}: expected only with {where}, got {value!r} with {now}, where it has no effect"
-    if short in known and len(known[short].path) > 1:
-        return f"{name}: expected as an argument of the object that was given for {known[short].path[0]}, got {value!r} beside that object"
     near = get_close_matches(name, known, n=1)
     hint = f"a setting of this run (did you mean {near[0]!r}?)" if near else f"one of {', '.join(known)}"
     return f"setting: expected {hint}, got {name!r}"
