@@ -77,7 +77,7 @@ def _tell(line: str) -> None:
     if PartialState().is_main_process:
         print(line, file=sys.stderr)
 
-# %% ../../nbs/studies/02_comparisons.ipynb #ac20a82c
+# %% ../../nbs/studies/02_comparisons.ipynb #fe4a18c1
 def _recorded(run: Run) -> dict:
     "Settings of a run by short name, with defaults for what is younger than the run."
     try:
@@ -89,7 +89,8 @@ def _recorded(run: Run) -> dict:
 def _refuse_other_settings(place: Path, config: RunConfig) -> None:
     if not (place / "config.json").exists():
         return
-    wanted, stored, declared = json.loads(json.dumps(flat(config))), _recorded(Run(place)), entries(config)
+    wanted, stored = (json.loads(json.dumps(settings)) for settings in (flat(config), _recorded(Run(place))))  # lists and tuples are one
+    declared = entries(config)
     for name, value in wanted.items():
         needed = declared[name].declared.metadata.get("needs")
         if name == "folder" or (needed and not wanted[needed] and not stored.get(needed)):

@@ -257,7 +257,7 @@ def attention_words(
         words.append("Attention makes no difference between student layers or time steps: no weight differs by more than 0.01. It ranks the teacher layers once for all.")
     return words
 
-# %% ../../nbs/studies/01_figures.ipynb #6ee5ea08
+# %% ../../nbs/studies/01_figures.ipynb #3202a5a0
 def attention_summary(
     attention: np.ndarray,  # weights [T, S, N], mean over images
     teacher_layers: Sequence[str],  # N names
@@ -288,7 +288,7 @@ def attention_sentences(
     "The numbers of attention, each with what it means."
     return [
         f"Entropy of the weights: {summary['relative_entropy']:.2f} (0: each student layer listens to one teacher layer; 1: to all alike).",
-        f"Difference between student layers: {summary['spread_layers']:.3f}, between time steps: {summary['spread_steps']:.3f} (0: all have the same weights; 1: they share no teacher layer).",
+        f"Difference between student layers: {summary['spread_layers']:.3f}, between time steps: {summary['spread_steps']:.3f} (0: all have the same weights; near 1: each has teacher layers of its own).",
         f"Saturation: {summary['saturation']:.2f} (share of weight vectors whose largest weight is as large as it can be).",
     ]
 

@@ -284,7 +284,7 @@ def mismatch_parts(
         shown[title] = with_spread(table[name], table[f"{name}_sd"], "{:.3f}")
     return [Picture(mismatch_history(students), "Mismatch with the teacher by epoch"), Table("Mean over the last epochs", shown.rename_axis("method")), Words(said)]
 
-# %% ../../nbs/studies/03_report.ipynb #0bba84e6
+# %% ../../nbs/studies/03_report.ipynb #cfeafd66
 def _text(value) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
@@ -296,8 +296,9 @@ def _configs(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _varied(runs: Sequence[Run]) -> list[str]:
+    "Settings that differ between runs which have them; one that only some methods have does not differ by that."
     configs = _configs(runs)
-    return [name for name in configs if configs[name].nunique(dropna=False) > 1]
+    return [name for name in configs if configs[name].nunique() > 1]
 
 
 def _meanings(run: Run) -> dict[str, str]:
@@ -314,7 +315,7 @@ def _settings_of(runs: Sequence[Run], kind: str) -> list[Table]:
     configs, varied, meanings = _configs(runs), _varied(runs), {}
     for run in runs:
         meanings = _meanings(run) | meanings
-    common = configs.drop(columns=varied).iloc[0].rename("value").rename_axis("setting").to_frame()
+    common = configs.drop(columns=varied).bfill().iloc[0].rename("value").rename_axis("setting").to_frame()
     common["meaning"] = [meanings.get(name, "") for name in common.index]
     differing = [Table(f"What differs between {kind}s", configs[varied].fillna("–").rename_axis("run"), numbers=False)] if varied else []
     caption = f"Settings of the {kind}" if len(runs) == 1 else f"Settings of all {len(runs)} {kind}s"

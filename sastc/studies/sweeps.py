@@ -205,17 +205,17 @@ def _free_name(name: str, taken: Iterable[str]) -> str:
     "A name that is not taken; two values may differ only in what no folder can be called."
     return next(free for free in (name, *(f"{name}_{number}" for number in range(2, 1000))) if free not in taken)
 
-# %% ../../nbs/studies/04_sweeps.ipynb #675c4a81
+# %% ../../nbs/studies/04_sweeps.ipynb #1b0deca6
 def sensitivity_table(
     folder: str | Path,  # of the study
 ) -> pd.DataFrame:  # index: setting, value; seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a study of sensitivity; the runs with all settings at their base stand in every setting's rows."
-    runs = [(run, run.config) for run in _runs(folder)]
+    runs = [(run, {name: _plain(value) for name, value in run.config.items()}) for run in _runs(folder)]
     base = [(run, config) for run, config in runs if run.folder.name.startswith("base-seed")]
     usual = base[0][1] if base else {}
     varied = [(name, run, config) for run, config in runs for name in config if name in usual and name not in ("seed", "folder") and config[name] != usual[name]]
     varied += [(name, run, config) for name in dict.fromkeys(name for name, *_ in varied) for run, config in base]
-    return _averaged([((name, _plain(config[name])), run) for name, run, config in varied], ["setting", "value"])
+    return _averaged([((name, config[name]), run) for name, run, config in varied], ["setting", "value"])
 
 
 def _plain(value):
