@@ -296,6 +296,29 @@ def test_a_class_of_a_module_that_is_imported_here_is_found_by_the_process(tmp_p
     wait_for(job, "running", step=Run(job.folder).status["step"] + 2)
 
 
+def test_a_method_that_a_module_registers_is_known_to_the_process(tmp_path, started, monkeypatch):
+    (tmp_path / "my_registered.py").write_text(
+        "from sastc.methods import METHODS, Baseline\n\n@METHODS.register('registered')\nclass Mine(Baseline):\n    'cross-entropy again'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import my_registered  # noqa: F401
+
+    job = started(student_config(tmp_path / "run", method="registered", epochs=1))
+    wait_for(job, "finished")
+    assert Run(job.folder).config["method"] == "registered"
+    METHODS._all().pop("registered")
+
+
+def test_what_only_this_process_knows_is_not_launched(tmp_path, monkeypatch):
+    class Mine(METHODS["baseline"]):
+        "cross-entropy, here"
+
+    Mine.__module__ = "__main__"
+    monkeypatch.setitem(METHODS._all(), "here", Mine)
+    with pytest.raises(ValueError, match="method: expected a name, a path, or module:Name .* got 'here'"):
+        launch(student_config(tmp_path / "run", method="here"))
+
+
 @pytest.mark.parametrize("elsewhere", ["far/away/teacher", "project/.hidden", "project/full"])
 def test_a_teacher_is_not_written_where_a_folder_says(tmp_path, elsewhere):
     (tmp_path / "project" / "full").mkdir(parents=True)

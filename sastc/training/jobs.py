@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['arguments', 'command', 'Device', 'devices', 'Stage', 'Job', 'launch', 'check_launch', 'work', 'find_jobs']
 
-# %% ../../nbs/training/09_jobs.ipynb #2a94b40a
+# %% ../../nbs/training/09_jobs.ipynb #ccee9f3b
 import copy
 import importlib
 import os
@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -296,11 +296,24 @@ def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None
     _check_processes(configs[-1], processes, gpu, found)
     return configs
 
-# %% ../../nbs/training/09_jobs.ipynb #73a674bf
+# %% ../../nbs/training/09_jobs.ipynb #053d0687
+def _defined_in(entry: Entry) -> list[str]:
+    "Modules in which a choice is defined; of a sum those of its parts."
+    found = []
+    for name in dict.fromkeys([str(entry.value), *str(entry.value).split("+")]):
+        try:
+            thing = entry.choice.find(name, importing=False)
+        except ValueError:  # a path with a plus in it
+            continue
+        builder = getattr(thing, "builder", thing)
+        found.append(getattr(builder.func if isinstance(builder, partial) else builder, "__module__", None))
+    return [module for module in found if module and not module.startswith("sastc.")]
+
+
 def _check_named(config: RunConfig) -> None:
     "What is chosen has to be found by another process, which has no objects of this one."
     for name, entry in entries(config).items():
-        if entry.choice is not None and str(entry.value).startswith(("own:", "__main__:")):
+        if entry.choice is not None and (str(entry.value).startswith("own:") or "__main__" in _defined_in(entry)):
             raise ValueError(f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process")
 
 
@@ -320,14 +333,13 @@ def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: 
     if config.device == "auto" and processes > there:
         raise ValueError(f"processes: expected at most one for each of the {there} CUDA devices, or device cpu, got {processes}")
 
-# %% ../../nbs/training/09_jobs.ipynb #74217893
+# %% ../../nbs/training/09_jobs.ipynb #40eedc48
 def _modules(stages: Sequence[Stage]) -> dict[str, str]:  # name of a module: folder that it is imported from
-    "Modules of the import paths among what is chosen. Raises `ValueError` for one that this process has not imported."
-    chosen = [str(entry.value) for stage in stages for entry in entries(stage.config).values() if entry.choice is not None]
+    "Modules that define what is chosen, the package's own not among them. Raises `ValueError` for one that this process has not imported."
+    chosen = [entry for stage in stages for entry in entries(stage.config).values() if entry.choice is not None]
     found = {}
-    for module, separator, _ in (name.partition(":") for value in chosen for name in value.split("+")):
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if separator and file:
+    for module in dict.fromkeys(module for entry in chosen for module in _defined_in(entry)):
+        if file := getattr(sys.modules.get(module), "__file__", None):
             inside = module.count(".") + (Path(file).stem == "__init__")
             found[module] = str(Path(file).resolve().parents[inside])
     return found

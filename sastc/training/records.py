@@ -73,10 +73,17 @@ def _check_form(path: Path, content: Mapping) -> None:
         if name in content and not fits(content[name]):
             raise Damaged(f"{path}: damaged ({name}: expected {_WORDS.get(fits, 'another value')}, got {content[name]!r:.60})")
 
-# %% ../../nbs/training/01_records.ipynb #cab3338c
+# %% ../../nbs/training/01_records.ipynb #151c6814
+def _check_file(path: Path) -> None:
+    "A pipe would let its reader wait for ever."
+    if path.exists() and not path.is_file():
+        raise Damaged(f"{path}: damaged (expected a file)")
+
+
 def read_json(path: Path, default=None, kind: type = dict):
     "Content of a JSON file; `default` where there is none. Raises `Damaged` naming the file."
     path = Path(path)
+    _check_file(path)
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -89,7 +96,7 @@ def read_json(path: Path, default=None, kind: type = dict):
         _check_form(path, content)
     return content
 
-# %% ../../nbs/training/01_records.ipynb #3c54c202
+# %% ../../nbs/training/01_records.ipynb #6f3c6bbf
 def append_line(path: Path, record: dict) -> None:
     "Add a record to a JSON-lines file."
     with open(path, "ab") as file:
@@ -111,6 +118,7 @@ def parsed_lines(content: bytes, path: Path, first: int = 1) -> list[dict]:
 
 def read_lines(path: Path) -> list[dict]:
     "Records of a JSON-lines file; a last line that is still being written is left out."
+    _check_file(path)
     return parsed_lines(path.read_bytes(), path) if path.exists() else []
 
 
