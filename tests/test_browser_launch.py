@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
 
+from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
 from sastc.training.jobs import Job, find_jobs
 from sastc.training.runs import now
 
@@ -60,7 +60,9 @@ def change(page, selector):
     shown = page.locator(selector).first
     shown.wait_for()
     before = shown.evaluate("element => element.outerHTML")
-    page.wait_for_function("([selector, before]) => { const e = document.querySelector(selector); return e && e.outerHTML !== before; }", arg=[selector, before])
+    page.wait_for_function(
+        "([selector, before]) => { const e = document.querySelector(selector); return e && e.outerHTML !== before; }", arg=[selector, before]
+    )
 
 
 def step(page):
@@ -97,7 +99,9 @@ def test_a_run_from_launch_to_resume(jupyter, page, runs):
 
     press(page, "Resume")
     state(page, "running")
-    page.wait_for_function("step => Number(document.querySelector('.sastc-job')?.innerText.match(/step ([0-9,]+) of/)?.[1].replace(',', '')) > step", arg=stopped)
+    page.wait_for_function(
+        "step => Number(document.querySelector('.sastc-job')?.innerText.match(/step ([0-9,]+) of/)?.[1].replace(',', '')) > step", arg=stopped
+    )
     assert json.loads((job.folder / "config.json").read_text())["settings"]["temperature"] == 3.5
 
     pid = Job(job.folder).process.pid
@@ -150,7 +154,9 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     (job,) = find_jobs(runs)
     assert job.folder == runs / "cifar10-vgg11-baseline-T2-small" / "baseline-seed1000"
     kept = json.loads((job.folder / "config.json").read_text())["settings"]
-    assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(method="baseline", data="digits", width=0.25, precision="bf16", epochs=1)
+    assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(
+        method="baseline", data="digits", width=0.25, precision="bf16", epochs=1
+    )
 
 
 def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):

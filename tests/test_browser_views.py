@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 
+from browser import browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
 from sastc.training.runs import now
 
@@ -39,7 +39,9 @@ class Writer(threading.Thread):
 
     def status(self, state: str, step: int) -> None:
         path = self.folder / "status.json"
-        path.with_suffix(".tmp").write_text(json.dumps(dict(state=state, step=step, steps=840, epoch=step // 140, epochs=6, host="another machine", time=now())))
+        path.with_suffix(".tmp").write_text(
+            json.dumps(dict(state=state, step=step, steps=840, epoch=step // 140, epochs=6, host="another machine", time=now()))
+        )
         path.with_suffix(".tmp").replace(path)
 
     def run(self):

@@ -218,7 +218,9 @@ REFUSALS = {
     "processes: expected at most one for each of the 0 CUDA devices, or device cpu, got 2": refused(lambda f: student_config(f, device="auto"), processes=2),
     "processes: expected 1 with CUDA device 0 alone, got 2": refused(student_config, processes=2, gpu=0),
     "configs: expected one of a teacher, .* got student, teacher": refused(student_config, teacher_config),
-    "folder: expected a folder for the teacher and another for the student": lambda folder: launch(teacher_config(folder / "a"), student_config(folder / "a", method="kd")),
+    "folder: expected a folder for the teacher and another for the student": lambda folder: launch(
+        teacher_config(folder / "a"), student_config(folder / "a", method="kd")
+    ),
     "student: expected a name, a path, or module:Name .*, got 'own:Linear'": refused(lambda f: student_config(f).but(student=torch.nn.Linear(2, 2))),
 }
 
@@ -408,7 +410,7 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
         (job.folder / "job.json").unlink()
     (found,) = find_jobs(tmp_path)
     with pytest.raises(Damaged, match=rf"{name}\.json: damaged"):
-        found.state
+        str(found.state)
 
 
 # ---- the command to copy ----
@@ -435,7 +437,11 @@ def configs(draw, kind):
     chosen = {}
     for inside in (False, True):  # choices, and those within what they chose
         fresh = entries(settings_for(kind, chosen))
-        options = {name: st.sampled_from([*entry.choice]) for name, entry in fresh.items() if entry.choice is not None and (entry.path[0] == "method" and len(entry.path) > 1) == inside}
+        options = {
+            name: st.sampled_from([*entry.choice])
+            for name, entry in fresh.items()
+            if entry.choice is not None and (entry.path[0] == "method" and len(entry.path) > 1) == inside
+        }
         chosen |= draw(st.fixed_dictionaries({}, optional=options))
     made = settings_for(kind, chosen)
     tied = set() if made.data.events else {"frames", "teacher_mode"}

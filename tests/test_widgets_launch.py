@@ -52,7 +52,10 @@ def test_a_recipe_gives_what_it_gives_on_the_command_line():
 
 def test_a_panel_begins_with_a_recipe():
     panel = LaunchPanel(recipe=ROW, small=True)
-    assert [(config.folder, config["epochs"]) for config in panel.configs()] == [(f"runs/{TEACHER}", 20), ("runs/cifar10-vgg11-from-resnet19-T2-small/sastc-seed1000", 10)]
+    assert [(config.folder, config["epochs"]) for config in panel.configs()] == [
+        (f"runs/{TEACHER}", 20),
+        ("runs/cifar10-vgg11-from-resnet19-T2-small/sastc-seed1000", 10),
+    ]
     told = html.unescape(panel.command.value)
     first, second = told.split(" && ")
     assert "sastc teacher " in first and f"--folder runs/{TEACHER} " in first and second.startswith("sastc distill ") and f"--teacher runs/{TEACHER} " in second
@@ -64,7 +67,9 @@ def test_what_is_edited_stays_and_names_the_folder():
     panel = LaunchPanel("mine", recipe=ROW, small=True)
     controls = panel.student.controls
     controls["method"].value, controls["seed"].value, controls["epochs"].value = "kd", "7", "3"
-    assert panel.configs()[-1] == recipe(ROW).config("kd", small=True, seed=7, epochs=3, teacher="", folder="mine/cifar10-vgg11-from-resnet19-T2-small/kd-seed7")
+    assert panel.configs()[-1] == recipe(ROW).config(
+        "kd", small=True, seed=7, epochs=3, teacher="", folder="mine/cifar10-vgg11-from-resnet19-T2-small/kd-seed7"
+    )
     controls["folder"].value = "my own"
     assert panel.configs()[-1].folder == "my own"
     panel.preset.value = next(iter(PRESETS))
@@ -207,7 +212,13 @@ def test_what_was_typed_comes_back():
 
 # ---- damage, and what goes on asking ----
 
-DAMAGE = dict(empty="", truncated='{"a": ', list="[]", deep="[" * 100_000, wrong='{"kind": 7, "settings": [], "stages": {}, "step": "x", "state": 3, "time": 1, "test_accuracy_best": [], "student": 1, "pid": "x"}')
+DAMAGE = dict(
+    empty="",
+    truncated='{"a": ',
+    list="[]",
+    deep="[" * 100_000,
+    wrong='{"kind": 7, "settings": [], "stages": {}, "step": "x", "state": 3, "time": 1, "test_accuracy_best": [], "student": 1, "pid": "x"}',
+)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sastc.common.settings import flat
 from sastc.lab import AttentionView, RunBoard, live
-from sastc.training.config import Config, settings_for
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity, now
 

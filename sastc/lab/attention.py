@@ -25,15 +25,15 @@ from ..common.files import atomic
 from ..data.batches import normalise
 from ..data.images import load_images
 from ..data.sources import Cifar, Data
+from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
 from ..methods import Method
 from ..metrics.attention import attention_entropy
+from ..studies.figures import attention_range, attention_summary, method_of
 from ..training.config import Config
 from ..training.opening import open_run
 from ..training.records import Damaged
 from ..training.runs import Run, sentence_of
 from ..training.session import data_of
-from ..studies.figures import attention_range, attention_summary, method_of
-from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
 
 # %% ../../nbs/lab/01_attention.ipynb #1a6a966d
 def relative_entropy(
@@ -223,13 +223,13 @@ class AttentionView(View):
         else:
             self.poll(self._look)
 
-# %% ../../nbs/lab/01_attention.ipynb #c548ec62
+# %% ../../nbs/lab/01_attention.ipynb #071c5884
 @patch
 def refresh(self: AttentionView) -> None:
     "Read what is new in the run folder."
     live, other = self._live, self._other
     try:
-        changed = any([run.refresh() for run in (live, other) if run])
+        changed = any([live.refresh(), other is not None and other.refresh()])  # both
         with self.hold_sync():
             self.words = sentence_of(live.state, live.status)  # changes too when the process of the run has gone
             if changed or not self.records:
@@ -258,7 +258,9 @@ def _weights(live: LiveRun, records: list[dict]) -> np.ndarray:
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (attention: expected weights of equal shape in all lines, got others: {error})") from error
     if records and (weights.ndim != 4 or weights.shape[2:] != sizes or not np.isfinite(weights).all()):
-        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (attention: expected weights [T, {sizes[0]}, {sizes[1]}] for the layers in layers.json, got {list(weights.shape[1:])})")
+        raise Damaged(
+            f"{live.folder / 'attention.jsonl'}: damaged (attention: expected weights [T, {sizes[0]}, {sizes[1]}] for the layers in layers.json, got {list(weights.shape[1:])})"
+        )
     return weights
 
 

@@ -5,22 +5,22 @@
 # %% auto #0
 __all__ = ['find_runs', 'row_of', 'by_settings', 'RunBoard']
 
-# %% ../../nbs/lab/02_board.ipynb #cc1a7149
+# %% ../../nbs/lab/02_board.ipynb #c036d752
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import traitlets
 
 from ..common.settings import written
-from ..training.opening import teacher_place
-from ..training.runs import Run, compare, sentence_of
+from .live import UNREADABLE, LiveRun, View, bundle, packed_figure, styles, why_unreadable
 from ..studies.figures import empty_figure, method_of, step_curves
 from ..studies.report import write_report
-from .live import UNREADABLE, LiveRun, View, bundle, packed_figure, styles, why_unreadable
+from ..training.opening import teacher_place
+from ..training.runs import Run, compare, sentence_of
 
 # %% ../../nbs/lab/02_board.ipynb #da07f795
 _FILES = {"config.json", "status.json", "result.json", "steps.jsonl", "epochs.jsonl", "attention.jsonl"}

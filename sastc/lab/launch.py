@@ -13,20 +13,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import anywidget
+import ipywidgets
+
 from ..common.settings import Entry, checked, choices_of, entries, flat, read, written
 from ..data.sources import SOURCES
+from .attention import AttentionView
+from .live import UNREADABLE, FigureView, LiveRun, Polling, bundle, styles, why_unreadable
 from ..models.pretrained import PREFIX
-from ..training.config import Config, RunConfig, TeacherConfig, settings_for
-from ..training.jobs import Job, Stage, check_launch, command, devices, find_jobs, launch
-from ..training.runs import FINAL, Run
 from ..studies.figures import empty_figure, method_of, step_curves
 from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # the panel has an argument of that name
-from .attention import AttentionView
-from .live import UNREADABLE, FigureView, LiveRun, Polling, bundle, styles, why_unreadable
-
-import anywidget
-import ipywidgets
+from ..training.config import Config, RunConfig, TeacherConfig, settings_for
+from ..training.jobs import Job, Stage, check_launch, command, devices, find_jobs, launch
+from ..training.runs import FINAL, Run
 
 # %% ../../nbs/lab/03_launch.ipynb #8ee66013
 _FREE = dict(data=tuple(SOURCES), teacher=())  # settings that take a path too, with what is suggested

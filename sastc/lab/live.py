@@ -244,7 +244,7 @@ def bundle(
             owners[name] = part.name
         strange = [line for line in _STANDING.findall(source) if part != path or not line.startswith("export default ")]
         if strange:
-            raise ValueError(f"{part.name}: expected import {{ a }} from \"./b.js\"; and export before a declaration, got {strange[0]}")
+            raise ValueError(f'{part.name}: expected import {{ a }} from "./b.js"; and export before a declaration, got {strange[0]}')
         sources.append(source)
     return "\n".join(sources)
 
@@ -289,7 +289,26 @@ class View(Polling, anywidget.AnyWidget):
 
 # %% ../../nbs/lab/00_live.ipynb #20a396d0
 MOST_POINTS = 500
-_TRACE = {"type", "name", "legendgroup", "showlegend", "mode", "line", "marker", "fill", "fillcolor", "opacity", "xaxis", "yaxis", "x", "y", "hoverinfo", "hovertemplate", "customdata", "text"}
+_TRACE = {
+    "type",
+    "name",
+    "legendgroup",
+    "showlegend",
+    "mode",
+    "line",
+    "marker",
+    "fill",
+    "fillcolor",
+    "opacity",
+    "xaxis",
+    "yaxis",
+    "x",
+    "y",
+    "hoverinfo",
+    "hovertemplate",
+    "customdata",
+    "text",
+}
 _LAYOUT = {"title", "annotations"}
 
 
@@ -326,7 +345,13 @@ def _plain(value):
     "Text as it is read; Plotly takes names for HTML."
     if isinstance(value, str):
         return html.unescape(value)
-    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, dict) else [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    return (
+        {key: _plain(inner) for key, inner in value.items()}
+        if isinstance(value, dict)
+        else [_plain(inner) for inner in value]
+        if isinstance(value, (list, tuple))
+        else value
+    )
 
 # %% ../../nbs/lab/00_live.ipynb #ff7bda84
 def packed_figure(

@@ -158,7 +158,9 @@ def _stored_job(folder: Path) -> dict:
     if not isinstance(stages, list) or not all(map(_is_stage, stages)) or not 0 < len(stages) < 3:
         raise Damaged(f"{path}: damaged (expected a kind (teacher or student) and settings of each run)")
     if type(processes) is not int or processes < 1 or type(gpu) not in (int, type(None)) or not isinstance(stored.get("cwd"), str):
-        raise Damaged(f"{path}: damaged (expected a number of processes, the number of a GPU or null, and a folder, got {processes!r:.30}, {gpu!r:.30} and {stored.get('cwd')!r:.60})")
+        raise Damaged(
+            f"{path}: damaged (expected a number of processes, the number of a GPU or null, and a folder, got {processes!r:.30}, {gpu!r:.30} and {stored.get('cwd')!r:.60})"
+        )
     return stored
 
 # %% ../../nbs/training/09_jobs.ipynb #820f62b9
@@ -226,6 +228,7 @@ def _alive(who: dict) -> psutil.Process | None:
 @patch(as_prop=True)
 def state(self: Job) -> str:
     "How the job stands (see `sastc.training.runs.state_of`)."
+
     def told():
         return state_of(self.stages[-1].status, self.started, self.stage.status)
 
@@ -314,13 +317,17 @@ def _check_named(config: RunConfig) -> None:
     "What is chosen has to be found by another process, which has no objects of this one."
     for name, entry in entries(config).items():
         if entry.choice is not None and (str(entry.value).startswith("own:") or "__main__" in _defined_in(entry)):
-            raise ValueError(f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process")
+            raise ValueError(
+                f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process"
+            )
 
 
 def _check_folder(folder: Path) -> None:
     check_free(folder, resume=False)
     if (folder / "job.json").exists() and (process := Job(folder).process):  # so young that it has no config.json
-        raise ValueError(f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder")
+        raise ValueError(
+            f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"
+        )
 
 
 def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: Sequence[Device] | None = None) -> None:
@@ -455,9 +462,13 @@ def _check_resumable(job: Job, stage: Stage) -> None:
         )
     for path in [*stage.folder.glob("*"), *stage.folder.glob("checkpoints/*")]:
         if path.is_symlink() and not path.resolve().is_relative_to(place):
-            raise ValueError(f"folder: expected files of the run itself in {stage.folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place")
+            raise ValueError(
+                f"folder: expected files of the run itself in {stage.folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place"
+            )
     if gone := [name for name in stage.settings if name not in entries(stage.config)]:
-        raise ValueError(f"{gone[0]}: expected a setting that this version knows, got {stage.settings[gone[0]]!r} in {stage.folder}; begin a new run without it")
+        raise ValueError(
+            f"{gone[0]}: expected a setting that this version knows, got {stage.settings[gone[0]]!r} in {stage.folder}; begin a new run without it"
+        )
     root = stage.settings.get("root", "data")
     if root != "data" and own not in _LAUNCHED and not (Path(job._stored["cwd"]) / root).is_dir():
         raise ValueError(f"root: expected a folder that exists, got {root} in {stage.folder}; make the folder if the data may be fetched into it")
@@ -484,7 +495,10 @@ def _take_over(job: Job) -> None:
     for before, stage in zip(job.stages, stages):
         content = read_json(stage.folder / "config.json")
         if content and before.settings != stage.settings and before.status.get("state") != "finished":
-            write_json(stage.folder / "config.json", content | dict(settings=content["settings"] | {name: stage.settings[name] for name in _PATHS if name in stage.settings}))
+            write_json(
+                stage.folder / "config.json",
+                content | dict(settings=content["settings"] | {name: stage.settings[name] for name in _PATHS if name in stage.settings}),
+            )
     _write_job(job.folder, [(stage.kind, stage.settings) for stage in stages], job.processes, job.gpu)
     job.__dict__.pop("_stored", None)
     job.__dict__.pop("stages", None)
@@ -495,6 +509,7 @@ _PATHS = ("data", "root", "teacher", "folder")
 
 def _absolute(stage: Stage, base: Path) -> dict:
     "Settings whose paths mean the same in every working directory."
+
     def path(name: str, text: str) -> str:
         named = not text or (name == "data" and text in SOURCES) or text.startswith((PREFIX, "own:"))
         return text if named or not (base / text).exists() else str(base / text)

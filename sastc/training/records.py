@@ -55,7 +55,15 @@ def _is_names(value) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 # %% ../../nbs/training/01_records.ipynb #eae43285
-_WORDS = {_is_count: "a whole number of at least 0", _is_pid: "the number of a process", _is_number: "a number", _is_time: "a time", _is_text: "text", _is_names: "a list of names", _is_mapping: "entries by name"}
+_WORDS = {
+    _is_count: "a whole number of at least 0",
+    _is_pid: "the number of a process",
+    _is_number: "a number",
+    _is_time: "a time",
+    _is_text: "text",
+    _is_names: "a list of names",
+    _is_mapping: "entries by name",
+}
 _PROCESS = dict(pid=_is_pid, started=_is_number, host=_is_text)
 _PROGRESS = dict.fromkeys(("step", "steps", "epoch", "epochs"), _is_count)
 _NUMBERS = ("test_accuracy_last", "test_accuracy_best", "validation_accuracy_best", "firing_rate", "operations", "microjoule", "ann_microjoule", "minutes")
