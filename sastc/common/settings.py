@@ -114,7 +114,7 @@ class Settings:
         shown = {name: getattr(self, name) for name in [*own_settings(self), *own_parts(self)]}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
-# %% ../../nbs/common/02_settings.ipynb #88136e80
+# %% ../../nbs/common/02_settings.ipynb #8e62ccb2
 class Registry(Mapping):
     "What may be chosen by name, in order. Raises `ValueError` with the nearest name for one that is not known."
 
@@ -159,6 +159,9 @@ class Registry(Mapping):
         if isinstance(thing, metadata.EntryPoint):
             thing = self._found[name] = thing.load()
         return thing
+
+    def __contains__(self, name) -> bool:
+        return name in self._all()
 
     def __iter__(self):
         return iter(self._all())
@@ -297,7 +300,7 @@ def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
             raise ValueError(f"{name}: expected only together with {needed}, got {values[name]!r} with {needed} {values[needed]!r}")
     return kind(**values)
 
-# %% ../../nbs/common/02_settings.ipynb #db633d98
+# %% ../../nbs/common/02_settings.ipynb #b8dd4f9d
 def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     registry = declared.metadata["registry"]
     if registry is None:
@@ -312,6 +315,8 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
         wanted = str(wanted)
         found = registry.find(wanted, given.importing)
     elif (own := registry.wrapped(wanted)) is not None:
+        settings = _made(type(own), given, path)
+        vars(own).update({name: getattr(settings, name) for name in own_settings(own)})
         return own
     else:  # a class or a function
         found, wanted = wanted, registry.name_of(wanted)
