@@ -128,7 +128,7 @@ def spread(target: torch.Tensor) -> torch.Tensor:
     variance = wide(target).var(correction=0)
     return variance.masked_fill(variance == 0, 1)
 
-# %% ../../nbs/methods/03_alignment.ipynb #89e6fe6d
+# %% ../../nbs/methods/03_alignment.ipynb #1aa18931
 class Projected(Alignment):
     "Base of alignments that project every student layer to the width of every teacher layer."
 
@@ -143,12 +143,14 @@ class Projected(Alignment):
         )
 
     def forward(self, compared: Compared) -> torch.Tensor:
-        time_steps = len(compared.student[0])
-        students, teachers = [_as_map(fold(feature)) for feature in compared.student], [_as_map(feature) for feature in compared.teacher]
-        rows = [[self._pair(*pair, time_steps) for pair in zip(row, [student] * len(row), teachers)] for row, student in zip(self.projections, students)]
+        layers = range(len(compared.student)), range(len(compared.teacher))
+        rows = [[self.pair(s, n, compared.student[s], compared.teacher[n]) for n in layers[1]] for s in layers[0]]
         return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
-    def _pair(self, projection, student, teacher, time_steps):
+    def pair(self, s: int, n: int, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:  # [T, B]
+        "Distance of student layer s, [T, B, ...], to teacher layer n, [B, ...]."
+        projection, time_steps = self.projections[s][n], len(student)
+        student, teacher = _as_map(fold(student)), _as_map(teacher)
         size = tuple(map(min, student.shape[-2:], teacher.shape[-2:]))
         student, target = pooled(student, size, self.student_pool), pooled(teacher, size, self.teacher_pool)
         projected = unfold(projection(student, time_steps), time_steps)

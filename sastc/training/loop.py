@@ -182,7 +182,7 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
         raise NotFinite(f"loss: part {name!r} is {parts[name]} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
 
-# %% ../../nbs/training/07_loop.ipynb #337e2ba0
+# %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
     if not self.labelled:
@@ -193,6 +193,7 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
         self.record_sums[name] += value
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
+        self.record_sums[f"{stream}/"] += 1  # a method need not record something at every step
         for name, value in record.values.items():
             self.record_sums[f"{stream}/{name}"] += value.cpu() if value.ndim else value.item()
 
@@ -215,7 +216,7 @@ def _over_processes(self: Trainer, sums: dict) -> dict:
     totals = {name: reduce(torch.as_tensor(value, dtype=torch.float32, device=self.accelerator.device)) for name, value in sums.items()}
     return {name: total.cpu() if total.ndim else total.item() for name, total in totals.items()}
 
-# %% ../../nbs/training/07_loop.ipynb #70ba9f88
+# %% ../../nbs/training/07_loop.ipynb #5739651b
 @patch
 def _record_steps(self: Trainer, bar) -> None:
     sums = self._over_processes(self.record_sums)
@@ -228,14 +229,15 @@ def _record_steps(self: Trainer, bar) -> None:
         self.writer.record("steps", **at, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
         for stream, derived in self.watched.items():
             if any(name.startswith(f"{stream}/") for name in sums):
-                self.writer.record(stream, **at, **_watched_record(stream, sums, count, derived))
+                self.writer.record(stream, **at, **_watched_record(stream, sums, derived))
         self._status("running")
     self.record_sums.clear()
 
 
-def _watched_record(stream: str, sums: dict, count: float, derived) -> dict:
+def _watched_record(stream: str, sums: dict, derived) -> dict:
     "A line of what a method records: averages, and what follows from them."
-    averages = {name.removeprefix(f"{stream}/"): value / count for name, value in sums.items() if name.startswith(f"{stream}/")}
+    count = sums[f"{stream}/"]
+    averages = {name.removeprefix(f"{stream}/"): value / count for name, value in sums.items() if name.startswith(f"{stream}/") and name != f"{stream}/"}
     averages = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in averages.items()}
     return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
 

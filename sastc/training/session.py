@@ -6,7 +6,7 @@
 __all__ = ['SPLIT_SEED', 'check_inputs', 'accelerator_for', 'data_of', 'training_data', 'batches_of', 'preprocessing_of',
            'resolve_config', 'tried', 'network_for', 'train_teacher', 'distill', 'student_for', 'learner_for']
 
-# %% ../../nbs/training/08_session.ipynb #43ca2f51
+# %% ../../nbs/training/08_session.ipynb #9fe99cda
 import copy
 import json
 from collections.abc import Container, Mapping, Sequence
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
 from ..common.settings import flat
@@ -36,7 +36,7 @@ from .loop import NotFinite, Trainer
 from .measure import compared_layers, fixed_batches
 from .runs import Run, RunWriter
 
-# %% ../../nbs/training/08_session.ipynb #7570dc7b
+# %% ../../nbs/training/08_session.ipynb #143077fe
 SPLIT_SEED = 0
 _MIXED_PRECISION = dict(fp32="no", bf16="bf16", fp16="fp16")
 
@@ -62,7 +62,9 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     "Device and precision of a run, with its seed set."
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
-    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu")
+    # parameters of a sparse method may have no gradient at a step, which a distributed wrapper has to look for
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if getattr(getattr(config, "method", None), "sparse", False) else []
+    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu", kwargs_handlers=handlers)
     set_seed(config.seed)
     return accelerator
 
