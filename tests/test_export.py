@@ -346,7 +346,7 @@ def test_neurons_that_nir_does_not_have_are_refused_by_name():
     with pytest.raises(ValueError, match="no time constant gives its decay factor 0 in exponential steps"):
         to_nir(student(decay=0.0), (3, 16, 16), discretisation="exponential")
     with pytest.raises(ValueError, match="student: expected logits"):
-        to_nir(over_time(nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Unflatten(1, (2, 4))), STEPS), (3, 8, 8))
+        to_nir(over_time(nn.Sequential(nn.Flatten(), LIF(STEPS), nn.Linear(192, 8), nn.Unflatten(1, (2, 4))), STEPS), (3, 8, 8))
     with pytest.raises(ValueError, match="student: expected a spiking network .* got Sequential, which has no time_steps"):
         to_torch_export(nn.Sequential(nn.Flatten()), (3, 8, 8))
 
