@@ -368,17 +368,16 @@ def _unknown(name: str, value, kind: type, made: Settings) -> str:
     hint = f"a setting of this run (did you mean {near[0]!r}?)" if near else f"one of {', '.join(known)}"
     return f"setting: expected {hint}, got {name!r}"
 
-# %% ../../nbs/common/02_settings.ipynb #e02d8ee9
+# %% ../../nbs/common/02_settings.ipynb #a23ad628
 @patch
 def but(
     self: Settings,
     **changes,  # by short name, or parts as objects
 ) -> Settings:
     "The same settings with some changed. Raises as `resolve` does."
-    kept = {name: getattr(self, name) for name in own_parts(self) if not getattr(getattr(self, name), "given_as", "") and name not in changes}
-    base = {name: value for name, value in flat(self).items()}
+    kept = {name: getattr(self, name) for name in own_parts(self) if name not in changes}
     parts = {name: held for name, held in kept.items() if not _touched(held, changes)}
-    return resolve(type(self), changes, base | {name: held for name, held in parts.items() if not isinstance(held, Settings) or _foreign(self, name)})
+    return resolve(type(self), changes, flat(self) | {name: held for name, held in parts.items() if not isinstance(held, Settings) or _foreign(self, name)})
 
 
 def _touched(held, changes: Mapping) -> bool:
