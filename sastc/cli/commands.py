@@ -81,7 +81,7 @@ def _report_end(run: Run, name: str) -> int:
     print(f"test accuracy: last epoch {result['test_accuracy_last']:.2%}, best epoch by validation {result['test_accuracy_best']:.2%}; run: {run.folder}")
     return 0
 
-# %% ../../nbs/cli/02_commands.ipynb #26d9d832
+# %% ../../nbs/cli/02_commands.ipynb #0173a1c2
 def by_recipe(
     kind: type[RunConfig],  # `Config` or `TeacherConfig`
     name: str,  # of a recipe; empty for none
@@ -90,12 +90,12 @@ def by_recipe(
     methods: Sequence[str] = (),  # that will be trained; the configured one if empty
 ) -> RunConfig | None:  # None without a recipe
     "Configuration of a command by a recipe. Raises `ValueError`, and `FileNotFoundError` for a teacher that is not there yet."
-    from sastc.studies.recipes import recipe
-
     if not name:
         if small:
             raise ValueError("small: expected only together with --recipe NAME (see sastc recipes), got it alone")
         return None
+    from sastc.studies.recipes import recipe
+
     chosen = recipe(name)
     if kind is TeacherConfig:
         return chosen.teacher_config(small, **given)

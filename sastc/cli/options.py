@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parser', 'spellings', 'numbers', 'words', 'add_own', 'add_settings', 'choices_in', 'parse']
 
-# %% ../../nbs/cli/01_options.ipynb #368ce040
+# %% ../../nbs/cli/01_options.ipynb #70212b32
 import argparse
 import inspect
 import re
@@ -15,7 +15,7 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, read
+from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
@@ -73,7 +73,7 @@ def add_own(parser: Parser, function: Callable) -> list[str]:
             group.add_argument(*spellings(parameter.name), type=kind, default=default, metavar=parameter.name.upper(), help=help + shown)
     return names
 
-# %% ../../nbs/cli/01_options.ipynb #e8cd4c46
+# %% ../../nbs/cli/01_options.ipynb #db2952da
 def _text_of(entry: Entry) -> str:
     declared = entry.declared
     names = list(entry.choice) if entry.choice is not None else choices_of(declared)
@@ -101,9 +101,12 @@ def add_settings(
     kind: type[RunConfig],
     chosen: Mapping[str, Any],  # choices that were typed, by name
     taken: Sequence[str],  # names of the command's own options
+    methods: Sequence[str] = (),  # of a comparison, whose settings are options as well
 ) -> None:
     "Options for every setting of a run."
     known = entries(settings_for(kind, chosen))
+    for method in methods:
+        known = entries(settings_for(kind, {**chosen, "method": method})) | known
     groups: dict[str, Any] = {}
     for name, entry in known.items():
         title = entry.path[0] if len(entry.path) > 1 or entry.choice is not None else ""
@@ -118,13 +121,13 @@ def add_settings(
         if name not in known and name not in taken:
             _add_setting(parser, name, Entry((name,), declared, declared.default), argparse.SUPPRESS)
 
-# %% ../../nbs/cli/01_options.ipynb #4f0f111c
+# %% ../../nbs/cli/01_options.ipynb #5bd7d75e
 def _others(kind: type) -> dict:
     "Settings of everything that could be chosen, by name."
     found = {}
     for declared in own_parts(kind).values():
         registry: Registry | None = declared.metadata["registry"]
-        options = [option for _, option in registry.options()] if registry is not None else [declared.default_factory]
+        options = [option for _, option in registry.options()] if registry is not None else [part_class(declared)]
         for option in options:
             found |= own_settings(option) | _others(option)
     return found
@@ -144,6 +147,13 @@ def choices_in(kind: type[RunConfig], arguments: Sequence[str]) -> dict[str, str
         found = now
 
 
+def _compared(arguments: Sequence[str]) -> tuple[str, ...]:
+    "Methods that a comparison names."
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--methods", type=words, default=())
+    return parser.parse_known_args(list(arguments))[0].methods
+
+
 def parse(
     program: str,  # as it is called: "sastc distill"
     function: Callable,  # the command
@@ -154,6 +164,6 @@ def parse(
     parser = Parser(prog=program, description=inspect.getdoc(function))
     names = add_own(parser, function)
     if kind is not None:
-        add_settings(parser, kind, {name: value for name, value in choices_in(kind, arguments).items() if name not in names}, names)
+        add_settings(parser, kind, {name: value for name, value in choices_in(kind, arguments).items() if name not in names}, names, _compared(arguments) if "methods" in names else ())
     given = vars(parser.parse_args(list(arguments)))
     return {name.removeprefix("set "): value for name, value in given.items()}
