@@ -122,11 +122,15 @@ class Recordings(Source):
         framing = dict(by=self.frames_by, values=self.frame_values, skip_damaged=self.skip_damaged)
         return load_data(self.given_as, self.root, self.image_size, time_steps=frames, **framing)
 
-# %% ../../nbs/data/05_sources.ipynb #dcbc81f7
+# %% ../../nbs/data/05_sources.ipynb #84798ad5
 class OwnData(Source):
     "Images that the user passed"
 
     data: ClassVar[Data | None] = None
+
+    @property
+    def events(self) -> bool:  # also while the object is not at hand, so that nothing is refused that may be right
+        return self.data is None or isinstance(self.data, FrameData)
 
     def load(self, frames: int = 0) -> Data:
         if self.data is None:

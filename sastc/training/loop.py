@@ -107,7 +107,7 @@ class Trainer:
     def steps(self) -> int:
         return self.optimisation.epochs * len(self.batches["train"])
 
-# %% ../../nbs/training/07_loop.ipynb #6a81b143
+# %% ../../nbs/training/07_loop.ipynb #c2d98f9f
 @patch
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
@@ -131,7 +131,7 @@ def _epoch(self: Trainer, stop: StopRequest, bar) -> bool:
     progress, began = self.progress, time.perf_counter()
     self.learner.train()
     for images, labels in self.batches["train"].epoch(progress["epoch"], start=progress["batch"]):
-        self._step(images, labels)
+        self.step(images, labels)
         bar.update()
         if progress["step"] % self.config.log_every == 0:
             self._record_steps(bar)
@@ -148,12 +148,17 @@ def _agreed(self: Trainer, stop: bool) -> bool:
         return stop
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
-# %% ../../nbs/training/07_loop.ipynb #7b3918c9
+# %% ../../nbs/training/07_loop.ipynb #d01b6c3b
 RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss")  # names of other columns of the records
 
 
 @patch
-def _step(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
+def step(
+    self: Trainer,
+    images: torch.Tensor,  # [B, C, H, W], or frames [T, B, C, H, W], on the device
+    labels: torch.Tensor,  # [B]
+) -> None:
+    "One step: forward, backward, update of weights and learning rate. Raises `NotFinite`."
     images = _laid_out(images)
     began = time.perf_counter()
     outcome = self.learner(images, labels, self.progress["step"] / self.steps)
