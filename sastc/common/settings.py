@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['setting', 'part', 'hidden', 'own_settings', 'own_parts', 'part_class', 'choices_of', 'entry_type', 'checked',
-           'Settings', 'Registry', 'Entry', 'chosen_name', 'entries', 'flat', 'resolve', 'read', 'written']
+           'Settings', 'Registry', 'Entry', 'chosen_name', 'entries', 'flat', 'resolve', 'objects', 'read', 'written']
 
 # %% ../../nbs/common/02_settings.ipynb #46c3b93f
 import dataclasses
@@ -73,7 +73,7 @@ def entry_type(declared: dataclasses.Field) -> type:
     "Type of a setting; for a list, of its entries."
     return get_args(declared.type)[0] if get_origin(declared.type) is tuple else type(declared.default) if isinstance(declared.type, str) else declared.type
 
-# %% ../../nbs/common/02_settings.ipynb #fc38099b
+# %% ../../nbs/common/02_settings.ipynb #ecc34d70
 def checked(declared: dataclasses.Field, value, name: str = ""):
     "Return `value` as the declared setting keeps it. Raises `ValueError` with a sentence for a value that is not accepted."
     rule, default, name = declared.metadata, declared.default, name or declared.name
@@ -86,6 +86,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
             raise ValueError(f"{name}: expected True or False, got {value!r}")
         return value
     if isinstance(default, str):
+        if not isinstance(value, (str, PurePath)):
+            raise ValueError(f"{name}: expected a text, got {value!r}")
         return one_of(name, value, names) if (names := choices_of(declared)) else str(value)
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
@@ -97,7 +99,7 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
         return float(in_range(name, value, rule.get("least"), rule.get("most")))
     return value
 
-# %% ../../nbs/common/02_settings.ipynb #a6947190
+# %% ../../nbs/common/02_settings.ipynb #e8ee9482
 class Settings:
     "Base of every class with settings: annotated fields become keyword arguments, checked when an object is made."
 
@@ -110,6 +112,9 @@ class Settings:
     def __post_init__(self):
         for name, declared in own_settings(self).items():
             setattr(self, name, checked(declared, getattr(self, name)))
+        for name in own_parts(self):
+            if not isinstance(getattr(self, name), Settings):
+                raise ValueError(f"{name}: expected an object with settings, got {getattr(self, name)!r:.80}; names and objects of your own become one through `resolve`")
         self.check()
 
     def check(self) -> None:
@@ -150,8 +155,8 @@ class Registry(Mapping):
         "The class of settings of something found; registries of functions make one."
         return found
 
-    def wrapped(self, thing) -> "Settings | None":
-        "Settings that stand for an object of the user's own; None for a class or a function."
+    def wrapped(self, thing) -> "type[Settings] | None":
+        "A class of settings that stands for an object of the user's own, which its `given_as` names; None for a class or a function."
         return None
 
     def options(self) -> Iterable[tuple[str, type]]:
@@ -309,21 +314,22 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
         # a run of a teacher begins with other values than its optimiser alone would
         given.defaults |= {".".join((*path, *entry.path)): entry.value for entry in _walk(declared.default_factory())}
         return _made(part_class(declared), given, path)
-    wanted, _ = given.take(path, None)
+    wanted, typed = given.take(path, None)
     if wanted is None:
         return _made(part_class(declared), given, path)
     if isinstance(wanted, Settings):
         return wanted
     if isinstance(wanted, (str, PurePath)):
         wanted = str(wanted)
-        found = registry.find(wanted, given.importing)
-    elif (own := registry.wrapped(wanted)) is not None:
-        settings = _made(type(own), given, path)
-        vars(own).update({name: getattr(settings, name) for name in own_settings(own)})
-        return own
+        kind = registry.settings_class(registry.find(wanted, given.importing or typed), wanted)
+    elif (kind := registry.wrapped(wanted)) is not None:
+        wanted = kind.given_as
+    elif not callable(wanted):
+        raise ValueError(f"{path[-1]}: expected a name, a class or an object of yours, got {wanted!r:.80}")
     else:  # a class or a function
-        found, wanted = wanted, registry.name_of(wanted)
-    made = _made(registry.settings_class(found, wanted), given, path)
+        found, wanted = wanted, getattr(wanted, "given_as", "") or registry.name_of(wanted)
+        kind = registry.settings_class(found, wanted)
+    made = _made(kind, given, path)
     if chosen_name(made, registry) != wanted:
         made.given_as = wanted
     return made
@@ -333,7 +339,7 @@ def resolve(
     kind: type,  # a class with settings
     given: Mapping[str, Any],  # typed values, by short name or by path; objects for parts
     base: Mapping[str, Any] = {},  # values to start from, in so far as there are such settings
-    importing: bool = True,  # whether an import path may be imported
+    importing: bool = True,  # whether an import path of `base` may be imported; a typed one always is
 ) -> Settings:
     "An object from the names of its settings. Raises `ValueError` with a sentence for what is not known, has no effect or is not accepted."
     handed = _Given(given, base, importing)
@@ -343,7 +349,7 @@ def resolve(
             raise ValueError(_unknown(name, given[name], kind, made))
     return made
 
-# %% ../../nbs/common/02_settings.ipynb #ed3a72fc
+# %% ../../nbs/common/02_settings.ipynb #0ef01083
 def _elsewhere(kind: type, name: str) -> list[tuple[str, str]]:
     "Choices that would bring a setting of this name, as (part, choice)."
     found = []
@@ -363,12 +369,13 @@ def _unknown(name: str, value, kind: type, made: Settings) -> str:
     places = {}
     for part_name, choice in _elsewhere(kind, short):
         places.setdefault(part_name, []).append(choice)
+    if name in known:
+        part_name = known[name].path[0]
+        return f"{name}: expected inside the object that was passed, as {part_name}={known[part_name].value}({name}={value!r}), got {value!r} beside it"
     if short not in known and places:
         where = " or ".join(f"{part_name} {', '.join(options)}" for part_name, options in places.items())
         now = ", ".join(f"{part_name} {known[part_name].value!r}" for part_name in places if part_name in known)
         return f"{name}: expected only with {where}, got {value!r} with {now}, where it has no effect"
-    if short in known and len(known[short].path) > 1:
-        return f"{name}: expected as an argument of the object that was given for {known[short].path[0]}, got {value!r} beside that object"
     near = get_close_matches(name, known, n=1)
     hint = f"a setting of this run (did you mean {near[0]!r}?)" if near else f"one of {', '.join(known)}"
     return f"setting: expected {hint}, got {name!r}"
@@ -380,19 +387,30 @@ def but(
     **changes,  # by short name, or parts as objects
 ) -> Settings:
     "The same settings with some changed. Raises as `resolve` does."
-    kept = {name: getattr(self, name) for name in own_parts(self) if name not in changes}
-    parts = {name: held for name, held in kept.items() if not _touched(held, changes)}
-    return resolve(type(self), changes, flat(self) | {name: held for name, held in parts.items() if not isinstance(held, Settings) or _foreign(self, name)})
+    return resolve(type(self), changes, flat(self) | objects(self, changes))
 
 
-def _touched(held, changes: Mapping) -> bool:
-    return isinstance(held, Settings) and bool(set(changes) & set(entries(held)))
+def objects(
+    thing: Settings,
+    changes: Iterable[str] = (),  # names of settings that will be other ones
+) -> dict[str, Any]:  # by path
+    "Parts that are of the user's own, which names alone would not find again: the object, or its class where some of its settings change."
+    found = {}
+    for name, declared in own_parts(thing).items():
+        held, registry = getattr(thing, name), declared.metadata["registry"]
+        own = registry is not None and ":" in chosen_name(held, registry)
+        touched = not set(changes).isdisjoint(entries(held))
+        if own:
+            found[name] = _class_again(held) if touched else held
+        if touched or not own:
+            found |= {f"{name}.{path}": inner for path, inner in objects(held, changes).items()}
+    return found
 
 
-def _foreign(thing: Settings, name: str) -> bool:
-    "Whether a part is an object of the user's own, which names alone would not find again."
-    registry = own_parts(thing)[name].metadata["registry"]
-    return registry is not None and ":" in chosen_name(getattr(thing, name), registry)
+def _class_again(held: Settings) -> type:
+    "Its class, which knows how the object was named."
+    kind = type(held)
+    return kind if held.given_as == kind.given_as else type(kind.__name__, (kind,), dict(given_as=held.given_as, __module__=kind.__module__))
 
 # %% ../../nbs/common/02_settings.ipynb #7e837004
 def read(

@@ -83,7 +83,7 @@ def _network_class(builder: Callable, name: str, options: tuple[str, ...] | None
     body = dict(__annotations__=annotations, __doc__=inspect.getdoc(builder), __module__=__name__, builder=staticmethod(builder), **fields)
     return type(f"Network_{name.rpartition(':')[2]}", (Network,), body)
 
-# %% ../../nbs/models/07_networks.ipynb #28c28c45
+# %% ../../nbs/models/07_networks.ipynb #5439c117
 class Ours(NamedTuple):
     "A network of this package."
 
@@ -97,7 +97,7 @@ class Networks(Registry):
     "Networks by name."
 
     def settings_class(self, found, name: str) -> type[Network]:
-        if found is OwnNetwork:
+        if isinstance(found, type) and issubclass(found, Network):
             return found
         if not isinstance(found, Ours):
             return _network_class(found, name, None)
@@ -106,12 +106,10 @@ class Networks(Registry):
         kind.given_as = name
         return kind
 
-    def wrapped(self, thing) -> Network | None:
+    def wrapped(self, thing) -> type[Network] | None:
         if not isinstance(thing, nn.Module):
             return None
-        own = OwnNetwork()
-        own.module, own.given_as = thing, f"own:{type(thing).__name__}"
-        return own
+        return type("OwnNetwork", (OwnNetwork,), dict(module=thing, given_as=f"own:{type(thing).__name__}"))
 
     def find(self, name: str, importing: bool = True):
         return OwnNetwork if str(name).startswith("own:") else super().find(name, importing)

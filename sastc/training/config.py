@@ -6,7 +6,8 @@
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TEACHER_MODES', 'SGD', 'Adam', 'StepSchedule', 'CosineSchedule', 'Optimisation',
            'RunConfig', 'settings_for', 'TeacherConfig', 'Config']
 
-# %% ../../nbs/training/00_config.ipynb #8ecbfa2b
+# %% ../../nbs/training/00_config.ipynb #974a371f
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,7 +113,7 @@ def settings_for(
     "Settings of a run. Raises `ValueError` with a sentence for what is not known, has no effect or is not accepted."
     return resolve(kind, given, base, importing)
 
-# %% ../../nbs/training/00_config.ipynb #da84d703
+# %% ../../nbs/training/00_config.ipynb #a29f7cce
 TEACHER_MODES = dict(
     fold_mean="the ANN sees each frame, and its features and logits are averaged over frames",
     mean_frame="the ANN sees the average frame",
@@ -146,7 +147,7 @@ class TeacherConfig(RunConfig):
 
 
 def _stem(name: str) -> str:
-    return name.rstrip("/").split("/")[-1].split(":")[-1].removesuffix(".npz")
+    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".npz")
 
 # %% ../../nbs/training/00_config.ipynb #fd3ee230
 class Config(RunConfig):
