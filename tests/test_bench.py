@@ -50,7 +50,7 @@ def test_without_a_compiler_neurons_are_eager_and_the_reason_is_kept(monkeypatch
 
     monkeypatch.delenv("SASTC_BACKEND", raising=False)
     monkeypatch.setattr(bench, "lif", without_compiler)
-    monkeypatch.setattr(bench, "SECTIONS", dict(none=lambda: []))
+    monkeypatch.setattr(bench, "SECTIONS", dict(none=list))
     warm_backend.cache_clear()
     try:
         (case,) = neuron_cases([(2, 3)], [2])

@@ -164,7 +164,11 @@ def of_neuron(kind, name="wrn16_2", **options):
     return network.double()
 
 
-@pytest.mark.parametrize("neuron", [dict(kind="if"), dict(kind="plif"), dict(kind=PLIF, threshold=0.6, surrogate="arctangent"), dict(kind=IF, surrogate="rectangle", gamma=0.4)], ids=str)
+@pytest.mark.parametrize(
+    "neuron",
+    [dict(kind="if"), dict(kind="plif"), dict(kind=PLIF, threshold=0.6, surrogate="arctangent"), dict(kind=IF, surrogate="rectangle", gamma=0.4)],
+    ids=str,
+)
 @pytest.mark.parametrize("discretisation", ["euler", "exponential"])
 def test_nir_takes_every_neuron_with_hard_reset(neuron, discretisation, tmp_path):
     network = of_neuron(**neuron)

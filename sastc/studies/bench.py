@@ -123,8 +123,17 @@ def measure(case: Case, rounds: int = 7) -> list[dict]:  # one record for each v
     peaks = {name: peak_memory(build) for name, build in case.build.items()} if case.memory else {}
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return [
-        dict(section=case.section, case=case.name, variant=name, against=case.against, milliseconds=1e3 * medians[name], ratio=medians[name] / medians[case.against],
-             rounds=[round(1e3 * time, 4) for time in times], machine=machine_words(machine()), **({"peak_mib": peaks[name]} if case.memory else {}))
+        dict(
+            section=case.section,
+            case=case.name,
+            variant=name,
+            against=case.against,
+            milliseconds=1e3 * medians[name],
+            ratio=medians[name] / medians[case.against],
+            rounds=[round(1e3 * time, 4) for time in times],
+            machine=machine_words(machine()),
+            **({"peak_mib": peaks[name]} if case.memory else {}),
+        )
         for name, times in seconds.items()
     ]
 
@@ -351,7 +360,10 @@ def scaling_cases() -> Iterable[Case]:
     "One size at a time around vgg11 at a quarter of its width, T = 2, batch 64, four student layers."
     layers = ("layer2", "layer4", "layer6", "layer8")
     sizes = dict(
-        time_steps=(1, 2, 4, 8), batch_size=(16, 64, 128), width=(0.125, 0.25, 0.5), student_layers=tuple(layers[:count] for count in (1, 2, 4)),
+        time_steps=(1, 2, 4, 8),
+        batch_size=(16, 64, 128),
+        width=(0.125, 0.25, 0.5),
+        student_layers=tuple(layers[:count] for count in (1, 2, 4)),
     )
     for size, values in sizes.items():
         for value in values:

@@ -38,7 +38,7 @@ from ..metrics.similarity import similarity
 from ..models.preprocessing import adapted
 from ..models.taps import Taps, candidates
 from ..neurons.neuron import Neuron
-from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
+from .figures import GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from ..training.learner import taught
 from ..training.loop import Trainer
@@ -126,7 +126,9 @@ def _with_maps(network: nn.Module, x: torch.Tensor) -> dict[str, int]:
     leading = 1 if x.ndim == 4 and getattr(network, "time_steps", None) is None else 2
     found = {name: feature.shape[-1] for name, feature in zip(names, features) if feature.ndim == leading + 3 and feature.shape[-1] > 1}
     if not found:
-        raise ValueError(f"layer: expected a network with maps, got {type(network).__name__}, whose {', '.join(names)} have no positions; name a layer that has")
+        raise ValueError(
+            f"layer: expected a network with maps, got {type(network).__name__}, whose {', '.join(names)} have no positions; name a layer that has"
+        )
     return found
 
 
@@ -416,7 +418,9 @@ def energy_figure(
         colour = style_of(name)[0] if name in tables else GREY
         figure.add_bar(x=escaped(picojoule.index), y=rounded(picojoule / 1e6), name=f"{name}: {picojoule.sum() / 1e6:.3g} µJ", marker_color=colour)
     figure.update_xaxes(type="category", title_text="layer").update_yaxes(title_text="µJ for one image")
-    return titled("Energy of an image", f"arithmetic alone; mean over the runs of a method; {first.attrs['images']}", grid=figure).update_layout(showlegend=True)
+    return titled("Energy of an image", f"arithmetic alone; mean over the runs of a method; {first.attrs['images']}", grid=figure).update_layout(
+        showlegend=True
+    )
 
 # %% ../../nbs/studies/05_explain.ipynb #8a7887d4
 def _clock() -> float:
@@ -540,7 +544,7 @@ def costs(
     "`cost` of several runs, one after another."
     table = pd.DataFrame({run.folder.name: cost(run, steps, **own) for run in _runs_of(sources)}).T
     inside = table.columns.str.match("method_.*_seconds")
-    return table.fillna({name: 0.0 for name in table.columns[inside]})
+    return table.fillna(dict.fromkeys(table.columns[inside], 0.0))
 
 
 def readable(
@@ -589,7 +593,9 @@ def write_explanation(
     learned = [run for run in firsts if run.config["teacher"] or own.get("teacher") is not None]
     lacking = [run for run in learned if run.config["teacher"].startswith("own:") and own.get("teacher") is None]
     looks = [_beside_teacher(run, run in lacking, "Activation maps", lambda run=run: activation_figure(run, **own)) for run in learned]
-    arrangements = [_beside_teacher(run, run in lacking, "Similarity matrices", lambda run=run: similarity_figure(run, min(images, 32), **own)) for run in learned]
+    arrangements = [
+        _beside_teacher(run, run in lacking, "Similarity matrices", lambda run=run: similarity_figure(run, min(images, 32), **own)) for run in learned
+    ]
     kept = [name for name in runs[0].checkpoints if name.startswith("epoch-") and all(name in run.checkpoints for run in runs)]
     timed = [run for run in firsts if run not in lacking or not open_run(run, **own).settings.method.uses_teacher]
     table = costs(timed, images=images, **own) if timed else None
@@ -599,13 +605,20 @@ def write_explanation(
         Section("How it arranges images", sum(arrangements, [])),
         Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best", **own), "Fisher information over time steps")]),
         Section("Energy", [Picture(energy_figure(runs, images=images, **own), "Energy of an image by layer")]),
-        Section("Cost", [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))]),
+        Section(
+            "Cost",
+            [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],
+        ),
     ]
-    return write_page(Path(out or Path(folder) / "explain.html"), f"{Path(folder).resolve().name}, explained", runs, sections, "from checkpoints and test images.")
+    return write_page(
+        Path(out or Path(folder) / "explain.html"), f"{Path(folder).resolve().name}, explained", runs, sections, "from checkpoints and test images."
+    )
 
 
 def _beside_teacher(run: Run, lacking: bool, about: str, draw: Callable[[], go.Figure]) -> list:
     "Parts about one run."
     if lacking:
-        return [Words(f"{run.folder.name} learned from a teacher of your own, which a run folder does not hold; pass teacher= to see them side by side.", "warning")]
+        return [
+            Words(f"{run.folder.name} learned from a teacher of your own, which a run folder does not hold; pass teacher= to see them side by side.", "warning")
+        ]
     return [Words(run.folder.name, "heading"), Picture(draw(), f"{about} of {run.folder.name} and its teacher")]

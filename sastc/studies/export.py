@@ -118,7 +118,9 @@ def _traced(student, image_shape):
         traced = fx.GraphModule(network, _Tracer().trace(network))
     except Exception as error:  # fx raises many kinds
         name = type(student).__name__
-        raise ValueError(f"student: expected a forward pass that takes no decision on data, got that of {name}, which cannot be traced ({_first_line(error)})") from error
+        raise ValueError(
+            f"student: expected a forward pass that takes no decision on data, got that of {name}, which cannot be traced ({_first_line(error)})"
+        ) from error
     _fold_norms(traced)
     with torch.no_grad():
         _Shapes(traced).run(_empty(network, image_shape[-3:], batch=student.time_steps))  # a row a step: what is behind the neurons has as many
@@ -228,8 +230,12 @@ def _neuron(nir, layer, takes, gives, dt, discretisation, dtype, time_steps):
 
 # exact types: a subclass may compute something else; neurons say by themselves whether they do
 _NODES = {
-    nn.Conv2d: _conv, nn.Linear: _linear, nn.Flatten: _flatten, nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_avg_pool, nn.MaxPool2d: _max_pool,
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
+    nn.AvgPool2d: _avg_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    nn.MaxPool2d: _max_pool,
 }
 
 # %% ../../nbs/studies/06_export.ipynb #bc6a37d2
@@ -326,7 +332,9 @@ def _layer(self: _Builder, node, before, gives):
 def _as_counted(nodes, takes, gives):
     "NIR works out shapes by itself; where it knows them they must be the real ones."
     for counted, real in ((nodes[0].input_type["input"], takes), (nodes[-1].output_type["output"], gives)):
-        _possible(counted is None or tuple(counted) == real, f"NIR counts {None if counted is None else list(map(int, counted))} values where it has {list(real)}")
+        _possible(
+            counted is None or tuple(counted) == real, f"NIR counts {None if counted is None else list(map(int, counted))} values where it has {list(real)}"
+        )
 
 
 def _refuse(node, reason, layer=None):
@@ -374,7 +382,9 @@ def to_torch_export(
         with torch.no_grad():
             return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds
-        raise ValueError(f"student: expected a network that takes no decision on data, got {type(student).__name__}, which cannot be exported ({_first_line(error)})") from error
+        raise ValueError(
+            f"student: expected a network that takes no decision on data, got {type(student).__name__}, which cannot be exported ({_first_line(error)})"
+        ) from error
 
 
 def to_onnx(

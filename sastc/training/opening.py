@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..data.sources import Data, fingerprint
+from ..data.sources import Data
 from ..methods import Method, Shapes, Step
 from ..models.preprocessing import adapted
 from ..models.pretrained import PREFIX
 from ..models.taps import Taps
-from .checkpoints import load_checkpoint, checkpoint_file, load_model
+from .checkpoints import load_model
 from .config import RunConfig, settings_for
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure
@@ -57,7 +57,9 @@ class OpenRun:
         "The data of the run, whole. Raises `ValueError` for others."
         data, recorded = self._data if self._data is not None else data_of(self.settings), self.run.data
         if recorded and (recorded["num_classes"], recorded["test_images"]) != (data.num_classes, len(data.y_test)):
-            raise ValueError(f"data: expected those of the run ({recorded['name']}: {recorded['num_classes']} classes, {recorded['test_images']:,} test images), got {data.name} with {data.num_classes} and {len(data.y_test):,}")
+            raise ValueError(
+                f"data: expected those of the run ({recorded['name']}: {recorded['num_classes']} classes, {recorded['test_images']:,} test images), got {data.name} with {data.num_classes} and {len(data.y_test):,}"
+            )
         return data
 
     @cached_property
@@ -70,7 +72,9 @@ class OpenRun:
         if not teacher:
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
         if teacher.startswith("own:"):
-            raise ValueError(f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher=")
+            raise ValueError(
+                f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher="
+            )
         return load_model(teacher if teacher.startswith(PREFIX) else teacher_place(self.run, teacher))
 
 # %% ../../nbs/training/10_opening.ipynb #059032fd
@@ -118,7 +122,11 @@ def method(self: OpenRun) -> Method:
         method, content = copy.deepcopy(self.settings.method), self.run.checkpoint("last")
         layers = method.layers(self.network, self.teacher if method.uses_teacher else None)
         shapes = tried("student", Taps(self.network, layers[0]), self.data), tried("teacher", Taps(self.teacher, layers[1]), self.data) if layers[1] else []
-        method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps))
+        method.build(
+            Shapes(
+                *([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps
+            )
+        )
         method.load_state_dict(content["method"] if "method" in content else content.get("calibrator") or {})
         self.__dict__["_built"] = method.eval()
     return self.__dict__["_built"]
@@ -149,7 +157,9 @@ def assess(
     "Evaluate a trained network on the whole test set of its run, in the precision of its run."
     opened = open_run(source, which, kind="", **own)
     data = opened.data
-    found = measure(opened.network, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes, opened.settings.optimisation.precision, costs=True)
+    found = measure(
+        opened.network, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes, opened.settings.optimisation.precision, costs=True
+    )
     if opened.run.kind == "student" and (own.get("teacher") is not None or opened.run.config.get("teacher")):
         found |= evaluate_mismatch(*compared_layers(opened.settings.method, opened.network, opened.teacher), fixed_batches(data))
     return found
