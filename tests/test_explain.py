@@ -305,7 +305,7 @@ def test_calibration_costs_nothing_at_inference(study):
     assert table.loc["sastc-seed0", parts[3:5]].sum() < table.method_seconds["sastc-seed0"]
     assert (table.loc["baseline-seed0", [parts[0], *parts[3:5]]] == 0).all() and table.method_seconds["baseline-seed0"] > 0
     bars = cost_figure(table).data
-    assert [trace.name for trace in bars] == ["teacher", "student", "method: attention", "method: alignment", "method: losses", "backward", "rest"]
+    assert [trace.name for trace in bars] == ["teacher", "student", "method: attention", "method: alignment", "method: other", "backward", "rest"]
     assert np.sum([trace.x for trace in bars], axis=0) == pytest.approx(1000 * table.step_seconds, rel=0.05)
 
 

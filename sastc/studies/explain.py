@@ -38,7 +38,7 @@ from ..metrics.similarity import similarity
 from ..models.preprocessing import adapted
 from ..models.taps import Taps, candidates
 from ..neurons.neuron import Neuron
-from .figures import GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
+from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from ..training.learner import taught
 from ..training.loop import Trainer
@@ -558,12 +558,14 @@ def cost_figure(
     table: pd.DataFrame,  # from `costs`
 ) -> go.Figure:
     "Seconds of a training step by what they are spent on, one bar for each run."
-    figure, parts = go.Figure(), _spent(table)
-    for number, (part, seconds) in enumerate(parts.items()):
-        colour = GREY if part == "rest" else nth_style(number)[0]
+    figure, number = go.Figure(), itertools.count(3)
+    colours = dict(teacher=COLOURS[0], student=COLOURS[1], backward=COLOURS[2], rest=GREY)  # the same for all methods
+    for part, seconds in _spent(table).items():
+        colour = colours[part] if part in colours else nth_style(next(number))[0]
         figure.add_bar(y=escaped(table.index), x=rounded(1000 * seconds), name=part, marker_color=colour, orientation="h")
-    figure.update_layout(barmode="stack", showlegend=True).update_yaxes(autorange="reversed").update_xaxes(title_text="milliseconds for a training step")
-    return titled("Where a training step goes", "medians, measured now with the settings of each run", 180 + 40 * len(table), figure)
+    figure.update_layout(barmode="stack", showlegend=True, legend=dict(orientation="h", traceorder="normal", y=-90 / (100 + 40 * len(table)), yanchor="top"))
+    figure.update_yaxes(autorange="reversed").update_xaxes(title_text="milliseconds for a training step")
+    return titled("Where a training step goes", "medians, measured now with the settings of each run", 240 + 40 * len(table), figure)
 
 
 def _spent(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -571,7 +573,7 @@ def _spent(table: pd.DataFrame) -> dict[str, pd.Series]:
     seconds = {name.removesuffix("_seconds"): table[name] for name in table if name.endswith("_seconds")}
     inside = {name.removeprefix("method_"): value for name, value in seconds.items() if name.startswith("method_")}
     method = {f"method: {name}": value for name, value in inside.items()}
-    method["method: losses" if inside else "method"] = (seconds["method"] - sum(inside.values())).clip(lower=0)
+    method["method: other" if inside else "method"] = (seconds["method"] - sum(inside.values())).clip(lower=0)
     parts = {"teacher": seconds["teacher"], "student": seconds["student"], **method, "backward": seconds["backward"]}
     return parts | dict(rest=(seconds["step"] - sum(parts.values())).clip(lower=0))
 
