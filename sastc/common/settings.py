@@ -307,7 +307,7 @@ def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
             raise ValueError(f"{name}: expected only together with {needed}, got {values[name]!r} with {needed} {values[needed]!r}")
     return kind(**values)
 
-# %% ../../nbs/common/02_settings.ipynb #a95c722b
+# %% ../../nbs/common/02_settings.ipynb #7514e0e4
 def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     registry = declared.metadata["registry"]
     if registry is None:
@@ -317,18 +317,21 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     wanted, typed = given.take(path, None)
     if wanted is None:
         return _made(part_class(declared), given, path)
-    if isinstance(wanted, Settings):
+    expected = declared.type if isinstance(declared.type, type) and issubclass(declared.type, Settings) else Settings
+    if isinstance(wanted, expected):
         return wanted
     if isinstance(wanted, (str, PurePath)):
         wanted = str(wanted)
         kind = registry.settings_class(registry.find(wanted, given.importing or typed), wanted)
     elif (kind := registry.wrapped(wanted)) is not None:
         wanted = kind.given_as
-    elif not callable(wanted):
+    elif not callable(wanted) or not hasattr(wanted, "__qualname__"):
         raise ValueError(f"{path[-1]}: expected a name, a class or an object of yours, got {wanted!r:.80}")
     else:  # a class or a function
         found, wanted = wanted, getattr(wanted, "given_as", "") or registry.name_of(wanted)
         kind = registry.settings_class(found, wanted)
+    if not (isinstance(kind, type) and issubclass(kind, expected)):
+        raise ValueError(f"{path[-1]}: expected a subclass of {expected.__name__}, got {wanted!r:.80}")
     made = _made(kind, given, path)
     if chosen_name(made, registry) != wanted:
         made.given_as = wanted
