@@ -131,7 +131,7 @@ def _epoch(self: Trainer, stop: StopRequest, bar) -> bool:
     progress, began = self.progress, time.perf_counter()
     self.learner.train()
     for images, labels in self.batches["train"].epoch(progress["epoch"], start=progress["batch"]):
-        self._step(images, labels)
+        self.step(images, labels)
         bar.update()
         if progress["step"] % self.config.log_every == 0:
             self._record_steps(bar)
@@ -155,7 +155,12 @@ RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "pe
 
 
 @patch
-def _step(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
+def step(
+    self: Trainer,
+    images: torch.Tensor,  # [B, C, H, W], or frames [T, B, C, H, W], on the device
+    labels: torch.Tensor,  # [B]
+) -> None:
+    "One step: forward, backward, update of weights and learning rate. Raises `NotFinite`."
     images = _laid_out(images)
     began = time.perf_counter()
     outcome = self.learner(images, labels, self.progress["step"] / self.steps)
