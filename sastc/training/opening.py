@@ -127,7 +127,7 @@ def method(self: OpenRun) -> Method:
                 *([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps
             )
         )
-        method.load_state_dict(content["method"] if "method" in content else content.get("calibrator") or {})
+        method.load_state_dict(content["method"])
         self.__dict__["_built"] = method.eval()
     return self.__dict__["_built"]
 
