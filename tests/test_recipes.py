@@ -39,7 +39,17 @@ def own_rows():
                 if row["method"] == "Teacher (ANN)" and "noise_percent" not in row:
                     student = None
                 # tables 4 and 6 print no teacher
-                yield table, row["dataset"], student, row.get("teacher", "any"), methods[row["method"]], row["T"], row[measure], measure, row.get("noise_percent")
+                yield (
+                    table,
+                    row["dataset"],
+                    student,
+                    row.get("teacher", "any"),
+                    methods[row["method"]],
+                    row["T"],
+                    row[measure],
+                    measure,
+                    row.get("noise_percent"),
+                )
 
 
 @pytest.mark.skipif(not PAPER.exists(), reason=f"{PAPER.name} is not part of the package; it lies beside the project where it is developed")
@@ -48,7 +58,9 @@ def test_every_own_row_of_the_paper_is_quoted_by_exactly_one_recipe():
     assert len(rows) == 9 + 132 + 6 + 8 + 12 + 2 + 30  # tables 1 to 7; of 4 and 6 the own ones
     for table, dataset, student, teacher, *rest in rows:
         fitting = [
-            (known.name, row) for known in recipes() for row in known.published
+            (known.name, row)
+            for known in recipes()
+            for row in known.published
             if (row.dataset, row.student, *row[3:]) == (dataset, student, *rest) and teacher in ("any", row.teacher)
         ]
         assert len(fitting) == 1, f"{table}: {(dataset, student, teacher, *rest)} is quoted by {[name for name, _ in fitting]}"
@@ -174,7 +186,10 @@ def chosen(name, *typed):
 def test_a_default_that_is_typed_overrides_the_recipe_and_one_that_is_not_does_not():
     name, default = "imagenet/resnet18-baseline-T4", Config()
     typed = {option: str(default[option]) for option in ("epochs", "lr", "precision", "data")} | dict(time_steps="2")
-    left, given = chosen("distill", "--recipe", name), chosen("distill", "--recipe", name, *(text for option, value in typed.items() for text in (f"--{option}", value)))
+    left, given = (
+        chosen("distill", "--recipe", name),
+        chosen("distill", "--recipe", name, *(text for option, value in typed.items() for text in (f"--{option}", value))),
+    )
     assert [left[option] for option in typed] == [90, 0.1, "bf16", "data/imagenet", 4]
     assert [given[option] for option in typed] == [default[option] for option in typed]
     assert given["image_size"] == left["image_size"] == 224  # the rest stays the recipe's
@@ -273,7 +288,18 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 def test_two_processes_train_the_imagenet_recipe_on_a_folder_with_weights_from_a_file(folder, weights, tmp_path):
     script = tmp_path / "train.py"
     script.write_text("from sastc.cli import main\nraise SystemExit(main())\n")
-    given = dict(data=folder, teacher=f"torchvision:resnet18:{weights}", image_size=32, width=0.0625, batch_size=8, epochs=1, workers=1, device="cpu", folder=tmp_path / "run", log_every=1)
+    given = dict(
+        data=folder,
+        teacher=f"torchvision:resnet18:{weights}",
+        image_size=32,
+        width=0.0625,
+        batch_size=8,
+        epochs=1,
+        workers=1,
+        device="cpu",
+        folder=tmp_path / "run",
+        log_every=1,
+    )
     typed = ["distill", "--recipe", "imagenet/resnet18-from-resnet34-T4", *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
     done = subprocess.run([sys.executable, *TWO, str(script), *typed], capture_output=True, text=True, timeout=300, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -288,7 +314,9 @@ def test_two_processes_train_the_imagenet_recipe_on_a_folder_with_weights_from_a
 def test_a_teacher_with_another_number_of_classes_is_refused_with_a_sentence(folder, tmp_path, capsys):
     file = tmp_path / "ten.pth"
     torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), file)
-    given = dict(recipe="imagenet/resnet18-from-resnet34-T4", data=str(folder), image_size=32, width=0.0625, batch_size=8, device="cpu", folder=str(tmp_path / "run"))
+    given = dict(
+        recipe="imagenet/resnet18-from-resnet34-T4", data=str(folder), image_size=32, width=0.0625, batch_size=8, device="cpu", folder=str(tmp_path / "run")
+    )
     typed = [text for name, value in given.items() for text in (f"--{name}", str(value))]
     assert main(["distill", "--teacher", f"torchvision:resnet18:{file}", *typed]) == 2
     assert "teacher: expected a network that tells 3 classes apart" in capsys.readouterr().err and not (tmp_path / "run").exists()

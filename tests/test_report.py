@@ -170,7 +170,10 @@ def test_a_single_teacher(tmp_path):
     [
         (dict(state="running", step=8, steps=16), "run: The run is being trained, at step 8 of 16. It last wrote at 20"),
         (dict(state="stopped", step=8, steps=16, saved=True), "run: The run was stopped at step 8 of 16. Resume continues from the last checkpoint."),
-        (dict(state="failed", step=8, steps=16, reason="NotFinite: part 'sastc' is nan"), "run: The run failed at step 8 of 16: NotFinite: part 'sastc' is nan. There is no checkpoint yet"),
+        (
+            dict(state="failed", step=8, steps=16, reason="NotFinite: part 'sastc' is nan"),
+            "run: The run failed at step 8 of 16: NotFinite: part 'sastc' is nan. There is no checkpoint yet",
+        ),
         (dict(state="failed"), "run: The run failed before the first step: it left no reason."),
     ],
 )

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from sastc.lab.attention import image_attention
 from sastc.methods.attention import RSA_SCALE, attention_bounds
 from sastc.studies.report import write_report
 from sastc.training.runs import Run
 from sastc.training.session import distill, train_teacher
-from sastc.lab.attention import image_attention
 
 DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)
 

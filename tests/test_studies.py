@@ -20,8 +20,22 @@ from sastc.data.images import NOISE_OVER, load_images, perturbed_labels, subset
 from sastc.methods import KD, Term
 from sastc.studies import sweeps
 from sastc.studies.comparisons import compare_methods, summarise, sweep
-from sastc.studies.sweeps import few_shot, few_shot_figure, few_shot_table, grid, grid_figure, grid_summary, grid_table, noise_figure, noise_table, noisy_labels
-from sastc.studies.sweeps import sensitivity, sensitivity_figure, sensitivity_table, write_study
+from sastc.studies.sweeps import (
+    few_shot,
+    few_shot_figure,
+    few_shot_table,
+    grid,
+    grid_figure,
+    grid_summary,
+    grid_table,
+    noise_figure,
+    noise_table,
+    noisy_labels,
+    sensitivity,
+    sensitivity_figure,
+    sensitivity_table,
+    write_study,
+)
 from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity, now
@@ -156,7 +170,9 @@ MISTAKES = {
     "noise: expected at least one, each once, got .0, 0.": mistake(noisy_labels, noise=(0, 0)),
     "label_noise: expected a number from 0 to 0.9, got 1.5": mistake(noisy_labels, noise=(1.5,)),
     "teacher_labels: expected one of noisy, clean, got 'dirty'": mistake(noisy_labels, teacher_labels="dirty"),
-    "teacher: expected the run folder of a teacher, whose settings are used to train others on noisy labels, got none": mistake(noisy_labels, changed=dict(teacher="")),
+    "teacher: expected the run folder of a teacher, whose settings are used to train others on noisy labels, got none": mistake(
+        noisy_labels, changed=dict(teacher="")
+    ),
     "teacher: expected one that was trained with train_images 80, got .*, trained with 160": mistake(noisy_labels, changed=dict(train_images=80)),
     "method: expected one of .*, got 'satsc' .did you mean 'sastc'": mistake(few_shot, methods=("satsc",)),
     "shares: expected numbers above 0 and at most 1, got .0, 1.": mistake(few_shot, shares=(0, 1)),
@@ -371,7 +387,14 @@ def test_noise_table_and_figure(tmp_path):
     recorded(tmp_path / "elsewhere", 0.8, "teacher")
     for seed in (0, 1):
         for noise in (0.0, 0.5):
-            recorded(tmp_path / "study" / f"kd{noise}{seed}", 0.6 - noise / 2 + seed / 10, method="kd", label_noise=noise, seed=seed, teacher=str(tmp_path / "elsewhere"))
+            recorded(
+                tmp_path / "study" / f"kd{noise}{seed}",
+                0.6 - noise / 2 + seed / 10,
+                method="kd",
+                label_noise=noise,
+                seed=seed,
+                teacher=str(tmp_path / "elsewhere"),
+            )
         recorded(tmp_path / "study" / f"teacher{seed}", 0.7 + seed / 10, "teacher", label_noise=0.5, seed=seed)
     RunWriter(tmp_path / "study" / "begun", "student", flat(Config()), {})
     table = noise_table(tmp_path / "study")
@@ -406,7 +429,15 @@ def pairs(tmp_path):
     accuracy = {("a", "x"): 0.1, ("a", "y"): 0.2, ("b", "x"): 0.3, ("b", "y"): 0.6}
     for (student, teacher), value in accuracy.items():
         for seed in (0, 1):
-            recorded(tmp_path / f"{student}{teacher}{seed}", value, layers=dict(student=[student], teacher=[teacher]), method="feature_kd", student_layer=student, teacher_layer=teacher, seed=seed)
+            recorded(
+                tmp_path / f"{student}{teacher}{seed}",
+                value,
+                layers=dict(student=[student], teacher=[teacher]),
+                method="feature_kd",
+                student_layer=student,
+                teacher_layer=teacher,
+                seed=seed,
+            )
     for method, value in dict(kd=0.25, sastc=0.5).items():
         recorded(tmp_path / method, value, method=method)
     return tmp_path

@@ -98,7 +98,9 @@ def _refuse_other_settings(place: Path, config: RunConfig) -> None:
         if stored.get(name) != value:
             raise ValueError(f"{name}: expected {stored.get(name)!r}, with which {place} was trained, got {value!r}; use the same settings or another folder")
     if gone := [name for name in stored if name not in wanted]:
-        raise ValueError(f"folder: expected one whose run has the wanted settings alone, got {place}, trained with {gone[0]} {stored[gone[0]]!r}; use another folder")
+        raise ValueError(
+            f"folder: expected one whose run has the wanted settings alone, got {place}, trained with {gone[0]} {stored[gone[0]]!r}; use another folder"
+        )
 
 # %% ../../nbs/studies/02_comparisons.ipynb #96ca5219
 def _attempt(place: Path, config: RunConfig, own: dict, line: str) -> str:

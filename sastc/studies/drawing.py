@@ -27,10 +27,16 @@ def _axis() -> dict:
 
 pio.templates["sastc"] = go.layout.Template(
     layout=dict(
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", colorway=COLOURS, font=dict(color=GREY, size=13),
-        xaxis=_axis(), yaxis=_axis(), margin=dict(l=16, r=16, t=84, b=16),
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        colorway=COLOURS,
+        font=dict(color=GREY, size=13),
+        xaxis=_axis(),
+        yaxis=_axis(),
+        margin=dict(l=16, r=16, t=84, b=16),
         title=dict(x=0, xref="container", xanchor="left", y=0.98, yref="container", yanchor="top"),
-        hoverlabel=dict(namelength=-1), modebar=dict(bgcolor="rgba(0,0,0,0)", color=GREY, activecolor=COLOURS[0]),
+        hoverlabel=dict(namelength=-1),
+        modebar=dict(bgcolor="rgba(0,0,0,0)", color=GREY, activecolor=COLOURS[0]),
     )
 )
 

@@ -254,7 +254,9 @@ def attention_words(
     if hardness.max() <= 0.05:
         words.append(f"Attention is uniform: no weight is far from 1/{teachers}, so no student layer prefers any teacher layer.")
     if not words and attention.shape[0] * attention.shape[1] > 1 and np.ptp(attention, axis=(0, 1)).max() < 0.01:
-        words.append("Attention makes no difference between student layers or time steps: no weight differs by more than 0.01. It ranks the teacher layers once for all.")
+        words.append(
+            "Attention makes no difference between student layers or time steps: no weight differs by more than 0.01. It ranks the teacher layers once for all."
+        )
     return words
 
 # %% ../../nbs/studies/01_figures.ipynb #3202a5a0

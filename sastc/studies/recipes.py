@@ -357,8 +357,11 @@ def _rows():
     quoted, plain = set(), [row for row in PUBLISHED if row.noise is None]
     for dataset, student, teacher, time_steps in dict.fromkeys((row.dataset, row.student, row.teacher, row.time_steps) for row in plain if row.student):
         published = tuple(
-            row for row in plain
-            if row not in quoted and (row.dataset, row.teacher) == (dataset, teacher) and (row.student is None or (row.student, row.time_steps) == (student, time_steps))
+            row
+            for row in plain
+            if row not in quoted
+            and (row.dataset, row.teacher) == (dataset, teacher)
+            and (row.student is None or (row.student, row.time_steps) == (student, time_steps))
         )
         quoted.update(published)
         given = dataset, student, teacher, Choice(time_steps, "P")
@@ -369,7 +372,9 @@ def _rows():
             events = dataset, student, "ResNet-19 (events)", Choice(time_steps, "P")
             yield _recipe(f"{_key(student)}-{end}", f"{student} on event data, {time_steps} steps", *events, published=published)
         else:
-            yield _recipe(f"{_key(student)}-baseline-{end}", f"{student} without a teacher, {time_steps} steps", *given, methods=("baseline",), published=published)
+            yield _recipe(
+                f"{_key(student)}-baseline-{end}", f"{student} without a teacher, {time_steps} steps", *given, methods=("baseline",), published=published
+            )
 
 # %% ../../nbs/studies/00_recipes.ipynb #9e15bec2
 _TABLE7 = "CIFAR-100", "VGG-11", "ResNet-32x4", Choice(3, "P")
@@ -382,15 +387,21 @@ def _studies():
     "What the paper varies: pairs of layers, wrong labels, few images, settings; and what it follows over epochs."
     for student, teacher in (("VGG-11", "ResNet-19"), ("ResNet-18", "PyramidNet-20"), ("WRN-16-2", "WRN-28-4")):
         given, counts = ("CIFAR-10", student, teacher, Choice(3, "?", "not stated for figure 2")), _from("P", "figure 2 counts the stem", candidates="paper")
-        yield _recipe(f"grid-{_key(student)}-from-{_key(teacher)}", "figure 2: Feature KD on every pair of layers", *given, counts, study="grid", methods=_FOUR[1:])
+        yield _recipe(
+            f"grid-{_key(student)}-from-{_key(teacher)}", "figure 2: Feature KD on every pair of layers", *given, counts, study="grid", methods=_FOUR[1:]
+        )
     yield _recipe("noisy-labels", "table 7 as one study", *_TABLE7, study="noisy_labels")
     for noise in (0, 10, 20, 30, 40, 50):
-        learns, teaches = (_from(origin, note, label_noise=noise / 100) for origin, note in (("P", ""), ("I", "the printed accuracy of the teacher falls with noise")))
+        learns, teaches = (
+            _from(origin, note, label_noise=noise / 100) for origin, note in (("P", ""), ("I", "the printed accuracy of the teacher falls with noise"))
+        )
         published = tuple(row for row in PUBLISHED if row.noise == noise)
         own = dict(teacher_name=f"resnet32x4-noise{noise}") if noise else {}
         yield _recipe(f"noisy-labels-{noise}", f"table 7: {noise} % of the training labels are wrong", *_TABLE7, learns, teaches, published=published, **own)
         if noise:
-            yield _recipe(f"noisy-labels-{noise}-clean-teacher", f"as table 7 with {noise} % wrong labels, but the teacher saw the right ones", *_TABLE7, learns)
+            yield _recipe(
+                f"noisy-labels-{noise}-clean-teacher", f"as table 7 with {noise} % wrong labels, but the teacher saw the right ones", *_TABLE7, learns
+            )
     yield _recipe("few-shot", "appendix 2, as inferred, as one study", *_APPENDIX, study="few_shot")
     for share in (25, 50, 75, 100):
         learns = _from("I", "balanced over classes; the teacher sees all images", train_images=500 * share)

@@ -7,7 +7,7 @@ __all__ = ['Words', 'Table', 'Picture', 'Section', 'teachers_of', 'mismatch_part
 
 # %% ../../nbs/studies/03_report.ipynb #71208734
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,20 @@ from ..common.files import atomic
 from ..common.settings import entries
 from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .comparisons import for_people, summarise, with_spread
-from .figures import attention_history, attention_map, attention_sentences, attention_summary
-from .figures import in_order, method_comparison, method_of, mismatch_history, mismatch_table, rates_figure, record_curves, training_curves
+from sastc.studies.figures import (
+    attention_history,
+    attention_map,
+    attention_sentences,
+    attention_summary,
+    in_order,
+    method_comparison,
+    method_of,
+    mismatch_history,
+    mismatch_table,
+    rates_figure,
+    record_curves,
+    training_curves,
+)
 from ..training.opening import teacher_place
 from ..training.runs import Run, sentence_of
 
@@ -282,7 +294,11 @@ def mismatch_parts(
     shown = pd.DataFrame({"seeds": table.seeds.astype(int), "last epochs": table.epochs.astype(int)})
     for name, title in dict(stm_raw="raw", stm_norm="normalised").items():
         shown[title] = with_spread(table[name], table[f"{name}_sd"], "{:.3f}")
-    return [Picture(mismatch_history(students), "Mismatch with the teacher by epoch"), Table("Mean over the last epochs", shown.rename_axis("method")), Words(said)]
+    return [
+        Picture(mismatch_history(students), "Mismatch with the teacher by epoch"),
+        Table("Mean over the last epochs", shown.rename_axis("method")),
+        Words(said),
+    ]
 
 # %% ../../nbs/studies/03_report.ipynb #cfeafd66
 def _text(value) -> str:
@@ -361,7 +377,7 @@ def write_page(
 ) -> Path:  # the file
     "Write a page that needs no other file and no host."
     shown = dict(title=title, about=_about(runs), notices=_notices(runs), sections=[section for section in sections if section.parts])
-    stamp = f"Written by sastc at {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC {written}"
+    stamp = f"Written by sastc at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC {written}"
     with atomic(path) as file:
         file.write(_PAGE.render(**shown, written=stamp, style=_STYLE, plotly=Markup(get_plotlyjs())).encode())
     return path
@@ -376,7 +392,11 @@ def write_report(
     runs = runs_in(folder)
     students, teachers = [run for run in runs if run.kind == "student"], teachers_of(runs)
     mismatched = Section("Mismatch with the teacher", mismatch_parts(students))
-    first = [result] if result else [_result(students, teachers), _training(students or runs), _attention(students), _records(students), mismatched, _rates(students)]
+    first = (
+        [result]
+        if result
+        else [_result(students, teachers), _training(students or runs), _attention(students), _records(students), mismatched, _rates(students)]
+    )
     sections = [
         *first,
         Section("Settings", _settings_of(students, "student") + _settings_of(teachers, "teacher")),

@@ -213,7 +213,9 @@ def sensitivity_table(
     runs = [(run, {name: _plain(value) for name, value in run.config.items()}) for run in _runs(folder)]
     base = [(run, config) for run, config in runs if run.folder.name.startswith("base-seed")]
     usual = base[0][1] if base else {}
-    varied = [(name, run, config) for run, config in runs for name in config if name in usual and name not in ("seed", "folder") and config[name] != usual[name]]
+    varied = [
+        (name, run, config) for run, config in runs for name in config if name in usual and name not in ("seed", "folder") and config[name] != usual[name]
+    ]
     varied += [(name, run, config) for name in dict.fromkeys(name for name, *_ in varied) for run, config in base]
     return _averaged([((name, config[name]), run) for name, run, config in varied], ["setting", "value"])
 
@@ -239,7 +241,13 @@ def sensitivity_figure(
         spread = dict(array=rounded(part[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
         line = dict(mode="lines+markers", line_color=colour, marker=dict(symbol=symbol, size=8), showlegend=False, name=name)
         where = dict(row=number // columns + 1, col=number % columns + 1)
-        grid.add_scatter(x=[f"{value:g}" if isinstance(value, float) else str(value) for value in part.index], y=rounded(part[f"accuracy_{which}"]), error_y=spread, **line, **where)
+        grid.add_scatter(
+            x=[f"{value:g}" if isinstance(value, float) else str(value) for value in part.index],
+            y=rounded(part[f"accuracy_{which}"]),
+            error_y=spread,
+            **line,
+            **where,
+        )
     grid.update_xaxes(type="category").update_yaxes(title_text="%", col=1)
     subtitle = f"test accuracy of the {which} epoch; the other settings at their base; mean ± one standard deviation over seeds"
     return titled(title, subtitle, height=120 + 240 * rows, grid=grid)
@@ -332,7 +340,9 @@ def grid_figure(
     _reference_lines(panels, grid_summary(table)[column].drop(["worst pair", "best pair"]))
     panels.update_xaxes(type="category", title_text="teacher layer", showgrid=False, col=1).update_xaxes(title_text="pairs, worst to best", col=2)
     panels.update_yaxes(type="category", title_text="student layer", autorange="reversed", showgrid=False, col=1).update_yaxes(title_text="%", col=2)
-    return titled(title, f"one student layer imitates one teacher layer, test accuracy of the {which} epoch", height=max(380, 60 * len(students) + 200), grid=panels)
+    return titled(
+        title, f"one student layer imitates one teacher layer, test accuracy of the {which} epoch", height=max(380, 60 * len(students) + 200), grid=panels
+    )
 
 
 def _reference_lines(panels: go.Figure, values: pd.Series) -> None:
