@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVED', 'learning_rate_factor', 'StopRequest', 'shows_progress', 'NotFinite', 'Trainer']
 
-# %% ../../nbs/training/07_loop.ipynb #020fea2c
+# %% ../../nbs/training/07_loop.ipynb #e14e6304
 import copy
 import math
 import os
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
-from ..neurons.kernels import keep_freed_memory, peak_memory_mib
+from ..neurons.kernels import peak_memory_mib
 from ..neurons.time import fold, unfold
 from .config import Optimisation, RunConfig, settings_for
 from .learner import Learner, Outcome
@@ -61,7 +61,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.made = True
 
-# %% ../../nbs/training/07_loop.ipynb #4c8613d1
+# %% ../../nbs/training/07_loop.ipynb #7fd88c6b
 def shows_progress() -> bool:
     "Whether somebody looks: a terminal or a notebook. A log file gets a line for each epoch instead."
     return not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or in_notebook())
@@ -88,8 +88,6 @@ class Trainer:
     ):  # fmt: skip
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
         self.network, self.method, self.compared, self.seen, self.optimisation = learner.network, learner.method, compared, seen, config.optimisation
-        if accelerator.device.type == "cpu":
-            keep_freed_memory()
         learner.to(accelerator.device, memory_format=torch.channels_last)
         for taps in (learner.teacher, *(compared or ())):
             if taps is not None:
