@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['arguments', 'command', 'Device', 'devices', 'Stage', 'Job', 'launch', 'check_launch', 'work', 'find_jobs']
 
-# %% ../../nbs/training/09_jobs.ipynb #ccee9f3b
+# %% ../../nbs/training/09_jobs.ipynb #51eb9b08
 import copy
 import importlib
 import os
@@ -27,6 +27,7 @@ from ..common.checks import in_range
 from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
 from ..models.pretrained import PREFIX
+from ..neurons.kernels import keep_freed_memory
 from .config import RunConfig, TeacherConfig, settings_for
 from .loop import NotFinite
 from .records import Damaged, read_json, write_json
@@ -377,13 +378,14 @@ def _start(job: Job) -> Job:
     threading.Thread(target=process.wait, daemon=True).start()  # or it would remain as a zombie
     return job
 
-# %% ../../nbs/training/09_jobs.ipynb #b6ad7dd4
+# %% ../../nbs/training/09_jobs.ipynb #08549e39
 def work(
     folders: Sequence[str],  # of the stages; the last one is the folder of the job
     modules: Sequence[str] = (),  # to import first
 ) -> None:
     "Train the stages of a job, each from where it stands. Sentences and tracebacks go to the log."
     job = Job(folders[-1])
+    keep_freed_memory()  # this process is ours alone
     try:
         for module in modules:
             importlib.import_module(module)
