@@ -124,7 +124,7 @@ def test_the_first_screen_of_the_readme_has_the_picture_and_the_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = "\n".join(readme.splitlines()[:40])
     assert 'src="nbs/images/attention.png"' in first_screen and (ROOT / "nbs/images/attention.png").stat().st_size < 200_000
-    for command in ("pip install . && sastc_demo", 'pip install -e ".[dev]" && pytest', "distill("):
+    for command in ("pip install . && sastc demo", 'pip install -e ".[dev]" && pytest', "distill("):
         assert command in first_screen
 
 
