@@ -13,38 +13,49 @@ from torch import nn
 from torch.nn import functional as F
 
 from sastc.methods.attention import attention_bounds, rsa_attention
-from sastc.methods.calibrator import Calibrator
-from sastc.metrics.similarity import similarity
+from sastc.methods.calibrator import Calibrator, label_pull
 from sastc.methods.losses import sastc_loss
+from sastc.metrics.similarity import similarity
 
 some = settings(max_examples=60)
 
 # a layer is a map (C, H, H) or a vector (C,)
 layers = st.tuples(st.integers(1, 3)) | st.tuples(st.integers(1, 3), st.integers(1, 5)).map(lambda pair: (pair[0], pair[1], pair[1]))
 OPTIONS = dict(
-    projection=st.sampled_from(["code", "semckd"]),
+    projection=st.sampled_from(["code", "code", "semckd", "bottleneck", "linear", "none"]),
     student_pool=st.sampled_from(["max", "avg"]),
     teacher_pool=st.sampled_from(["avg", "max"]),
     attn_scale=st.sampled_from([0.5, 1.0, 4.0]),
-    align=st.sampled_from(["features", "similarity"]),
+    alignment=st.sampled_from(["features", "similarity"]),
     similarity_norm=st.sampled_from(["raw", "row", "frobenius"]),
     attention=st.sampled_from(["self", "self", "self", "rsa", "uniform"]),
     relative_distance=st.booleans(),
     attention_gradient=st.sampled_from(["flows", "embedding", "labels", "none"]),
-    fold_time=st.booleans(),
     factor=st.integers(1, 2),
 )
+TAKEN = dict(  # which of them a choice takes; others would have no effect and are refused
+    self={"factor", "attn_scale", "attention_gradient", "similarity_norm"},
+    rsa={"attn_scale"},
+    uniform=set(),
+    features={"projection", "student_pool", "teacher_pool", "relative_distance"},
+    similarity={"projection", "student_pool", "teacher_pool", "relative_distance", "similarity_norm"},
+)
+
+
+def with_effect(options):
+    return {name: value for name, value in options.items() if name in {"attention", "alignment"} | TAKEN[options["attention"]] | TAKEN[options["alignment"]]}
 
 
 @st.composite
 def cases(draw, **fixed):
     "A calibrator in float64 and features that fit it. Binary features can be silent, which only raw matrices leave smooth."
     options = {name: fixed[name] if name in fixed else draw(strategy) for name, strategy in OPTIONS.items()}
+    options["alignment"] = "similarity" if options["projection"] == "none" else options["alignment"]
     student_shapes, teacher_shapes = (draw(st.lists(layers, min_size=1, max_size=most)) for most in (2, 3))
     time_steps, batch, seed = draw(st.integers(1, 3)), draw(st.integers(4, 6)), draw(st.integers(0, 2**31))
     binary = options["similarity_norm"] == "raw" and draw(st.booleans())
     torch.manual_seed(seed)
-    calibrator = shaken(Calibrator(student_shapes, teacher_shapes, batch, **options).double())
+    calibrator = shaken(Calibrator(student_shapes, teacher_shapes, batch, **with_effect(options)).double())
     students = [torch.rand(time_steps, batch, *shape, dtype=torch.float64) for shape in student_shapes]
     students = [(feature > 0.6).double() if binary else feature for feature in students]
     teachers = [torch.randn(batch, *shape, dtype=torch.float64) for shape in teacher_shapes]
@@ -80,14 +91,14 @@ def literal_embedding(row, weights, side, number):
 
 def literal_projection(x, weights, statistics, s, l, kind):
     at = f"alignment.projections.{s}.{l}"
-    for position, padding in enumerate(dict(code=[1], semckd=[0, 1])[kind]):
+    for position, padding in enumerate(dict(code=[1], semckd=[0, 1], bottleneck=[0], linear=[])[kind]):
         norm = f"{at}.norms.{position}"
         x = F.conv2d(x, weights[f"{at}.convs.{position}.weight"], padding=padding)
         mean, variance = statistics[f"{norm}.running_mean"], statistics[f"{norm}.running_var"]
         x = F.batch_norm(x, mean, variance, weights[f"{norm}.weight"], weights[f"{norm}.bias"], training=True, momentum=0.1, eps=1e-5)
         statistics[f"{norm}.num_batches_tracked"] += 1
         x = F.relu(x)
-    return F.conv2d(x, weights[f"{at}.last.weight"])
+    return F.conv2d(x, weights[f"{at}.last.weight"], weights.get(f"{at}.last.bias"))
 
 
 LITERAL_POOL = dict(max=F.adaptive_max_pool2d, avg=F.adaptive_avg_pool2d)
@@ -102,7 +113,7 @@ def literal_pair(student, teacher, o):
 
 
 def literal_distances(projected, target, o):
-    if o["align"] == "similarity":
+    if o["alignment"] == "similarity":
         projected, target = literal_gram(projected, o["similarity_norm"]), literal_gram(target, o["similarity_norm"])
     unit = (target - target.mean()).square().mean() if o["relative_distance"] else 1
     unit = 1 if unit == 0 else unit
@@ -149,13 +160,13 @@ def literal(calibrator, students, teachers, o):
             total = sum(logit.exp() for logit in logits)
             attention[t][b][s] = [logit.exp() / total for logit in logits]
     for s, l in itertools.product(range(len(students)), range(count)):
-        pairs = [literal_pair(students[s][t], teachers[l], o) for t in range(time_steps)]
-        if o["fold_time"]:
-            projected = literal_projection(torch.cat([student for student, _ in pairs]), weights, statistics, s, l, o["projection"]).split(batch)
-        else:
-            projected = [literal_projection(student, weights, statistics, s, l, o["projection"]) for student, _ in pairs]
-        for t, (_, target) in enumerate(pairs):
-            for b, value in enumerate(literal_distances(projected[t], target, o)):
+        for t in range(time_steps):
+            if o["projection"] == "none":
+                projected, target = students[s][t], teachers[l]
+            else:
+                student, target = literal_pair(students[s][t], teachers[l], o)
+                projected = literal_projection(student, weights, statistics, s, l, o["projection"])
+            for b, value in enumerate(literal_distances(projected, target, o)):
                 distance[t][b][s][l] = value
     return nested_stack(attention), nested_stack(distance), statistics
 
@@ -164,23 +175,23 @@ def nested_stack(lists):
     return torch.stack([nested_stack(item) if isinstance(item, list) else item for item in lists])
 
 
-def literal_loss(attention, distance, over_teacher):
+def literal_loss(attention, distance):
     time_steps, batch, students, teachers = attention.shape
     total = 0
     for t, b, s, l in itertools.product(*map(range, attention.shape)):
         total = total + attention[t, b, s, l] * distance[t, b, s, l]
-    return total / (batch * time_steps * students * (teachers if over_teacher == "mean" else 1))
+    return total / (batch * time_steps * students)
 
 
-def assert_equal_to_literal(options, calibrator, students, teachers, over_teacher="sum"):
+def assert_equal_to_literal(options, calibrator, students, teachers):
     students = [feature.requires_grad_() for feature in students]
     trained = [parameter for parameter in calibrator.parameters() if parameter.requires_grad]
     expected_attention, expected_distance, statistics = literal(calibrator, students, teachers, options)
-    expected_loss = literal_loss(expected_attention, expected_distance, over_teacher)
+    expected_loss = literal_loss(expected_attention, expected_distance)
     expected = torch.autograd.grad(expected_loss, [*students, *trained], materialize_grads=True)
 
     attention, distance = calibrator(students, teachers)
-    loss = sastc_loss(attention, distance, over_teacher)
+    loss = sastc_loss(attention, distance)
     gradients = torch.autograd.grad(loss, [*students, *trained], materialize_grads=True)
     assert attention.shape == distance.shape == expected_attention.shape
     for one, other in [(attention, expected_attention), (distance, expected_distance), (loss, expected_loss), *zip(gradients, expected)]:
@@ -191,23 +202,22 @@ def assert_equal_to_literal(options, calibrator, students, teachers, over_teache
 
 
 @some
-@given(case=cases(), over_teacher=st.sampled_from(["sum", "mean"]))
-def test_values_gradients_and_statistics_equal_the_literal_loops(case, over_teacher):
-    assert_equal_to_literal(*case, over_teacher)
+@given(case=cases())
+def test_values_gradients_and_statistics_equal_the_literal_loops(case):
+    assert_equal_to_literal(*case)
 
 
-@pytest.mark.parametrize("projection", ["code", "semckd"])
+@pytest.mark.parametrize("projection", ["code", "semckd", "bottleneck", "linear"])
 @pytest.mark.parametrize("student_pool, teacher_pool", [("max", "avg"), ("avg", "max")])
-@pytest.mark.parametrize("fold_time", [False, True])
-def test_literal_loops_on_larger_smaller_and_vector_features(projection, student_pool, teacher_pool, fold_time):
+def test_literal_loops_on_larger_smaller_and_vector_features(projection, student_pool, teacher_pool):
     "Every relation of map sizes at once, whatever the drawn examples happen to hold."
     torch.manual_seed(0)
-    options = dict(projection=projection, student_pool=student_pool, teacher_pool=teacher_pool, fold_time=fold_time, factor=2)
+    options = dict(projection=projection, student_pool=student_pool, teacher_pool=teacher_pool, factor=2)
     student_shapes, teacher_shapes = [(2, 5, 5), (3, 2, 2), (4,)], [(3, 4, 4), (2, 2, 2), (3,)]
     calibrator = shaken(Calibrator(student_shapes, teacher_shapes, 6, **options).double())
     students = [torch.rand(2, 6, *shape).double() for shape in student_shapes]
     teachers = [torch.randn(6, *shape).double() for shape in teacher_shapes]
-    defaults = dict(attn_scale=1.0, align="features", similarity_norm="raw", attention="self", attention_gradient="flows", relative_distance=False)
+    defaults = dict(attn_scale=1.0, alignment="features", similarity_norm="raw", attention="self", attention_gradient="flows", relative_distance=False)
     gradients = assert_equal_to_literal(defaults | options, calibrator, students, teachers)
     assert all(gradient.any() for gradient in gradients)
 
@@ -224,8 +234,8 @@ def test_defaults_are_those_of_the_released_code():
     torch.manual_seed(0)
     student_shapes, teacher_shapes = [(2, 5, 5), (3, 2, 2)], [(3, 4, 4), (2, 3, 3)]
     default = Calibrator(student_shapes, teacher_shapes, 8)
-    named = dict(factor=4, projection="code", student_pool="max", teacher_pool="avg", attn_scale=1.0, align="features", similarity_norm="raw")
-    explicit = Calibrator(student_shapes, teacher_shapes, 8, **named, attention="self", attention_gradient="flows", fold_time=False, relative_distance=False)
+    named = dict(factor=4, projection="code", student_pool="max", teacher_pool="avg", attn_scale=1.0, alignment="features", similarity_norm="raw")
+    explicit = Calibrator(student_shapes, teacher_shapes, 8, **named, attention="self", attention_gradient="flows", relative_distance=False)
     explicit.load_state_dict(default.state_dict())
     students, teachers = [torch.rand(2, 8, *shape) for shape in student_shapes], [torch.rand(8, *shape) for shape in teacher_shapes]
     assert all(one.equal(other) for one, other in zip(default(students, teachers), explicit(students, teachers)))
@@ -245,11 +255,11 @@ def test_rsa_attention_knows_no_scale_order_or_batch_size(batch, seed):
 @given(cases(attention="rsa"))
 def test_rsa_attention_passes_no_gradient_and_has_no_parameters(case):
     _, calibrator, students, teachers = case
-    assert calibrator.attention is None and not calibrator([f.requires_grad_() for f in students], teachers).attention.requires_grad
+    assert not list(calibrator.attention.parameters()) and not calibrator([f.requires_grad_() for f in students], teachers).attention.requires_grad
 
 
 def test_rsa_attention_needs_three_images():
-    with pytest.raises(ValueError, match="teacher_features: a batch of 2 given; at least 3 images"):
+    with pytest.raises(ValueError, match="teacher_features: expected at least 3 images, .* got 2"):
         rsa_attention([torch.rand(1, 2, 4)], [torch.rand(2, 4)])
 
 
@@ -272,7 +282,7 @@ def test_label_pull_compares_a_step_down_with_a_step_up(case, silent):
 
     before = copy.deepcopy(calibrator)
     down, up = (literal(before, moved(sign), teachers, options)[1] for sign in (-1, 1))
-    pull = calibrator.label_pull([feature.requires_grad_() for feature in students], teachers, gradients)
+    pull = label_pull(calibrator.attention, calibrator.alignment, [feature.requires_grad_() for feature in students], teachers, gradients)
     assert not pull.requires_grad
     torch.testing.assert_close(pull, torch.nan_to_num((down - up) / (down + up)), atol=1e-9, rtol=1e-9)
 
@@ -310,7 +320,7 @@ def test_similarity_counts_in_float32(dtype, count, autocast):
 
 @pytest.mark.parametrize("shape", [(3,), (1, 1, 1, 1, 1, 1)])
 def test_similarity_refuses_other_ranks(shape):
-    with pytest.raises(ValueError, match="features: shape .* is accepted"):
+    with pytest.raises(ValueError, match=r"features: expected \[B, C\], \[B, C, H, W\], \[T, B, C\] or \[T, B, C, H, W\], got \[\d"):
         similarity(torch.ones(shape))
 
 
@@ -489,7 +499,7 @@ def literal_map(feature):
 def test_attention_maps_equal_a_literal_loop(student_size, teacher_size, attention, seed):
     torch.manual_seed(seed)
     shapes = [(2, student_size, student_size), (3, 3, 3)], [(4, teacher_size, teacher_size)]
-    calibrator = Calibrator(*shapes, 4, factor=2, align="attention_map", attention=attention).double()
+    calibrator = Calibrator(*shapes, 4, alignment="attention_map", attention=attention, **(dict(factor=2) if attention == "self" else {})).double()
     students = [(torch.rand(3, 4, *shape, dtype=torch.float64) > 0.6).double().requires_grad_() for shape in shapes[0]]
     teachers = [torch.randn(4, *shape, dtype=torch.float64) for shape in shapes[1]]
     distance, wanted = calibrator(students, teachers).distance, torch.empty(3, 4, 2, 1, dtype=torch.float64)
@@ -506,40 +516,38 @@ def test_attention_maps_equal_a_literal_loop(student_size, teacher_size, attenti
 
 
 def test_attention_maps_have_nothing_to_learn_and_stay_finite_for_silent_layers():
-    calibrator = Calibrator([(2, 4, 4)], [(3, 2, 2)], align="attention_map", attention="uniform")
+    calibrator = Calibrator([(2, 4, 4)], [(3, 2, 2)], alignment="attention_map", attention="uniform")
     assert not list(calibrator.parameters())
     student = torch.zeros(2, 5, 2, 4, 4, requires_grad=True)
     distance = calibrator([student], [torch.rand(5, 3, 2, 2)]).distance
     distance.sum().backward()
     assert distance.allclose(torch.ones(())) and student.grad.eq(0).all()
-    with pytest.raises(ValueError, match="relative_distance: True given with align='attention_map'"):
-        Calibrator([(2, 4, 4)], [(3, 2, 2)], align="attention_map", attention="uniform", relative_distance=True)
+    with pytest.raises(ValueError, match="relative_distance: expected only with alignment features, similarity, got True with alignment 'attention_map', where it has no effect"):
+        Calibrator([(2, 4, 4)], [(3, 2, 2)], alignment="attention_map", attention="uniform", relative_distance=True)
 
 
 def test_evaluation_mode_uses_and_keeps_the_running_statistics():
-    for fold_time in (False, True):
-        calibrator, students, teachers = usual(fold_time=fold_time)
-        calibrator.eval()
-        before = {name: buffer.clone() for name, buffer in calibrator.named_buffers()}
-        whole = calibrator(students, teachers).distance
-        assert all(buffer.equal(before[name]) for name, buffer in calibrator.named_buffers())
-        # without batch statistics an image does not depend on its neighbours
-        shuffled = calibrator([feature.flip(1) for feature in students], [feature.flip(0) for feature in teachers]).distance
-        torch.testing.assert_close(shuffled.flip(1), whole, atol=1e-12, rtol=0)
+    calibrator, students, teachers = usual()
+    calibrator.eval()
+    before = {name: buffer.clone() for name, buffer in calibrator.named_buffers()}
+    whole = calibrator(students, teachers).distance
+    assert all(buffer.equal(before[name]) for name, buffer in calibrator.named_buffers())
+    # without batch statistics an image does not depend on its neighbours
+    shuffled = calibrator([feature.flip(1) for feature in students], [feature.flip(0) for feature in teachers]).distance
+    torch.testing.assert_close(shuffled.flip(1), whole, atol=1e-12, rtol=0)
 
 
-def test_running_statistics_are_updated_once_a_step_or_once_a_batch():
-    for fold_time, updates in ((False, 3), (True, 1)):
-        calibrator, students, teachers = usual(fold_time=fold_time)
-        calibrator(students, teachers)
-        assert {int(buffer) for name, buffer in calibrator.named_buffers() if "tracked" in name} == {updates}
+def test_running_statistics_are_updated_once_for_each_step():
+    calibrator, students, teachers = usual()
+    calibrator(students, teachers)
+    assert {int(buffer) for name, buffer in calibrator.named_buffers() if "tracked" in name} == {3}
 
 
 @pytest.mark.parametrize("silent", ["student", "teacher", "both"])
 @pytest.mark.parametrize("norm", ["raw", "row", "frobenius"])
-@pytest.mark.parametrize("align", ["features", "similarity"])
-def test_silent_layers_give_finite_values_and_gradients(align, norm, silent):
-    calibrator, students, teachers = usual(align=align, similarity_norm=norm, dtype=torch.float32)
+@pytest.mark.parametrize("alignment", ["features", "similarity"])
+def test_silent_layers_give_finite_values_and_gradients(alignment, norm, silent):
+    calibrator, students, teachers = usual(alignment=alignment, similarity_norm=norm, dtype=torch.float32)
     if silent != "teacher":
         students = [torch.zeros_like(feature) for feature in students]
     if silent != "student":
@@ -611,17 +619,17 @@ def with_batch(features, axis, batch):
 
 
 BAD_FEATURES = dict(
-    batch_smaller_than_m=(lambda s, t: (with_batch(s, 1, 5), with_batch(t, 0, 5)), "student_features: a batch of 5 given; exactly 8 images"),
-    different_batches=(lambda s, t: (s, with_batch(t, 0, 5)), "teacher_features: 8 images for the student and 5 for the teacher"),
-    missing_student_layer=(lambda s, t: (s[:1], t), "student_features: 1 layers given; 2 are accepted"),
-    extra_teacher_layer=(lambda s, t: (s, [*t, t[0]]), "teacher_features: 4 layers given; 3 are accepted"),
-    no_time_axis=(lambda s, t: ([f[0] for f in s], t), r"student_features: layer 0 has shape \[8, 3, 4, 4\]; \[T, B\] \+ \[3, 4, 4\]"),
-    teacher_with_time_axis_of_its_own=(lambda s, t: (s, [f[None] for f in t]), "teacher_features: 1 steps given and the student has 3; the same number, or none, is accepted"),
-    teacher_with_two_time_axes=(lambda s, t: (s, [f[None, None] for f in t]), r"teacher_features: layer 0 has shape \[1, 1, 8, 3, 4, 4\]; \[B\] \+ \[3, 4, 4\]"),
-    channels=(lambda s, t: ([s[0], s[1][:, :, :3]], t), r"student_features: layer 1 has shape \[3, 8, 3, 2, 2\]; \[T, B\] \+ \[4, 2, 2\]"),
-    map_size=(lambda s, t: (s, [t[0][..., :2], *t[1:]]), r"teacher_features: layer 0 has shape \[8, 3, 4, 2\]"),
-    time_steps_differ=(lambda s, t: ([s[0], s[1][:2]], t), "student_features: layer 1 has shape .* same leading axes in every layer"),
-    batches_differ=(lambda s, t: (s, [t[0], t[1][:5], t[2]]), "teacher_features: layer 1 has shape .* same leading axes in every layer"),
+    batch_smaller_than_m=(lambda s, t: (with_batch(s, 1, 5), with_batch(t, 0, 5)), "student_features: expected exactly 8 images, .* got 5"),
+    different_batches=(lambda s, t: (s, with_batch(t, 0, 5)), "teacher_features: expected the batch of the student, 8 images, got 5"),
+    missing_student_layer=(lambda s, t: (s[:1], t), "student_features: expected 2 layers, got 1"),
+    extra_teacher_layer=(lambda s, t: (s, [*t, t[0]]), "teacher_features: expected 3 layers, got 4"),
+    no_time_axis=(lambda s, t: ([f[0] for f in s], t), r"student_features: expected \[T, B\] \+ \[3, 4, 4\] for layer 0, .* got \[8, 3, 4, 4\]"),
+    teacher_with_time_axis_of_its_own=(lambda s, t: (s, [f[None] for f in t]), "teacher_features: expected 3 steps, as the student has, or none, got 1"),
+    teacher_with_two_time_axes=(lambda s, t: (s, [f[None, None] for f in t]), r"teacher_features: expected \[B\] \+ \[3, 4, 4\] for layer 0, .* got \[1, 1, 8, 3, 4, 4\]"),
+    channels=(lambda s, t: ([s[0], s[1][:, :, :3]], t), r"student_features: expected \[T, B\] \+ \[4, 2, 2\] for layer 1, .* got \[3, 8, 3, 2, 2\]"),
+    map_size=(lambda s, t: (s, [t[0][..., :2], *t[1:]]), r"teacher_features: expected \[B\] \+ \[3, 4, 4\] for layer 0, .* got \[8, 3, 4, 2\]"),
+    time_steps_differ=(lambda s, t: ([s[0], s[1][:2]], t), "student_features: expected .* for layer 1, with the same leading axes in every layer, got"),
+    batches_differ=(lambda s, t: (s, [t[0], t[1][:5], t[2]]), "teacher_features: expected .* for layer 1, with the same leading axes in every layer, got"),
 )
 
 
@@ -638,19 +646,22 @@ def test_features_that_do_not_fit_are_refused(case):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (dict(projection="cod"), "projection: 'cod' is not known \\(did you mean 'code'\\?\\); accepted: code, semckd, bottleneck, linear, none"),
-        (dict(student_pool="mean"), "student_pool: 'mean' is not known.*accepted: max, avg"),
-        (dict(teacher_pool="maxx"), "teacher_pool: 'maxx' is not known \\(did you mean 'max'"),
-        (dict(align="feature"), "align: 'feature' is not known \\(did you mean 'features'"),
-        (dict(similarity_norm="rows"), "similarity_norm: 'rows' is not known \\(did you mean 'row'"),
-        (dict(attention="selfish"), "attention: 'selfish' is not known \\(did you mean 'self'"),
-        (dict(attention_gradient="flow"), "attention_gradient: 'flow' is not known \\(did you mean 'flows'"),
-        (dict(factor=0), "factor: 0 given"),
-        (dict(factor=9), "batch_size: 8 given; at least factor = 9"),
-        (dict(batch_size=None), "batch_size: None given"),
-        (dict(batch_size=3), "batch_size: 3 given; at least factor = 4"),
-        (dict(student_shapes=[]), "student_features: no layer given"),
-        (dict(teacher_shapes=[]), "teacher_features: no layer given"),
+        (dict(projection="cod"), "projection: expected one of code, semckd, bottleneck, linear, got 'cod' \\(did you mean 'code'\\?\\)"),
+        (dict(projection="none"), "projection: expected one of code, semckd, bottleneck, linear, got 'none'"),
+        (dict(alignment="similarity", projection="non"), "projection: expected one of code, semckd, bottleneck, linear, none, got 'non'"),
+        (dict(student_pool="mean"), "student_pool: expected one of max, avg, got 'mean'"),
+        (dict(teacher_pool="maxx"), "teacher_pool: expected one of max, avg, got 'maxx' \\(did you mean 'max'"),
+        (dict(alignment="feature"), "alignment: expected .*, got 'feature' \\(did you mean 'features'"),
+        (dict(align="features"), "setting: expected a setting of this run \\(did you mean 'alignment'\\?\\), got 'align'"),
+        (dict(similarity_norm="rows"), "similarity_norm: expected .*, got 'rows' \\(did you mean 'row'"),
+        (dict(attention="selfish"), "attention: expected .*, got 'selfish' \\(did you mean 'self'"),
+        (dict(attention_gradient="flow"), "attention_gradient: expected .*, got 'flow' \\(did you mean 'flows'"),
+        (dict(factor=0), "factor: expected a number of at least 1, got 0"),
+        (dict(factor=9), "batch_size: expected at least factor = 9 .*, got 8"),
+        (dict(batch_size=None), "batch_size: expected the number of images in every batch, got None"),
+        (dict(batch_size=3), "batch_size: expected at least factor = 4 .*, got 3"),
+        (dict(student_shapes=[]), "student_shapes: expected at least one layer, got none"),
+        (dict(teacher_shapes=[]), "teacher_shapes: expected at least one layer, got none"),
     ],
 )
 def test_calibrator_refuses(options, sentence):

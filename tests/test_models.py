@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from sastc.common.settings import flat
 from sastc.methods.calibrator import Calibrator
 from sastc.methods.loss import DistillationLoss
 from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
@@ -461,6 +462,9 @@ def test_he_init_returns_the_network_and_leaves_linear_layers():
     assert he_init(network) is network and network[1].weight.equal(before)
 
 
+LIF_SETTINGS = dict(threshold=1.0, gamma=1.0, surrogate="triangle", reset="hard", detach_reset=False, decay=0.5)
+
+
 def neurons(network):
     return [module for module in network.modules() if isinstance(module, LIF)]
 
@@ -484,7 +488,7 @@ def test_ann_and_snn_differ_in_their_activations_alone(name):
     pairs = [(one, other) for one, other in zip(ann.modules(), snn.modules()) if type(one) is not type(other)]
     assert pairs and all(isinstance(one, nn.ReLU) and isinstance(other, LIF) for one, other in pairs)
     assert not neurons(ann) and not any(isinstance(module, nn.ReLU) for module in snn.modules())
-    assert all(neuron.constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True, backend="auto") for neuron in neurons(snn))
+    assert all(flat(neuron) == LIF_SETTINGS | dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True) and neuron.backend == "auto" for neuron in neurons(snn))
     assert all(neuron.time_steps == 2 for neuron in neurons(snn))
 
 
@@ -497,22 +501,22 @@ def test_spec_rebuilds_the_network():
 
 
 ERRORS = [
-    (dict(name="vgg12"), "name: 'vgg12' is not known \\(did you mean 'vgg1[13]'\\?\\); accepted: vgg11, "),
+    (dict(name="vgg12"), "network: expected one of vgg11, .*, got 'vgg12' \\(did you mean 'vgg1[13]'\\?\\)"),
     (dict(name="resnet-19"), "did you mean 'resnet19'"),
-    (dict(name="vgg11", num_classes=1), "num_classes: 1 given"),
-    (dict(name="vgg11", num_classes=2.5), "num_classes: 2.5 given"),
-    (dict(name="vgg11", in_channels=0), "in_channels: 0 given"),
-    (dict(name="vgg11", in_channels=1.5), "in_channels: 1.5 given"),
-    (dict(name="vgg11", width=0), "width: 0 given"),
-    (dict(name="vgg11", width=float("nan")), "width: nan given"),
-    (dict(name="vgg11", time_steps=0), "time_steps: 0 given; a whole number of at least 1"),
-    (dict(name="vgg11", time_steps=1.5), "time_steps: 1.5 given; a whole number of at least 1"),
-    (dict(name="vgg11", norm="bm"), "norm: 'bm' is not known"),
-    (dict(name="vgg11", time_steps=2, thresold=1.0), "option of vgg11: 'thresold' is not known \\(did you mean 'threshold'"),
-    (dict(name="resnet18", image_size=64), "option of resnet18: 'image_size' is not known"),
-    (dict(name="vgg11", decay=0.5), "decay: given for an ANN"),
-    (dict(name="vgg11", time_steps=2, decay=2.0), "decay: 2.0 given"),
-    (dict(name="vgg11", time_steps=2, threshold=0.0), "threshold: 0.0 given"),
+    (dict(name="vgg11", num_classes=1), "num_classes: expected a whole number of at least 2, got 1"),
+    (dict(name="vgg11", num_classes=2.5), "num_classes: expected a whole number of at least 2, got 2.5"),
+    (dict(name="vgg11", in_channels=0), "in_channels: expected a whole number of at least 1, got 0"),
+    (dict(name="vgg11", in_channels=1.5), "in_channels: expected a whole number of at least 1, got 1.5"),
+    (dict(name="vgg11", width=0), "width: expected a number from .*, got 0"),
+    (dict(name="vgg11", width=float("nan")), "width: expected a number from .*, got nan"),
+    (dict(name="vgg11", time_steps=0), "time_steps: expected a whole number of at least 1, got 0"),
+    (dict(name="vgg11", time_steps=1.5), "time_steps: expected a whole number of at least 1, got 1.5"),
+    (dict(name="vgg11", norm="bm"), "norm: expected one of bn, tdbn, got 'bm'"),
+    (dict(name="vgg11", time_steps=2, thresold=1.0), "option of vgg11: expected one of .*, got 'thresold' \\(did you mean 'threshold'"),
+    (dict(name="resnet18", fc_neurons=True), "option of resnet18: expected one of width, norm, got 'fc_neurons'"),
+    (dict(name="vgg11", decay=0.5), "decay: expected only together with time_steps, got it for an ANN"),
+    (dict(name="vgg11", time_steps=2, decay=2.0), "decay: expected a number from 0 to 1, got 2.0"),
+    (dict(name="vgg11", time_steps=2, threshold=0.0), "threshold: expected a number of at least 0.001, got 0.0"),
 ]
 
 
@@ -523,11 +527,11 @@ def test_create_model_refuses(options, sentence):
 
 
 def test_list_models_and_candidates_refuse_unknown_names():
-    with pytest.raises(ValueError, match="kind: 'students' is not known \\(did you mean 'student'"):
+    with pytest.raises(ValueError, match="kind: expected one of student, teacher, got 'students' \\(did you mean 'student'"):
         list_models("students")
-    with pytest.raises(ValueError, match="preset: 'stage' is not known \\(did you mean 'stages'"):
+    with pytest.raises(ValueError, match="preset: expected one of code, paper, stages, got 'stage' \\(did you mean 'stages'"):
         candidates(on_meta("vgg13"), "stage")
-    with pytest.raises(ValueError, match="model: Sequential declares no taps; .*its children are 0"):
+    with pytest.raises(ValueError, match="candidates: expected a network with at least three taps or activations, got Sequential with 1; .*its children are 0"):
         candidates(nn.Sequential(nn.ReLU()))
 
 
@@ -547,8 +551,8 @@ class Branches(nn.Module):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("twise", "names: 'twise' is not known \\(did you mean 'twice'"),
-        ("", "names: '' is not known"),
+        ("twise", "names: expected one of once, twice, never, overwritten, act, got 'twise' \\(did you mean 'twice'"),
+        ("", "names: expected one of once, twice, never, overwritten, act, got ''"),
         ("twice", "'twice' runs more than once in a forward pass"),
         ("never", "'never' does not run in a forward pass"),
         ("overwritten", "the output of 'overwritten' is overwritten in place"),
@@ -731,7 +735,7 @@ def test_spiking_twin_with_a_shortcut_past_the_first_neuron_needs_the_repeated_i
 
 def test_spiking_passes_the_constants_on():
     snn = spiking(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 2, decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
-    assert neurons(snn)[0].constants == dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True, backend="auto")
+    assert flat(neurons(snn)[0]) == LIF_SETTINGS | dict(decay=0.25, threshold=0.5, gamma=2.0, detach_reset=True)
 
 
 class Functional(nn.Module):
@@ -742,9 +746,9 @@ class Functional(nn.Module):
 @pytest.mark.parametrize(
     "ann, time_steps, sentence",
     [
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()), 2, "ann: Sequential has no ReLU module"),
-        (nn.Sequential(nn.ReLU(), Functional()), 2, "ann: Sequential calls ReLU as a function"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0, "time_steps: 0 given"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()), 2, "ann: expected a network with nn.ReLU activations, got Sequential, which has no ReLU module"),
+        (nn.Sequential(nn.ReLU(), Functional()), 2, "ann: expected a network with ReLU modules, got Sequential, which calls ReLU as a function"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0, "time_steps: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_spiking_refuses(ann, time_steps, sentence):
@@ -753,5 +757,5 @@ def test_spiking_refuses(ann, time_steps, sentence):
 
 
 def test_spiking_refuses_a_network_that_spikes():
-    with pytest.raises(ValueError, match="ResNet is spiking already \\(T = 2\\)"):
+    with pytest.raises(ValueError, match="ann: expected a ReLU network, got ResNet, which is spiking already \\(T = 2\\)"):
         spiking(on_meta("resnet18", time_steps=2), 3)

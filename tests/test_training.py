@@ -12,31 +12,37 @@ import torch
 import torchvision
 from torch import nn
 
-from sastc.training.config import METHODS, Config, TeacherConfig, configure
+from sastc.common.settings import flat
 from sastc.data.images import load_images
-from sastc.studies.comparisons import assess
+from sastc.methods import METHODS
 from sastc.models import create_model, spiking
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF
-from sastc.training.runs import Run, RunWriter, load_checkpoint, load_model, save_checkpoint
-from sastc.studies.bench import _student
-from sastc.training.loop import NotFinite, _distiller
-from sastc.training.session import distill, train_teacher
+from sastc.training.checkpoints import load_checkpoint, load_model, save_checkpoint
+from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.loop import NotFinite
+from sastc.training.opening import assess
+from sastc.training.runs import Run, RunWriter
+from sastc.training.session import distill, learner_for, student_for, train_teacher
 
-TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, beta=0.5)
+TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625)
+
+
+def calibrated(method, beta=0.5):
+    "Settings of a method; those that compare layers with a weight that suits this lot."
+    return dict(method=method) | (dict(beta=beta) if "beta" in flat(METHODS[method]()) else {})
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    settings = {name: value for name, value in TINY.items() if name != "beta"}
-    return train_teacher(**settings | dict(model="wrn16_2", width=0.25, epochs=1, folder=folder))
+    return train_teacher(**TINY | dict(model="wrn16_2", width=0.25, epochs=1, folder=folder))
 
 
 def run_in_process(folder, *, epochs, teacher, resume=False):
-    given = TINY | dict(method="sastc", epochs=epochs, keep_epochs=(1, 3), folder=str(folder), teacher=str(teacher.folder), seed=3)
+    given = TINY | dict(method="sastc", beta=0.5, epochs=epochs, keep_epochs=(1, 3), folder=str(folder), teacher=str(teacher.folder), seed=3)
     given = dict(folder=str(folder), resume=True) if resume else given
-    code = f"from sastc.training.loop import distill; distill(**{given!r})"
+    code = f"from sastc.training import distill; distill(**{given!r})"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
 
 
@@ -63,7 +69,7 @@ def unbroken(teacher, tmp_path_factory):
 
 
 def assert_equal_runs(run, reference):
-    for name in ("model", "calibrator"):
+    for name in ("model", "method"):
         assert same_state(run.checkpoint("last")[name], reference.checkpoint("last")[name])
     assert run.checkpoints == reference.checkpoints == ["best", "last", "epoch-1", "epoch-3"]
     for which in ("best", "epoch-1", "epoch-3"):
@@ -84,7 +90,7 @@ def test_a_killed_run_resumes_to_the_same_weights(kills, teacher, unbroken, tmp_
         wait_for_steps(process, folder, count)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert Run(folder).status["state"] == "running"  # it had no time to say otherwise
+        assert Run(folder).status["state"] == "running" and Run(folder).state == "lost"  # it had no time to say otherwise
         process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
     assert process.wait(180) == 0, process.stderr.read()[-2000:]
     assert_equal_runs(Run(folder), unbroken)
@@ -138,13 +144,47 @@ def test_a_run_of_a_version_without_kept_epochs_is_read_and_resumed(tmp_path):
 
 
 def test_resuming_with_another_setting_is_refused(unbroken):
-    with pytest.raises(ValueError, match="lr: 0.5 given, and the run in .* was started with 0.02; leave it out to resume"):
+    with pytest.raises(ValueError, match="lr: expected 0.02, with which the run in .* was started, got 0.5; leave it out to resume"):
         distill(folder=str(unbroken.folder), resume=True, lr=0.5)
+
+
+def test_resuming_with_a_typed_default_that_differs_is_refused(tmp_path):
+    folder = str(tmp_path / "run")
+    distill(**TINY, method="baseline", epochs=1, folder=folder)
+    with pytest.raises(ValueError, match="method: expected 'baseline', with which the run in .* was started, got 'sastc'; leave it out"):
+        distill(folder=folder, resume=True, method="sastc", beta=800)
+    with pytest.raises(ValueError, match="beta: expected only with method .*, got 800 with method 'baseline'"):
+        distill(folder=folder, resume=True, beta=800)
+    with pytest.raises(ValueError, match="epochs: expected 1, .*, got 240; leave it out"):
+        distill(settings_for(Config, TINY | dict(method="baseline")), folder=folder, resume=True)
+    with pytest.raises(ValueError, match="data: expected 'digits', .*, got 'own:digits'; leave it out"):
+        distill(folder=folder, resume=True, data=load_images("digits"))
+    config = settings_for(Config, TINY | dict(method="baseline", epochs=1))
+    assert distill(config, folder=folder, resume=True).state == "finished"
+
+
+def test_resuming_takes_settings_that_only_the_choices_of_the_run_have(teacher, tmp_path):
+    given = TINY | dict(method="feature_kd", beta=0.5, student_layer="layer4", teacher=str(teacher.folder), folder=str(tmp_path / "run"), epochs=1)
+    distill(**given)
+    assert distill(folder=given["folder"], resume=True, student_layer="layer4").layers["student"] == ["layer4"]
+    with pytest.raises(ValueError, match="student_layer: expected 'layer4', .*, got 'layer5'"):
+        distill(folder=given["folder"], resume=True, student_layer="layer5")
+
+
+def test_data_of_ones_own_have_settings_and_survive_a_change_of_others(tmp_path):
+    images = load_images("digits")
+    config = settings_for(Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1))
+    assert config.data.load() is images and (config["data"], config["train_images"], config["holdout"]) == ("own:digits", 128, 0.25)
+    changed = config.but(holdout=0.5, seed=7)
+    assert changed.data.load() is images and (changed["train_images"], changed["holdout"]) == (128, 0.5)
+    run = distill(config, lr=0.01, folder=tmp_path / "run")
+    assert run.config["data"] == "own:digits" and run.status["steps"] == 96 // 16
+    assert distill(folder=run.folder, data=images, resume=True).state == "finished"
 
 
 def test_a_folder_with_a_run_is_never_overwritten(unbroken):
     before = {path: path.read_bytes() for path in unbroken.folder.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="folder: .* holds a run already"):
+    with pytest.raises(ValueError, match="folder: expected one without a run, got .* holds a run already"):
         distill(**TINY, method="baseline", epochs=1, folder=str(unbroken.folder))
     assert before == {path: path.read_bytes() for path in unbroken.folder.rglob("*") if path.is_file()}
 
@@ -162,10 +202,12 @@ def test_a_folder_that_a_living_process_writes_is_refused(teacher, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method, teacher, tmp_path):
-    run = distill(**TINY, method=method, epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
-    assert run.status["state"] == "finished"
-    used = {name.removeprefix("train_") for name in run.metrics if name in ("train_kl", "train_sastc")}
-    assert used == ({"kl"} if METHODS[method].soft_labels else set()) | ({"sastc"} if METHODS[method].calibrates else set())
+    given = calibrated(method)
+    run = distill(**TINY, **given, epochs=1, **(dict(teacher=teacher.folder) if METHODS[method].uses_teacher else {}), folder=tmp_path / "run")
+    assert run.state == "finished"
+    assert list(run.terms) == ["ce"] + ["kl"] * METHODS[method].uses_teacher + ["sastc"] * ("beta" in given)
+    assert {name.removeprefix("train_") for name in run.metrics if name.startswith("train_")} == {*run.terms, "total", "accuracy"}
+    assert {*run.terms, "total"} < set(run.steps)
     shapes = dict(sastc=(2, 4, 3), rsa=(2, 4, 3), rate=(1, 4, 3))
     assert run.attention.shape[1:] == shapes.get(method, ())
     if method in shapes:
@@ -178,24 +220,24 @@ def test_labels_teach_the_attention_and_nothing_else(teacher):
     images, labels = next(data.batches("train", TINY["batch_size"], shuffle=False, drop_last=True).epoch(0))
     for taught_by in ("embedding", "labels"):
         torch.manual_seed(0)
-        config = Config(**TINY | dict(method="sastc", beta=3.0, attention_gradient=taught_by))
-        learner, _ = _distiller(_student(config, data), teacher.model().eval(), config, data)
-        loss = learner.train()(images, labels).loss.total
+        config = settings_for(Config, TINY | dict(method="sastc", beta=3.0, attention_gradient=taught_by))
+        learner, _ = learner_for(config, student_for(config, data), teacher.model(), data)
+        loss = learner.train()(images, labels).total
         loss.backward()
         found[taught_by] = loss, {name: parameter.grad for name, parameter in learner.named_parameters() if parameter.grad is not None}
     torch.testing.assert_close(found["labels"][0], found["embedding"][0])
     differ = {name for name, gradient in found["labels"][1].items() if not torch.allclose(gradient, found["embedding"][1][name], rtol=1e-4, atol=1e-6)}
-    embeddings = {name for name in found["labels"][1] if name.startswith("calibrator.attention")}
-    assert differ <= embeddings and "calibrator.attention.query.hidden_weight" in differ
+    embeddings = {name for name in found["labels"][1] if name.startswith("method.attention")}
+    assert differ <= embeddings and "method.attention.query.hidden_weight" in differ
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(time_steps=3, candidates="stages"), dict(student="wrn16_2"), dict(align="attention_map"), dict(align="similarity", similarity_norm="row", projection="none")])
+@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(time_steps=3, candidates="stages"), dict(student="wrn16_2"), dict(alignment="attention_map"), dict(alignment="similarity", similarity_norm="row", projection="none")])
 def test_attention_that_the_labels_teach_trains(extra, teacher, tmp_path):
-    run = distill(**TINY | extra, method="sastc", attention_gradient="labels", epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
+    run = distill(**TINY | extra, method="sastc", beta=0.5, attention_gradient="labels", epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_sastc.notna().all() and np.isfinite(run.attention).all()
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0, drop_last=False)])
+@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0), dict(neuron="plif", surrogate="sigmoid", reset="soft")])
 def test_other_ways_to_train(extra, tmp_path):
     run = distill(**TINY | extra, method="baseline", epochs=2, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_total.notna().all()
@@ -210,7 +252,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
 
 
 def test_calibration_costs_nothing_at_inference(teacher, tmp_path):
-    runs = [distill(**TINY, method=method, epochs=1, teacher=teacher.folder, folder=tmp_path / method) for method in ("baseline", "sastc")]
+    given = dict(baseline={}, sastc=dict(teacher=teacher.folder, beta=0.5))
+    runs = [distill(**TINY, method=method, epochs=1, folder=tmp_path / method, **own) for method, own in given.items()]
     baseline, sastc = (run.result for run in runs)
     assert baseline["parameters"] == sastc["parameters"] == baseline["training_parameters"] < sastc["training_parameters"]
     assert baseline["ann_microjoule"] == sastc["ann_microjoule"]
@@ -229,7 +272,7 @@ def test_networks_of_ones_own(tmp_path):
     assert run.attention.shape[1:] == (2, 2, 1) and run.layers == {"student": ["layer1", "layer3"], "teacher": ["layer2"]}
     assert same_state(teacher.state_dict(), before) and all(p.grad is None for p in teacher.parameters())
     assert same_state(student.state_dict(), run.checkpoint("last")["model"])
-    with pytest.raises(ValueError, match="belongs to a network of your own"):
+    with pytest.raises(ValueError, match="expected a network that can be built again, got one of your own"):
         run.model()
 
 
@@ -249,9 +292,9 @@ class Poisoned(nn.Module):
 
 
 def test_nan_stops_with_step_part_and_last_good_checkpoint(tmp_path):
-    student = over_time(Poisoned(call=12), 2)
+    student, given = over_time(Poisoned(call=12), 2), {name: value for name, value in TINY.items() if name != "width"}
     with pytest.raises(NotFinite, match=r"loss: part 'ce' is nan at step 11 \(epoch 1\); the last good checkpoint is .*last.pt"):
-        distill(**TINY, student=student, method="baseline", epochs=3, folder=tmp_path / "run")
+        distill(**given, student=student, method="baseline", epochs=3, folder=tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.status["state"] == "failed" and "part 'ce' is nan at step 11" in run.status["reason"]
     assert all(value.isfinite().all() for value in run.checkpoint("last")["model"].values())
@@ -265,7 +308,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     code = f"""
 import resource, signal, torch
 from pathlib import Path
-from sastc.training.runs import save_checkpoint
+from sastc.training.checkpoints import save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -279,30 +322,42 @@ except OSError as error:
 
 
 def mistake(**given):
-    return lambda folder: distill(**TINY | dict(epochs=1, method="baseline", folder=folder) | given)
+    settings = TINY | dict(epochs=1, method="baseline") | given
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return lambda folder: distill(**settings, folder=folder)
+
+
+def narrow_teacher(classes=10, channels=1):
+    return create_model("wrn16_2", classes, None, channels, width=0.25)
 
 
 MISTAKES = {
-    "method: 'satsc' is not known .did you mean 'sastc'": mistake(method="satsc"),
-    "student: 'vgg12' is not known .did you mean 'vgg1": mistake(student="vgg12"),
-    "data: 'digit' is not known .did you mean 'digits'": mistake(data="digit"),
-    "data: there is no file or folder": mistake(data="missing/folder"),
-    "setting: 'tempurature' is not known .did you mean 'temperature'": mistake(tempurature=3.0),
-    "time_steps: 0 given; a number of at least 1": mistake(time_steps=0),
-    "epochs: 0 given": mistake(epochs=0),
-    "keep_epochs: 2.5 given; a whole number of at least 1": mistake(keep_epochs=[1, 2.5]),
-    r"keep_epochs: \(1, 3\) given with epochs 2; whole numbers from 1 to 2": mistake(keep_epochs=[1, 3], epochs=2),
-    "batch_size: 4096 given": mistake(batch_size=4096),
-    "train_images: 5000 given": mistake(train_images=5000),
-    "teacher: none given, and kd needs one": mistake(method="kd"),
+    "method: expected one of .*, got 'satsc' .did you mean 'sastc'": mistake(method="satsc"),
+    "network: expected one of .*, got 'vgg12' .did you mean 'vgg1": mistake(student="vgg12"),
+    "neuron: expected one of lif, if, plif, got 'lfi'": mistake(neuron="lfi"),
+    "data: expected one of .*, got 'digit' .did you mean 'digits'": mistake(data="digit"),
+    "data: .* no file or folder|data: expected a file or folder": mistake(data="missing/folder"),
+    "setting: expected a setting of this run .did you mean 'temperature'.., got 'tempurature'": mistake(method="kd", tempurature=3.0),
+    "time_steps: expected a number of at least 1, got 0": mistake(time_steps=0),
+    "epochs: expected a number of at least 1, got 0": mistake(epochs=0),
+    "keep_epochs: expected a whole number from 1 to 1, got 2.5": mistake(keep_epochs=[1, 2.5]),
+    "keep_epochs: expected a whole number from 1 to 2, got 3": mistake(keep_epochs=[1, 3], epochs=2),
+    "batch_size: .*4096": mistake(batch_size=4096),
+    "train_images: expected .*, got 5000": mistake(train_images=5000),
+    "teacher: expected a run folder or checkpoint .*, for method kd, got none": mistake(method="kd"),
+    "teacher: expected a run folder or checkpoint .*, for mismatch_batches, got none": mistake(mismatch_batches=2),
+    "beta: expected only with method .*, got 3.0 with method 'baseline', where it has no effect": mistake(beta=3.0),
+    "momentum: expected only with optimizer sgd, got 0.5 with optimizer 'adam'": mistake(optimizer="adam", momentum=0.5),
+    "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
+    "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
     "checkpoint: there is no file": mistake(method="kd", teacher="nowhere"),
-    "student: the network tells 7 classes apart and digits has 10": mistake(student=create_model("vgg11", 7, 2, 1, width=0.0625)),
-    "teacher: the network tells 7 classes apart and digits has 10": mistake(method="kd", teacher=create_model("wrn16_2", 7, None, 1, width=0.25)),
-    "teacher: the network cannot take images of shape .1, 32, 32.": mistake(method="kd", teacher=create_model("wrn16_2", width=0.25)),
-    "student: VGG11 has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625)),
-    "pair: student layer 4 given; student candidates are 0 to 3": mistake(method="feature_kd", pair=(4, 0), teacher=create_model("wrn16_2", 10, None, 1, width=0.25)),
-    "attention_gradient: 'labels' given with method 'rate', which joins the steps": mistake(method="rate", attention_gradient="labels"),
-    "precision: fp16 given, and there is no CUDA device": mistake(precision="fp16", device="cpu"),
+    "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None),
+    "teacher: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(method="kd", teacher=narrow_teacher(7)),
+    "teacher: expected a network that takes images of shape .1, 32, 32., got WRN": mistake(method="kd", teacher=narrow_teacher(channels=3)),
+    "student: expected a spiking network .*, got VGG11, which has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625), width=None),
+    "student_layer: expected one of .*, got 'layer12' .did you mean 'layer1": mistake(method="feature_kd", student_layer="layer12", teacher=narrow_teacher()),
+    "attention_gradient: expected flows, embedding or none for method rate, .* got 'labels'": mistake(method="rate", attention_gradient="labels"),
+    "precision: expected fp32 or bf16, since there is no CUDA device, got fp16": mistake(precision="fp16", device="cpu"),
 }
 
 
@@ -315,15 +370,15 @@ def test_a_mistake_is_answered_with_a_sentence_before_anything_is_written(senten
 
 
 def test_a_missing_run_to_resume(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match="folder: expected the folder of a run, got .*none"):
         distill(folder=str(tmp_path / "none"), resume=True)
 
 
 @pytest.mark.parametrize("kind", [Config, TeacherConfig])
 def test_a_configuration_survives_json(kind):
-    config = kind(seed=5, milestones=(0.5,))
-    stored = json.loads(json.dumps({name: getattr(config, name) for name in config.__dataclass_fields__}))
-    assert configure(kind, stored) == config
+    config = settings_for(kind, dict(seed=5, milestones=(0.5,)))
+    stored = json.loads(json.dumps(flat(config)))
+    assert settings_for(kind, stored) == config
 
 
 def test_damaged_and_foreign_checkpoints(teacher, tmp_path):
@@ -346,12 +401,11 @@ TWO_PROCESSES = """
 import sys, torch
 from accelerate import Accelerator
 from torch import nn
-from sastc.methods.calibrator import Calibrator
-from sastc.methods.loss import DistillationLoss
+from sastc.methods import KD, SASTC, Shapes
 from sastc.models import Taps, candidates, create_model, tap_shapes
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF
-from sastc.training.loop import Learner
+from sastc.training.learner import Learner
 
 accelerator = Accelerator(cpu=True)
 rank = accelerator.process_index
@@ -360,17 +414,18 @@ torch.manual_seed(0)
 images, labels = torch.rand(16, 3, 16, 16), torch.randint(10, (16,))
 if sys.argv[1] == "kd":  # no batch statistics: the joint batch and its halves are the same problem
     student = over_time(nn.Sequential(nn.Conv2d(3, 8, 3, 2), LIF(2), nn.Flatten(), nn.Linear(8 * 49, 10)), 2)
-    learner = Learner(student, DistillationLoss(), (), Taps(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), ()))
+    learner = Learner(student, KD(), (), Taps(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), ()))
 else:
     student, teacher = create_model("vgg11", width=0.0625, time_steps=2, image_size=16), create_model("wrn16_2", width=0.25)
     taps = [Taps(network, candidates(network)) for network in (student, teacher)]
-    shapes = [tap_shapes(tap, images[:1])[1] for tap in taps]
-    learner = Learner(student, DistillationLoss(beta=1.0), candidates(student), taps[1], Calibrator(*shapes, batch_size=8))
+    method = SASTC(beta=1.0)
+    method.build(Shapes(*(tap_shapes(tap, images[:1])[1] for tap in taps), batch_size=8, num_classes=10, time_steps=2))
+    learner = Learner(student, method, candidates(student), taps[1])
 batches = {"joint": [slice(0, 16)], "halves": [slice(0, 8), slice(8, 16)], "shared": [slice(8 * rank, 8 * rank + 8)]}[sys.argv[2]]
 prepared = accelerator.prepare(learner)
 prepared.train()
 for batch in batches:
-    accelerator.backward(prepared(images[batch], labels[batch]).loss.total / len(batches))
+    accelerator.backward(prepared(images[batch], labels[batch]).total / len(batches))
 if accelerator.is_main_process:
     torch.save({name: p.grad for name, p in learner.named_parameters()}, sys.argv[3])
 accelerator.wait_for_everyone()
@@ -404,11 +459,11 @@ def test_two_processes_compare_images_within_each_and_average_the_gradients(tmp_
     assert_close(gradients(tmp_path, "sastc", "shared"), gradients(tmp_path, "sastc", "halves"))
 
 
-def test_a_run_of_two_processes_judges_the_whole_test_set(teacher, tmp_path):
+def test_a_run_of_two_processes_evaluates_the_whole_test_set(teacher, tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "run"
-    given = TINY | dict(method="sastc", epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
+    given = TINY | dict(method="sastc", beta=0.5, epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
     end = "import torch.distributed as dist; dist.barrier(); dist.destroy_process_group()"
-    script.write_text(f"from sastc.training.loop import distill\ndistill(**{given!r})\n{end}")
+    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})\n{end}")
     done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run, assessed = Run(folder), assess(folder)

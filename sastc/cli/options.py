@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parser', 'spellings', 'numbers', 'words', 'add_own', 'add_settings', 'choices_in', 'parse']
 
-# %% ../../nbs/cli/01_options.ipynb #368ce040
+# %% ../../nbs/cli/01_options.ipynb #70212b32
 import argparse
 import inspect
 import re
@@ -15,7 +15,7 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, read
+from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
@@ -121,13 +121,13 @@ def add_settings(
         if name not in known and name not in taken:
             _add_setting(parser, name, Entry((name,), declared, declared.default), argparse.SUPPRESS)
 
-# %% ../../nbs/cli/01_options.ipynb #daae68eb
+# %% ../../nbs/cli/01_options.ipynb #5bd7d75e
 def _others(kind: type) -> dict:
     "Settings of everything that could be chosen, by name."
     found = {}
     for declared in own_parts(kind).values():
         registry: Registry | None = declared.metadata["registry"]
-        options = [option for _, option in registry.options()] if registry is not None else [declared.default_factory]
+        options = [option for _, option in registry.options()] if registry is not None else [part_class(declared)]
         for option in options:
             found |= own_settings(option) | _others(option)
     return found

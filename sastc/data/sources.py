@@ -122,7 +122,7 @@ class Recordings(Source):
         framing = dict(by=self.frames_by, values=self.frame_values, skip_damaged=self.skip_damaged)
         return load_data(self.given_as, self.root, self.image_size, time_steps=frames, **framing)
 
-# %% ../../nbs/data/05_sources.ipynb #dcbc81f7
+# %% ../../nbs/data/05_sources.ipynb #fb64d83f
 class OwnData(Source):
     "Images that the user passed"
 
@@ -154,12 +154,10 @@ class Sources(Registry):
     def options(self):
         return [*super().options(), ("an .npz file", File), ("an image folder", Folder)]
 
-    def wrapped(self, thing) -> Source | None:
+    def wrapped(self, thing) -> type[Source] | None:
         if isinstance(thing, type) or not hasattr(thing, "batches"):
             return None
-        own = OwnData()
-        own.data, own.given_as = thing, f"own:{thing.name}"
-        return own
+        return type("OwnData", (OwnData,), dict(data=thing, given_as=f"own:{thing.name}"))
 
 
 SOURCES = Sources("data", "sastc.data")

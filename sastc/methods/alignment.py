@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'PROJECTIONS', 'POOLS', 'difference_kernel', 'Alignment', 'StepBatchNorm', 'Projection', 'pooled',
-           'squared_distance', 'spread', 'Projected', 'FeatureAlignment', 'matrix_distance', 'SimilarityAlignment',
-           'attention_map', 'MapAlignment']
+           'squared_distance', 'spread', 'Projected', 'FeatureAlignment', 'map_shape', 'matrix_distance',
+           'SimilarityAlignment', 'attention_map', 'MapAlignment']
 
 # %% ../../nbs/methods/03_alignment.ipynb #a5f12274
 import math
@@ -128,7 +128,7 @@ def spread(target: torch.Tensor) -> torch.Tensor:
     variance = wide(target).var(correction=0)
     return variance.masked_fill(variance == 0, 1)
 
-# %% ../../nbs/methods/03_alignment.ipynb #1aa18931
+# %% ../../nbs/methods/03_alignment.ipynb #daaadf1e
 class Projected(Alignment):
     "Base of alignments that project every student layer to the width of every teacher layer."
 
@@ -138,9 +138,14 @@ class Projected(Alignment):
     relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")
 
     def build(self, student_shapes, teacher_shapes) -> None:
+        students, teachers = ([map_shape(shape) for shape in shapes] for shapes in (student_shapes, teacher_shapes))
         self.projections = nn.ModuleList(
-            nn.ModuleList(Projection(student[0], teacher[0], self.projection) for teacher in teacher_shapes) for student in student_shapes
+            nn.ModuleList(Projection(student[0], teacher[0], self.kind(student, teacher)) for teacher in teachers) for student in students
         )
+
+    def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+        "Projection of a pair of layers, from their shapes as maps [C, H, W]."
+        return self.projection
 
     def forward(self, compared: Compared) -> torch.Tensor:
         layers = range(len(compared.student)), range(len(compared.teacher))
@@ -170,8 +175,28 @@ class FeatureAlignment(Projected):
         return squared_distance(projected, target), target
 
 
+def map_shape(
+    shape: Sequence[int],  # of a feature without batch and time: [C, H, W], [C], or [tokens, C]
+) -> tuple[int, int, int]:  # of the map that it is compared as
+    "Shape of a feature as a map: a vector is a map of one place; tokens are a square map, the class token apart, or a line."
+    if len(shape) != 2:
+        return tuple([*shape, 1, 1][:3])
+    tokens, channels = shape
+    side = math.isqrt(tokens)
+    if side**2 == tokens:
+        return channels, side, side
+    side = math.isqrt(tokens - 1)
+    return (channels, side, side) if side**2 == tokens - 1 else (channels, tokens, 1)
+
+
 def _as_map(feature: torch.Tensor) -> torch.Tensor:
-    return feature[..., None, None] if feature.ndim == 2 else feature
+    "[N, C, H, W] of a folded feature [N, C, H, W], [N, C] or [N, tokens, C]."
+    if feature.ndim == 4:
+        return feature
+    shape = map_shape(feature.shape[1:])
+    if feature.ndim == 3:
+        feature = feature[:, -shape[1] * shape[2] :].mT  # the class token comes first
+    return feature.reshape(len(feature), *shape)
 
 # %% ../../nbs/methods/03_alignment.ipynb #930d32bf
 def matrix_distance(
@@ -183,7 +208,7 @@ def matrix_distance(
     distance = (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
     return distance / torch.stack([spread(matrix) for matrix in teacher]) if relative else distance
 
-# %% ../../nbs/methods/03_alignment.ipynb #1c9a4bd1
+# %% ../../nbs/methods/03_alignment.ipynb #d8597796
 _MATRIX_PROJECTIONS = lambda: [*PROJECTIONS, "none"]
 
 
@@ -204,8 +229,8 @@ class SimilarityAlignment(Projected):
         return super().forward(compared)
 
     def distance(self, projected, target):
-        target = similarity(target, self.similarity_norm)
-        return (similarity(projected, self.similarity_norm) - target).square().mean(-1), target
+        target = similarity(target, self.similarity_norm, leading=1)
+        return (similarity(projected, self.similarity_norm, leading=2) - target).square().mean(-1), target
 
 # %% ../../nbs/methods/03_alignment.ipynb #e7c29980
 def attention_map(

@@ -64,12 +64,16 @@ def check_features(
         raise ValueError(f"teacher_features: expected the batch of the student, {students} images, got {teachers}")
     return stepwise
 
-# %% ../../nbs/methods/04_calibrator.ipynb #9bbf6bb3
+# %% ../../nbs/methods/04_calibrator.ipynb #2898967d
 class Calibrating(Settings):
     "What a calibrator consists of."
 
     attention: Attention = part(SelfAttention, "how teacher layers are weighted", ATTENTIONS)
     alignment: Alignment = part(FeatureAlignment, "what the distance compares", ALIGNMENTS)
+
+
+class _Options(Settings):
+    calibrating: Calibrating = part(Calibrating)  # parts of one part share short names: `similarity_norm` sets attention and alignment
 
 
 class Calibrator(nn.Module):
@@ -86,7 +90,7 @@ class Calibrator(nn.Module):
         **options,  # attention: "self", "rsa" or "uniform"; alignment: "features", "similarity" or "attention_map"; and the settings of both
     ):
         super().__init__()
-        parts = resolve(Calibrating, options)
+        parts = resolve(_Options, options).calibrating
         self.student_shapes, self.teacher_shapes = ([tuple(shape) for shape in shapes] for shapes in (student_shapes, teacher_shapes))
         for name, shapes in dict(student_shapes=self.student_shapes, teacher_shapes=self.teacher_shapes).items():
             if not shapes:

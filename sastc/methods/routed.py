@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['ROUTES', 'WEIGHT_SCHEDULES', 'fixed_route', 'weight_factor', 'projection_macs', 'RoutedAlignment', 'Routed']
 
-# %% ../../nbs/methods/10_routed.ipynb #21fce7cb
+# %% ../../nbs/methods/10_routed.ipynb #9f3cd127
 import math
 from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import nn
 
-from ..common.checks import one_of
 from ..common.settings import part, setting
-from .alignment import PROJECTIONS, FeatureAlignment, Projection
+from .alignment import PROJECTIONS, FeatureAlignment
 from .attention import RSA_SCALE, agreement_attention, attention_bounds
 from .calibrator import check_features
 from .labels import KD
@@ -55,11 +53,11 @@ def weight_factor(
         return 0.0
     return 1.0 if schedule == "early" else 0.5 * (1 + math.cos(math.pi * progress / until))
 
-# %% ../../nbs/methods/10_routed.ipynb #24c024b7
-def projection_macs(student: tuple, teacher: tuple, kind: str) -> float:
+# %% ../../nbs/methods/10_routed.ipynb #5fe604df
+def projection_macs(student: tuple[int, ...], teacher: tuple[int, ...], kind: str) -> float:
     "Millions of multiply-accumulates of a projection for one image and step, at the smaller of the two maps."
     kernels, multiple = PROJECTIONS[kind]
-    area = math.prod(min(a, b) for a, b in zip([*student[1:], 1, 1][:2], [*teacher[1:], 1, 1][:2]))
+    area = math.prod(map(min, student[1:], teacher[1:]))
     widths = [student[0], *[max(1, round((multiple or 1) * teacher[0])) for _ in kernels[:-1]], teacher[0]]
     return area * sum(a * b * kernel**2 for a, b, kernel in zip(widths, widths[1:], kernels)) / 1e6
 
@@ -70,13 +68,7 @@ class RoutedAlignment(FeatureAlignment):
     projection: str = setting("auto", "from student to teacher features: auto (code where it is cheap enough, else linear), code, linear, semckd, bottleneck", lambda: ["auto", *PROJECTIONS])
     most_macs: float = setting(20.0, "auto: millions of multiply-accumulates that a projection of one image and step may cost", least=0)
 
-    def build(self, student_shapes, teacher_shapes) -> None:
-        self.projections = nn.ModuleList(
-            nn.ModuleList(Projection(student[0], teacher[0], self.kind(student, teacher)) for teacher in teacher_shapes) for student in student_shapes
-        )
-
-    def kind(self, student: tuple, teacher: tuple) -> str:
-        "Projection of a pair."
+    def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
         if self.projection != "auto":
             return self.projection
         return "code" if projection_macs(student, teacher, "code") <= self.most_macs else "linear"

@@ -83,7 +83,17 @@ def _network_class(builder: Callable, name: str, options: tuple[str, ...] | None
     body = dict(__annotations__=annotations, __doc__=inspect.getdoc(builder), __module__=__name__, builder=staticmethod(builder), **fields)
     return type(f"Network_{name.rpartition(':')[2]}", (Network,), body)
 
-# %% ../../nbs/models/07_networks.ipynb #28c28c45
+# %% ../../nbs/models/07_networks.ipynb #e8878d1f
+def _check_builder(builder: Callable, name: str) -> None:
+    "Raise `ValueError` for what cannot be a builder."
+    try:
+        parameters = inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        parameters = {}
+    if "num_classes" not in parameters:
+        raise ValueError(f"network: expected a function that builds one, with a parameter num_classes, got {name}")
+
+
 class Ours(NamedTuple):
     "A network of this package."
 
@@ -97,21 +107,20 @@ class Networks(Registry):
     "Networks by name."
 
     def settings_class(self, found, name: str) -> type[Network]:
-        if found is OwnNetwork:
+        if isinstance(found, type) and issubclass(found, Network):
             return found
         if not isinstance(found, Ours):
+            _check_builder(found, name)
             return _network_class(found, name, None)
         kind = _network_class(found.builder, name, found.options)
         kind.initialise = found.initialise and staticmethod(found.initialise)
         kind.given_as = name
         return kind
 
-    def wrapped(self, thing) -> Network | None:
+    def wrapped(self, thing) -> type[Network] | None:
         if not isinstance(thing, nn.Module):
             return None
-        own = OwnNetwork()
-        own.module, own.given_as = thing, f"own:{type(thing).__name__}"
-        return own
+        return type("OwnNetwork", (OwnNetwork,), dict(module=thing, given_as=f"own:{type(thing).__name__}"))
 
     def find(self, name: str, importing: bool = True):
         return OwnNetwork if str(name).startswith("own:") else super().find(name, importing)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PREFIX', 'pretrained_source', 'pretrained']
 
-# %% ../../nbs/models/09_pretrained.ipynb #b4d10003
+# %% ../../nbs/models/09_pretrained.ipynb #c1cedac4
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..common.checks import one_of
+from .preprocessing import Preprocessing
 
 # %% ../../nbs/models/09_pretrained.ipynb #b4d10006
 PREFIX = "torchvision:"
@@ -32,7 +33,7 @@ def pretrained_source(
         raise FileNotFoundError(f"teacher: {source!r} given; {which} is no file, and the weights of {name} are called {', '.join(weights.__members__)}")
     return name, Path(which)
 
-# %% ../../nbs/models/09_pretrained.ipynb #b4d10009
+# %% ../../nbs/models/09_pretrained.ipynb #4ae6249c
 def pretrained(
     source: str,  # see `pretrained_source`
 ) -> nn.Module:  # in evaluation mode, on the CPU; a ResNet has `taps` and `stages`
@@ -49,7 +50,17 @@ def pretrained(
     if isinstance(network, models.ResNet):
         network.stages = ("layer1", "layer2", "layer3", "layer4")
         network.taps = ("maxpool", *network.stages, "avgpool")
+    network.preprocessing = _preprocessing(name, weights)
     return network.eval()
+
+
+def _preprocessing(name: str, weights) -> Preprocessing:
+    "How torchvision's weights see images; weights from a file are taken to see them as torchvision's own do."
+    from torchvision import models  # here: commands start sooner
+
+    own = models.get_model_weights(name).DEFAULT if isinstance(weights, Path) else weights
+    how = own.transforms()
+    return Preprocessing(tuple(how.mean), tuple(how.std), how.crop_size[0])
 
 
 def _from_file(path: Path, name: str) -> dict[str, torch.Tensor]:

@@ -61,7 +61,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.made = True
 
-# %% ../../nbs/training/07_loop.ipynb #9488cce7
+# %% ../../nbs/training/07_loop.ipynb #4c8613d1
 def shows_progress() -> bool:
     "Whether somebody looks: a terminal or a notebook. A log file gets a line for each epoch instead."
     return not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or in_notebook())
@@ -99,7 +99,7 @@ class Trainer:
         optimizer = _optimizer(self.optimisation, trained)
         self.scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(self.optimisation, step / steps_per_epoch))
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
-        self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1)
+        self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
         self.epoch_sums, self.record_sums, self.watched, self.labelled = defaultdict(float), defaultdict(float), {}, {}
         self.counted_at, self.saved = time.perf_counter(), False
 
@@ -107,7 +107,7 @@ class Trainer:
     def steps(self) -> int:
         return self.optimisation.epochs * len(self.batches["train"])
 
-# %% ../../nbs/training/07_loop.ipynb #6a81b143
+# %% ../../nbs/training/07_loop.ipynb #63a05e56
 @patch
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
@@ -136,9 +136,11 @@ def _epoch(self: Trainer, stop: StopRequest, bar) -> bool:
         if progress["step"] % self.config.log_every == 0:
             self._record_steps(bar)
         if self._agreed(stop.made):
+            progress["epoch_seconds"] += time.perf_counter() - began
             return True
     progress["epoch"], progress["batch"] = progress["epoch"] + 1, 0
-    self._record_epoch(time.perf_counter() - began, bar)
+    seconds, progress["epoch_seconds"] = progress["epoch_seconds"] + time.perf_counter() - began, 0.0
+    self._record_epoch(seconds, bar)
     return False
 
 
@@ -148,7 +150,7 @@ def _agreed(self: Trainer, stop: bool) -> bool:
         return stop
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
-# %% ../../nbs/training/07_loop.ipynb #7b3918c9
+# %% ../../nbs/training/07_loop.ipynb #113372d3
 RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss")  # names of other columns of the records
 
 
@@ -182,11 +184,11 @@ def _laid_out(images: torch.Tensor) -> torch.Tensor:
 @patch
 def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
     broken = [name for name, value in parts.items() if not math.isfinite(value)]
-    if broken:
-        name, progress = broken[-1], self.progress  # the total comes first and is broken by its parts
+    if self._agreed(bool(broken)):  # all processes end together, or the others would wait for ever
+        name, progress = (broken or ["of another process"])[-1], self.progress  # the total comes first and is broken by its parts
         last = self.writer and self.writer.folder / "checkpoints" / "last.pt"
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
-        raise NotFinite(f"loss: part {name!r} is {parts[name]} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
+        raise NotFinite(f"loss: part {name!r} is {parts.get(name, 'not finite')} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
 
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
@@ -278,7 +280,7 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
     self._save("last")
     self._status("running")
 
-# %% ../../nbs/training/07_loop.ipynb #dc6b9050
+# %% ../../nbs/training/07_loop.ipynb #617f6d64
 @patch
 def _save(self: Trainer, which: str) -> None:
     self.accelerator.wait_for_everyone()
@@ -306,7 +308,7 @@ def resume(self: Trainer, content: dict) -> None:
     self.scheduler.load_state_dict(content["scheduler"])
     if self.accelerator.scaler is not None:
         self.accelerator.scaler.load_state_dict(content["scaler"])
-    self.progress, self.labelled, self.saved = {name: content[name] for name in self.progress}, content.get("labelled", {}), True
+    self.progress, self.labelled, self.saved = {name: content.get(name, value) for name, value in self.progress.items()}, content.get("labelled", {}), True
     self.epoch_sums.update(content["epoch_sums"])
     self.record_sums.update(content["record_sums"])
     torch.set_rng_state(content["rng"].cpu())

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
-from ..common.settings import flat
+from ..common.settings import flat, objects
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
@@ -111,7 +111,10 @@ def preprocessing_of(data: Data) -> Preprocessing:
     mean, std = (tuple(getattr(data, name, ())) for name in ("mean", "std"))
     return Preprocessing(mean, std, data.image_size, tuple(data.classes))
 
-# %% ../../nbs/training/08_session.ipynb #084062a6
+# %% ../../nbs/training/08_session.ipynb #e099322a
+_PLAIN = (str, int, float, tuple, list)  # values that are settings themselves, not objects with settings
+
+
 def _as_stored(value):
     return json.loads(json.dumps(value))
 
@@ -131,31 +134,44 @@ def resolve_config(
     folder = given.get("folder") or (config.folder if config is not None else "")
     if not folder:
         raise ValueError("folder: expected the folder of the run to resume, got none")
-    settings_for(kind, {name: value for name, value in given.items() if name != "folder"}, {} if config is None else flat(config))  # a sentence for a wrong value, before any file is read
     stored = Run(folder).config
-    typed = ({} if config is None else flat(config)) | {name: value for name, value in given.items()}
-    resolved = settings_for(kind, {name: value for name, value in given.items() if not isinstance(value, (str, int, float, tuple, list))}, stored, importing=False)
-    resolved.folder = str(folder)
+    asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
+    own = {name: value for name, value in given.items() if not isinstance(value, _PLAIN)}
+    resolved = settings_for(kind, own, stored if config is None else stored | objects(config), importing=False)
     held = flat(resolved)
-    for name, value in typed.items():
-        value = value if isinstance(value, (str, int, float, bool, tuple, list)) else held.get(name)
-        if name != "folder" and _as_stored(value) != _as_stored(held.get(name)):
-            raise ValueError(f"{name}: expected {held.get(name)!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
+    for name, value in asked.items():
+        expected = stored.get(name, held.get(name))
+        if name != "folder" and _as_stored(value) != _as_stored(expected):
+            raise ValueError(f"{name}: expected {expected!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
+    for name in stored.keys() - held.keys():
+        raise ValueError(f"{name}: expected a run without it, since this version has no such setting, got {stored[name]!r} in {folder}; the run can be looked at, not resumed")
+    resolved.folder = str(folder)
     return resolved
 
-# %% ../../nbs/training/08_session.ipynb #04d6c3b1
+# %% ../../nbs/training/08_session.ipynb #b49b9e3c
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
-    image = torch.zeros(1, data.channels, data.image_size, data.image_size)
+    # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
+    image = torch.zeros(1 + 2 * (getattr(taps.model, "time_steps", None) or 1), data.channels, data.image_size, data.image_size)
     if isinstance(data, FrameData):
         image = image.expand(data.time_steps, *image.shape)
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
+        if image.ndim == 4 and getattr(taps.model, "stem_once", False) and _runs_with_repeated_images(taps, image):
+            raise ValueError(f"{argument}: expected a network whose first neuron is passed by everything, got {type(taps.model).__name__}, in which a shortcut runs past it; make it with stem_once=False") from error
         raise ValueError(f"{argument}: expected a network that takes images of shape {list(image.shape[1:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})") from error
     if output[-1] != data.num_classes:
         raise ValueError(f"{argument}: expected a network that tells {data.num_classes} classes apart, as {data.name} has, got one with {output[-1]} outputs")
     return shapes
+
+
+def _runs_with_repeated_images(taps: Taps, image: torch.Tensor) -> bool:
+    try:
+        tap_shapes(taps, image.expand(taps.model.time_steps, *image.shape))
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def network_for(settings: Network, name: str, data: Data, time_steps: int | None = None, neuron: Neuron | None = None) -> nn.Module:
