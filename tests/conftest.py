@@ -21,3 +21,7 @@ def pytest_collection_modifyitems(items):
     short = [item for item in items if item not in long]
     ends = [len(short) * worker // workers for worker in range(workers + 1)]
     items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[ends[worker] : ends[worker + 1]]]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long form of tests that have one (tests/test_faults.py)")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,17 +37,17 @@ def made(labels, size=4, channels=3, test_labels=None, **changes):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (dict(x_train=torch.zeros(4, 3, 4, 4)), r"x_train: torch\.float32 \[4, 3, 4, 4\] given; uint8 \[N, C, H, W\]"),
-        (dict(x_train=torch.zeros(4, 4, 4, dtype=torch.uint8)), r"x_train: torch\.uint8 \[4, 4, 4\] given"),
-        (dict(x_train=torch.zeros(4, 3, 4, 5, dtype=torch.uint8)), r"H = W is accepted"),
-        (dict(x_test=torch.zeros(0, 3, 4, 4, dtype=torch.uint8)), r"x_test: .* at least one image"),
-        (dict(y_train=torch.zeros(3, dtype=torch.int64)), r"y_train: torch\.int64 \[3\] given; one int64 label for each of the 4 images"),
-        (dict(y_train=torch.zeros(4)), r"y_train: torch\.float32 \[4\] given; one int64 label"),
-        (dict(y_test=torch.tensor([2])), r"y_test: labels from 2 to 2 given; 0 to 1 are accepted for 2 classes"),
-        (dict(y_train=torch.tensor([0, 1, -1, 0])), r"y_train: labels from -1 to 1 given"),
-        (dict(x_test=torch.zeros(1, 1, 4, 4, dtype=torch.uint8)), r"x_test: images of shape \[1, 4, 4\] given; \[3, 4, 4\]"),
-        (dict(mean=(0.5,)), r"mean, std: .* 3 numbers each \(one per channel\)"),
-        (dict(std=(0.1, 0.0, 0.1)), r"std above 0"),
+        (dict(x_train=torch.zeros(4, 3, 4, 4)), r"x_train: expected uint8 \[N, C, H, W\] .*, got torch\.float32 \[4, 3, 4, 4\]"),
+        (dict(x_train=torch.zeros(4, 4, 4, dtype=torch.uint8)), r"x_train: expected .*, got torch\.uint8 \[4, 4, 4\]"),
+        (dict(x_train=torch.zeros(4, 3, 4, 5, dtype=torch.uint8)), r"H = W, got torch\.uint8 \[4, 3, 4, 5\]"),
+        (dict(x_test=torch.zeros(0, 3, 4, 4, dtype=torch.uint8)), r"x_test: expected .* at least one image"),
+        (dict(y_train=torch.zeros(3, dtype=torch.int64)), r"y_train: expected one int64 label for each of the 4 images, \[4\], got torch\.int64 \[3\]"),
+        (dict(y_train=torch.zeros(4)), r"y_train: expected one int64 label .*, got torch\.float32 \[4\]"),
+        (dict(y_test=torch.tensor([2])), r"y_test: expected labels from 0 to 1 for 2 classes, got labels from 2 to 2"),
+        (dict(y_train=torch.tensor([0, 1, -1, 0])), r"y_train: expected .*, got labels from -1 to 1"),
+        (dict(x_test=torch.zeros(1, 1, 4, 4, dtype=torch.uint8)), r"x_test: expected images of shape \[3, 4, 4\], .*, got \[1, 4, 4\]"),
+        (dict(mean=(0.5,)), r"mean, std: expected 3 numbers each \(one per channel\), std above 0, got \(0\.5,\)"),
+        (dict(std=(0.1, 0.0, 0.1)), r"std above 0, got .*0\.0"),
     ],
 )
 def test_image_data_refuses_parts_that_do_not_fit(changes, sentence):
@@ -90,19 +91,19 @@ def test_digits():
 
 @pytest.mark.parametrize("name, near", [("cifar-10", "cifar10"), ("digit", "digits"), ("CIFAR100", "cifar100"), ("mnist!", "nmnist"), ("flowers", None)])
 def test_unknown_name(name, near):
-    with pytest.raises(ValueError, match=f"data: '{name}' is not known.*; accepted: digits, cifar10, cifar100, nmnist, dvs_gesture, cifar10_dvs, the path of an .npz file") as caught:
+    with pytest.raises(ValueError, match=f"data: expected one of digits, cifar10, cifar100, nmnist, dvs_gesture, cifar10_dvs, the path of an .npz file, .*, got '{name}'") as caught:
         load_images(name)
     assert (f"did you mean {near!r}?" in str(caught.value)) == (near is not None)
 
 
 @pytest.mark.parametrize("place", ["absent.npz", "some/folder"])
 def test_missing_path(tmp_path, place):
-    with pytest.raises(FileNotFoundError, match=f"there is no file or folder '.*{place}'"):
+    with pytest.raises(FileNotFoundError, match=f"data: expected a file or folder that is there, got '.*{place}'"):
         load_images(tmp_path / place)
 
 
 def test_bad_image_size():
-    with pytest.raises(ValueError, match="image_size: 0 given"):
+    with pytest.raises(ValueError, match="image_size: expected a number of at least 1, got 0"):
         load_images("digits", image_size=0)
 
 
@@ -125,6 +126,17 @@ def test_npz(tmp_path, shape, channels, flip):
     assert load_images(str(tmp_path / "own.npz")).image_size == 32
 
 
+def test_npz_is_never_unpickled(tmp_path):
+    np.savez(tmp_path / "own.npz", **arrays(x_train=np.array([None] * 6)))
+    with pytest.raises(ValueError, match=r"got '.*own\.npz', which cannot be read \(Object arrays cannot be loaded"):
+        load_images(tmp_path / "own.npz", image_size=8)
+
+
+def test_npz_whose_labels_begin_at_1_is_taken_when_all_classes_are_named(tmp_path):
+    np.savez(tmp_path / "own.npz", **arrays(labels=(1, 2, 3, 1, 2, 3)), class_names=["none", "ant", "bee", "cat"])
+    assert load_images(tmp_path / "own.npz").num_classes == 4
+
+
 def test_npz_class_names(tmp_path):
     np.savez(tmp_path / "own.npz", **arrays(), class_names=["ant", "bee", "cat", "dog"])
     assert load_images(tmp_path / "own.npz").classes == ["ant", "bee", "cat", "dog"]
@@ -136,24 +148,24 @@ grey = np.zeros((6, 5, 5), np.uint8)
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (dict(x_train=grey.astype(float)), r"has x_train of float64 \[6, 5, 5\]; non-empty uint8 \[N, H, W\] or"),
-        (dict(x_test=grey[0]), r"has x_test of uint8 \[5, 5\]"),
-        (dict(x_train=np.zeros((6, 3, 32, 32), np.uint8)), r"has x_train of uint8 \[6, 3, 32, 32\]; .* C from 1 to 4"),
-        (dict(x_train=grey[:0], y_train=np.zeros(0, int)), r"has x_train of uint8 \[0, 5, 5\]; non-empty"),
-        (dict(y_train=np.zeros(6)), r"has y_train of float64 \[6\]; whole numbers \[N\]"),
-        (dict(y_train=np.zeros((6, 1), int)), r"has y_train of int64 \[6, 1\]; whole numbers"),
-        (dict(y_test=np.zeros(0, int)), r"has y_test: .* one int64 label for each of the 2 images"),
-        (dict(y_train=np.zeros(5, int)), r"has y_train: .* one int64 label for each of the 6 images"),
-        (dict(y_train=np.full(6, -1)), r"has y_train: labels from -1 to -1 given"),
-        (dict(class_names=["a", "b"]), r"has y_train: labels from 0 to 2 given; 0 to 1 are accepted for 2 classes"),
-        (dict(x_train=grey), r"has mean, std: .*std above 0"),
-        (dict(x_test=np.zeros((2, 5, 5, 3), np.uint8)), r"has x_test: images of shape \[3, 8, 8\] given; \[1, 8, 8\]"),
-        (dict(x_train=np.array([None] * 6)), r"cannot be read as an \.npz file \(Object arrays cannot be loaded"),
+        (dict(x_train=grey.astype(float)), r"x_train: expected non-empty uint8 \[N, H, W\] or .*, got float64 \[6, 5, 5\]"),
+        (dict(x_test=grey[0]), r"x_test: expected .*, got uint8 \[5, 5\]"),
+        (dict(x_train=np.zeros((6, 3, 32, 32), np.uint8)), r"x_train: expected .* C from 1 to 4, got uint8 \[6, 3, 32, 32\]"),
+        (dict(x_train=grey[:0], y_train=np.zeros(0, int)), r"x_train: expected non-empty .*, got uint8 \[0, 5, 5\]"),
+        (dict(y_train=np.zeros(6)), r"y_train: expected whole numbers \[N\], got float64 \[6\]"),
+        (dict(y_train=np.zeros((6, 1), int)), r"y_train: expected whole numbers \[N\], got int64 \[6, 1\]"),
+        (dict(y_test=np.zeros(0, int)), r"y_test: expected one int64 label for each of the 2 images"),
+        (dict(y_train=np.zeros(5, int)), r"y_train: expected one int64 label for each of the 6 images"),
+        (dict(y_train=np.full(6, -1)), r"y_train: expected labels from 0 .*, got labels from -1 to -1"),
+        (dict(class_names=["a", "b"]), r"y_train: expected labels from 0 to 1 for 2 classes, got labels from 0 to 2"),
+        (dict(x_train=grey), r"mean, std: .*std above 0"),
+        (dict(x_test=np.zeros((2, 5, 5, 3), np.uint8)), r"x_test: expected images of shape \[1, 8, 8\], .*, got \[3, 8, 8\]"),
+        (dict(y_train=np.arange(1, 7), y_test=np.array([1, 2])), r"y_train, y_test: expected labels from 0 on, got labels from 1 to 6; subtract 1, or name all 7 classes in class_names"),
     ],
 )
 def test_npz_with_wrong_arrays(tmp_path, changes, sentence):
     np.savez(tmp_path / "own.npz", **arrays(**changes))
-    with pytest.raises(ValueError, match=r"data: '.*own\.npz' " + sentence):
+    with pytest.raises(ValueError, match=r"data: in '.*own\.npz', " + sentence):
         load_images(tmp_path / "own.npz", image_size=8)
 
 
@@ -166,7 +178,7 @@ def test_npz_that_is_none(tmp_path):
     np.save(tmp_path / "array.npy", np.zeros(3))
     for content in (b"", b"no archive", whole[: len(whole) // 2], bytes(damaged), (tmp_path / "array.npy").read_bytes()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"data: '.*own\.npz' cannot be read as an \.npz file \(.+\); one written by numpy\.savez is accepted"):
+        with pytest.raises(ValueError, match=r"data: expected an \.npz file as numpy\.savez writes it, got '.*own\.npz', which cannot be read \(.+\)$"):
             load_images(path)
 
 
@@ -174,18 +186,18 @@ def test_npz_without_its_arrays(tmp_path):
     held = arrays()
     del held["y_test"], held["x_test"]
     np.savez(tmp_path / "own.npz", **held)
-    with pytest.raises(ValueError, match=r"own\.npz' lacks x_test, y_test; it holds x_train, y_train; x_train, .* are needed"):
+    with pytest.raises(ValueError, match=r"data: expected x_train, y_train, x_test and y_test in '.*own\.npz', got x_train, y_train \(without x_test, y_test\)"):
         load_images(tmp_path / "own.npz")
 
 
-def write_folder(root, train=("cat", "dog"), test=("cat", "dog"), count=3):
+def write_folder(root, train=("cat", "dog"), test=("cat", "dog"), count=3, size=(7, 9)):
     values = np.random.default_rng(1)
     for split, classes in (("train", train), ("test", test)):
         for label in classes:
             place = root / split / label
             place.mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(values.integers(0, 256, (7, 9, 3), dtype=np.uint8)).save(place / f"{i}.png")
+                Image.fromarray(values.integers(0, 256, (*size, 3), dtype=np.uint8)).save(place / f"{i}.png")
     return root
 
 
@@ -196,30 +208,72 @@ def test_image_folder(tmp_path):
     assert (data.name, data.classes, data.flip, data.channels, data.image_size) == ("pets", ["cat", "dog"], True, 3, 16)
     assert data.y_train.tolist() == [0, 0, 0, 1, 1, 1] and data.y_test.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert (data.x_test[-1] == 200).all()
-    usual = transforms.Compose([transforms.Resize((16, 16)), transforms.PILToTensor()])
+    usual = transforms.Compose([transforms.Resize(18), transforms.CenterCrop(16), transforms.PILToTensor()])
     assert data.x_train[4].equal(usual(Image.open(root / "train" / "dog" / "1.png")))
 
 
+def test_images_of_the_wanted_size_stay_as_they_are(tmp_path):
+    root = write_folder(tmp_path / "pets", size=(16, 16))
+    for number, name in enumerate(("cat", "dog")):
+        picture = np.asarray(Image.open(root / "train" / name / "2.png"))
+        assert load_images(root, image_size=16).x_train[3 * number + 2].permute(1, 2, 0).numpy().tolist() == picture.tolist()
+
+
+def test_hidden_files_and_folders_are_no_classes_and_no_images(tmp_path):
+    root = write_folder(tmp_path / "pets")
+    for place in (root / "train" / ".ipynb_checkpoints", root / "train" / "cat" / ".ipynb_checkpoints", root / "test" / "dog"):
+        place.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(place / "0-checkpoint.png")
+    (root / "test" / "dog" / "0-checkpoint.png").rename(root / "test" / "dog" / "._0.png")
+    data = load_images(root, image_size=16)
+    assert data.classes == ["cat", "dog"] and (len(data.x_train), len(data.x_test)) == (6, 6)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "L", "RGB", "P", "1", "RGBA"])
+def test_every_depth_keeps_its_grey(tmp_path, mode):
+    "200 of 255 is 51,400 of 65,535; a conversion that clips would make it white."
+    root = write_folder(tmp_path / "pets")
+    grey = Image.fromarray(np.full((4, 4), 51400, np.uint16)) if mode == "I;16" else Image.new("L", (4, 4), 255 if mode == "1" else 200).convert(mode)
+    assert grey.mode == mode
+    grey.save(root / "test" / "dog" / "grey.png")
+    assert load_images(root, image_size=4).x_test[-1].unique().tolist() == [255 if mode == "1" else 200]
+
+
+def test_values_without_a_known_range_are_refused(tmp_path):
+    root = write_folder(tmp_path / "pets")
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(root / "test" / "dog" / "grey.tiff")
+    with pytest.raises(ValueError, match=r"grey\.tiff', which cannot be decoded \(expected 8 or 16 bits for each value, got mode 'F'"):
+        load_images(root)
+
+
 def test_image_folder_that_cannot_be_used(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"different' cannot be read as an image folder \(.*\); train/<class>/ and test/<class>/ with images"):
+    with pytest.raises(FileNotFoundError, match=r"data: expected train/<class>/ and test/<class>/ with images in each, got '.*different' \(.*\)"):
         load_images(write_folder(tmp_path / "different", test=()))
-    with pytest.raises(ValueError, match=r"one' has different classes in train and test \(cow, dog only on one side\)"):
+    with pytest.raises(ValueError, match=r"data: expected the same class folders in train and test of '.*one', got cow, dog only on one side"):
         load_images(write_folder(tmp_path / "one", test=("cat", "cow")))
-    with pytest.raises(FileNotFoundError, match=r"empty' cannot be read as an image folder \(.*cat.*\)"):
+    with pytest.raises(FileNotFoundError, match=r"got '.*empty' \(.*cat.*\)"):
         load_images(write_folder(tmp_path / "empty", count=0))
     broken = write_folder(tmp_path / "broken") / "train" / "cat" / "1.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"data: the image '.*1\.png' cannot be decoded"):
+    with pytest.raises(ValueError, match=r"data: expected an image, got '.*1\.png', which cannot be decoded \("):
         load_images(tmp_path / "broken")
     whole = (tmp_path / "broken" / "train" / "cat" / "0.png").read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"data: the image '.*1\.png' cannot be decoded"):
+    with pytest.raises(ValueError, match=r"data: expected an image, got '.*1\.png', which cannot be decoded \("):
         load_images(tmp_path / "broken")
+
+
+def test_a_header_that_claims_a_giant_image_is_named(tmp_path):
+    "60,000 x 60,000 pixels in a file of 58 bytes: Pillow's guard against such bombs is no ValueError."
+    root = write_folder(tmp_path / "pets")
+    (root / "test" / "dog" / "bomb.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(4))
+    with pytest.raises(ValueError, match=r"data: expected an image, got '.*bomb\.bmp', which cannot be decoded \(.*pixels.*\)"):
+        load_images(root)
 
 
 @pytest.mark.parametrize("name, folder", [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
 def test_cifar_that_is_not_there(tmp_path, monkeypatch, name, folder):
-    sentence = rf"data: '{name}' was not found whole in root '{tmp_path}'; the folder '{folder}' with the original files is expected there; "
+    sentence = rf"data: expected the folder '{folder}' with the original files of {name} in root '{tmp_path}', got none that is whole; "
     with pytest.raises(FileNotFoundError, match=sentence + "no download was tried, since download=False"):
         load_images(name, root=tmp_path, download=False)
 
@@ -303,7 +357,7 @@ def test_subset_is_exact_balanced_nested_and_repeatable(labels, draw, seed):
 
 @pytest.mark.parametrize("count", [0, 5, -1])
 def test_subset_of_an_impossible_size(count):
-    with pytest.raises(ValueError, match=f"train_images: {count} given; a number from 1 to 4 is accepted"):
+    with pytest.raises(ValueError, match=f"train_images: expected a number from 1 to 4, got {count}"):
         subset(made([0, 1, 0, 1]), count, seed=0)
 
 
@@ -313,7 +367,7 @@ def test_holdout_is_exact_disjoint_stratified_and_repeatable(sizes, share, seed)
     data = made([k for k, size in enumerate(sizes) for _ in range(size)])
     total, count = sum(sizes), round(share * sum(sizes))
     if count and min(count, total - count) < len(sizes):
-        with pytest.raises(ValueError, match=f"holdout: .* given, which is {count} of {total} images"):
+        with pytest.raises(ValueError, match=f"holdout: expected 0, or a share .*, got .*, which is {count} of {total} images"):
             split_holdout(data, share, seed)
         return
     train, validation = split_holdout(data, share, seed)
@@ -327,12 +381,12 @@ def test_holdout_is_exact_disjoint_stratified_and_repeatable(sizes, share, seed)
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_holdout_share_out_of_range(share):
-    with pytest.raises(ValueError, match="holdout: .* given; a number from 0 to 1 is accepted"):
+    with pytest.raises(ValueError, match="holdout: expected a number from 0 to 1, got"):
         split_holdout(made([0, 1] * 5), share, seed=0)
 
 
 def test_holdout_needs_two_images_of_a_class():
-    with pytest.raises(ValueError, match="holdout: 0.5 given, which is 4 of 7 images"):
+    with pytest.raises(ValueError, match="holdout: expected .*, got 0.5, which is 4 of 7 images"):
         split_holdout(made([0, 0, 0, 0, 0, 0, 1]), 0.5, seed=0)
 
 
@@ -461,14 +515,14 @@ def test_what_is_not_asked_for_is_not_done():
 @pytest.mark.parametrize(
     "total, batch_size, options, sentence",
     [
-        (10, 11, {}, "batch_size: 11 given, but there are 10 images; at most 10 is accepted with drop_last"),
-        (10, 6, dict(world=2), "batch_size: 6 given on each of 2 processes, but there are 10 images; at most 5 is accepted"),
-        (10, 0, {}, "batch_size: 0 given; a number of at least 1"),
-        (10, 2, dict(seed=-1), "seed: -1 given; a number of at least 0"),
-        (10, 2, dict(crop_padding=-1), "crop_padding: -1 given"),
-        (10, 2, dict(world=0), "world: 0 given"),
-        (10, 2, dict(rank=2, world=2), "rank: 2 given; a number from 0 to 1"),
-        (10, 2, dict(shuffle=False), "crop_padding, flip: 1, True given with shuffle=False; 0 and False are accepted"),
+        (10, 11, {}, "batch_size: expected at most 10 .there are 10 images, and only full batches count., got 11"),
+        (10, 6, dict(world=2), "batch_size: expected at most 5 on each of 2 processes .there are 10 images, .*, got 6"),
+        (10, 0, {}, "batch_size: expected a number of at least 1, got 0"),
+        (10, 2, dict(seed=-1), "seed: expected a number of at least 0, got -1"),
+        (10, 2, dict(crop_padding=-1), "crop_padding: expected .*, got -1"),
+        (10, 2, dict(world=0), "world: expected .*, got 0"),
+        (10, 2, dict(rank=2, world=2), "rank: expected a number from 0 to 1, got 2"),
+        (10, 2, dict(shuffle=False), "crop_padding, flip: expected 0 and False with shuffle=False, .*, got 1 and True"),
     ],
 )
 def test_batches_refuse_what_cannot_be(total, batch_size, options, sentence):
@@ -480,15 +534,15 @@ def test_batches_refuse_images_and_labels_that_do_not_fit():
     statistics = dict(mean=(0.5,), std=(0.5,), shuffle=False, drop_last=False)
     bytes_, labels = torch.zeros(4, 1, 3, 3, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
     for x, y in ((bytes_.float(), labels), (bytes_[0], labels), (bytes_, labels[:3])):
-        with pytest.raises(ValueError, match="x, y: .* given; uint8 images .* and one label for each"):
+        with pytest.raises(ValueError, match="x, y: expected uint8 images .* and one label for each, .*, got torch"):
             Batches(x, y, 2, **statistics)
 
 
 def test_an_epoch_is_checked_before_its_first_batch():
     source = batches(10, 3)
-    with pytest.raises(ValueError, match="start: 4 given; a number from 0 to 3"):
+    with pytest.raises(ValueError, match="start: expected a number from 0 to 3, got 4"):
         source.epoch(0, start=4)
-    with pytest.raises(ValueError, match="epoch: -1 given"):
+    with pytest.raises(ValueError, match="epoch: expected a number of at least 0, got -1"):
         source.epoch(-1)
 
 

@@ -129,6 +129,18 @@ def test_network_with_compiled_neurons_trains_under_a_whole_network_compiler():
     assert network[0].weight.grad.abs().sum() > 0
 
 
+@needs_compiler
+def test_the_function_can_be_followed_by_a_whole_function_compiler():
+    "It makes no module, which compilers cannot follow, and which takes as long as a small kernel."
+    x, upstream = drawn(3, 40)
+    found = []
+    for neuron in (lif, torch.compile(lambda current: lif(current), fullgraph=True)):
+        leaf = x.clone().requires_grad_()
+        found.append((spikes := neuron(leaf), *torch.autograd.grad(spikes, leaf, upstream)))
+    for mine, theirs in zip(*found):
+        torch.testing.assert_close(mine, theirs)
+
+
 # ---------------------------------------------------------------- which backend
 
 

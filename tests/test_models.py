@@ -18,7 +18,8 @@ from sastc.methods.calibrator import Calibrator
 from sastc.methods.loss import DistillationLoss
 from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
 from sastc.models.blocks import he_init
-from sastc.neurons.neuron import LIF
+from sastc.models.taps import evaluating
+from sastc.neurons.neuron import IF, LIF, PLIF, Neuron
 
 few = settings(max_examples=15)
 
@@ -582,6 +583,63 @@ def test_taps_work_without_gradients(guard):
     assert not any(feature.requires_grad for feature in features)
 
 
+def test_features_of_inference_mode_are_those_before_a_later_layer_overwrites_them():
+    "Tensors of inference mode keep no count of writes, so the sentence cannot be given; the values are right instead."
+    network, x = Branches(), torch.rand(2, 3, 2, 2) - 0.5
+    with torch.inference_mode():
+        output, (before,) = Taps(network, ["overwritten"])(x)
+        expected = network.overwritten(network.twice(network.twice(network.once(x))))
+        assert before.equal(expected) and (before < 0).any() and output.equal(expected.relu().flatten(1))
+        student = lively_copy("resnet18_sastc").eval()
+        assert all(one.equal(other) for one, other in zip(Taps(student, student.taps)(images(2))[1], outside_inference(student)))
+
+
+def outside_inference(student):
+    with torch.inference_mode(False), torch.no_grad():
+        return Taps(student, student.taps)(images(2))[1]
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_taps_in_a_wrapper_for_several_processes_have_their_time_axis(process_group):
+    student = lively_copy("vgg11").float()
+    wrapped = nn.parallel.DistributedDataParallel(student)
+    assert candidates(wrapped) == [f"module.{name}" for name in candidates(student)]
+    x = images(3).float()
+    for taps in (Taps(wrapped, candidates(wrapped)), Taps(wrapped, ["module.layer2", "module.layer4", "module.layer6", "module.layer8"])):
+        output, features = taps(x)
+        expected_output, expected = Taps(student, candidates(student))(x)
+        assert output.shape == (2, 3, 10) and all(feature.shape[:2] == (2, 3) for feature in features)
+        assert tap_shapes(taps, x[:1])[1] == tap_shapes(Taps(student, candidates(student)), x[:1])[1]
+    ann = nn.parallel.DistributedDataParallel(create_model("vgg11", width=1 / 32))
+    assert Taps(ann, ["module.layer2"])(torch.rand(2, 3, 32, 32))[1][0].shape == (2, 4, 16, 16)
+
+
+def test_a_network_takes_its_input_by_name():
+    student, x = lively_copy("resnet18_sastc").eval(), images(2)
+    assert student(x=x).equal(student(x)) and student(x=x.expand(2, *x.shape)).shape == (2, 2, 10)
+    assert all(neuron.batch is None for neuron in neurons(student))
+    with pytest.raises(ValueError, match=r"x: expected \[B, C, H, W\]"):
+        student(x=x[0])
+    with pytest.raises(TypeError, match="x: expected images or a sequence, got nothing"):
+        student()
+
+
+def test_evaluating_leaves_every_mode_as_it_was():
+    network = create_model("resnet18_sastc", time_steps=3, width=1 / 16)
+    network.stage2.eval()
+    modes = [module.training for module in network.modules()]
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        assert not any(module.training for module in network.modules()) and not torch.is_grad_enabled()
+        1 / 0
+    assert [module.training for module in network.modules()] == modes and torch.is_grad_enabled()
+
+
 def test_tap_shapes_leave_modes_statistics_and_weights_alone():
     network = create_model("resnet18_sastc", time_steps=3, width=1 / 16)
     network.stage2.eval()
@@ -747,7 +805,7 @@ class Functional(nn.Module):
     "ann, time_steps, sentence",
     [
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()), 2, "ann: expected a network with nn.ReLU activations, got Sequential, which has no ReLU module"),
-        (nn.Sequential(nn.ReLU(), Functional()), 2, "ann: expected a network with ReLU modules, got Sequential, which calls ReLU as a function"),
+        (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 3, 1), Functional()), 2, "ann: expected a network whose activations are nn.ReLU modules, got Sequential, in which others stay analog: relu in 2"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), 0, "time_steps: expected a whole number of at least 1, got 0"),
     ],
 )
@@ -759,3 +817,152 @@ def test_spiking_refuses(ann, time_steps, sentence):
 def test_spiking_refuses_a_network_that_spikes():
     with pytest.raises(ValueError, match="ann: expected a ReLU network, got ResNet, which is spiking already \\(T = 2\\)"):
         spiking(on_meta("resnet18", time_steps=2), 3)
+
+
+class Between(nn.Module):
+    "Two converted activations with something of one's own between them."
+
+    def __init__(self, own, size=8):
+        super().__init__()
+        self.first, self.second = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()), nn.Conv2d(4, 4, 3, padding=1)
+        self.own, self.last = own, nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+    def forward(self, x):
+        return self.last(self.own(self.second(self.first(x))))
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = (function,)  # out of sight of an exchange of attributes
+
+    def forward(self, x):
+        return self.function[0](x)
+
+
+ACTIVATIONS = dict(
+    relu=F.relu, relu_in_place=lambda x: F.relu_(x.clone()), relu6=F.relu6, method=lambda x: x.relu(), gelu=F.gelu, silu=F.silu, mish=F.mish, hardtanh=F.hardtanh, leaky=F.leaky_relu,
+    elu=F.elu, selu=F.selu, sigmoid=torch.sigmoid, tanh=torch.tanh, clamp=lambda x: x.clamp(min=0), mask=lambda x: x * (x > 0), where=lambda x: torch.where(x > 0, x, 0.0),
+    maximum=lambda x: torch.maximum(x, torch.zeros(())), softplus=F.softplus, hardswish=F.hardswish, threshold=lambda x: F.threshold(x, 0.1, 0.0), sine=torch.sin,
+    half_wave=lambda x: (x + x.abs()) * 0.5, logsigmoid=F.logsigmoid,
+)  # fmt: skip
+MODULES = dict(prelu=nn.PReLU(), gelu=nn.GELU(), silu=nn.SiLU(), elu=nn.ELU(inplace=True), gate=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid()))
+KNOWN_HOLES = {"half_wave"}  # made of a norm's parts: nothing in it tells the sides apart by itself
+
+
+@pytest.mark.parametrize("name", [*(ACTIVATIONS.keys() - KNOWN_HOLES), *(f"{name}_module" for name in MODULES)])
+def test_whatever_acts_as_an_activation_is_refused(name):
+    own = MODULES[name.removesuffix("_module")] if name.endswith("_module") else Calls(ACTIVATIONS[name])
+    with pytest.raises(ValueError, match=r"ann: expected a network whose activations are nn.ReLU modules, got Between, in which others stay analog: \w+ in own"):
+        spiking(Between(own), 2)
+
+
+class RootMeanSquare(nn.Module):
+    def forward(self, x):
+        return x / (x.pow(2).mean(1, keepdim=True) + 1e-6).sqrt()
+
+
+HARMLESS = dict(
+    dropout=nn.Dropout(), norm=nn.BatchNorm2d(4), groups=nn.GroupNorm(2, 4), pool=nn.MaxPool2d(2), average=nn.AvgPool2d(2), scale=Calls(lambda x: 2 * x - 1), softmax=nn.Softmax(1),
+    unit=Calls(lambda x: F.normalize(x, dim=1)), root=RootMeanSquare(), standard=Calls(lambda x: (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)),
+    parametrised=torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), spectral=torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
+    twice=nn.Sequential(nn.ReLU(), Calls(F.relu)), gates=Calls(lambda x: x * x.flip(1)), cast=Calls(lambda x: x.double().float()),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_no_activation_is_left_alone(name):
+    ann, before = Between(HARMLESS[name]), torch.get_rng_state()
+    snn = spiking(ann, 2)
+    assert torch.get_rng_state().equal(before)
+    assert snn.train()(torch.randn(4, 3, 8, 8)).shape == (2, 4, 5)
+    assert len(snn._forward_pre_hooks) == len(snn._forward_hooks) == 1  # nothing is watched any more
+    assert not any(module._forward_hooks for module in snn.modules() if module is not snn)
+
+
+class Tokens(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, **options)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.layer(self.patches(x).flatten(2).mT).mean(1))
+
+
+@pytest.mark.parametrize("activation", ["relu", F.relu, nn.ReLU()], ids=["name", "function", "module"])
+def test_a_transformer_layer_is_converted_with_its_short_cut(activation):
+    "Its fast path computes a ReLU by itself, whatever stands in the place of the activation; gradients and training keep it off the path."
+    torch.manual_seed(0)
+    ann = Tokens(activation=activation)
+    with pytest.raises(ValueError, match="stem_once: expected False for a network in which a shortcut runs past the first ReLU, got True"):
+        spiking(ann, 3)
+    snn = spiking(ann, 3, stem_once=False)
+    assert len(neurons(snn)) == 1 and list(snn.state_dict()) == list(ann.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    slow = snn.train()(x)
+    with torch.no_grad():
+        assert snn.eval()(x).allclose(slow, atol=1e-5)
+    assert not ann.eval()(x).allclose(slow.mean(0), atol=1e-3)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_transformer_layer_with_another_activation_is_refused():
+    with pytest.raises(ValueError, match="others stay analog: gelu in 2.layer"):
+        spiking(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), Tokens(activation="gelu")), 2)
+
+
+class Sized(nn.Module):
+    "Takes images of 12 pixels only, so that its conversion cannot be tried before it is used."
+
+    def __init__(self, own=None):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 6), own or nn.Identity(), nn.Linear(6, 5))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_a_network_that_cannot_be_tried_is_watched_in_its_first_own_pass():
+    x = torch.randn(2, 3, 12, 12)
+    bad = spiking(Sized(nn.SiLU()), 2)
+    for network in (copy.deepcopy(bad), bad, bad):
+        with pytest.raises(ValueError, match="got Sized, in which others stay analog: silu in body.4"):
+            network(x)
+        assert all(neuron.batch is None for neuron in neurons(network))
+    good = spiking(Sized(), 2)
+    with pytest.raises(RuntimeError):
+        good(torch.randn(2, 3, 13, 13))
+    assert torch.backends.mha.get_fastpath_enabled() and not good.body._forward_hooks
+    twin = copy.deepcopy(good)
+    assert twin(x).shape == good(x=x).shape == (2, 2, 5)
+    assert all(len(network._forward_hooks) == len(network._forward_pre_hooks) == 1 for network in (good, twin))
+
+
+@pytest.mark.parametrize("neuron, kind", [("plif", PLIF), (IF, IF), (LIF(decay=0.25, threshold=0.5), LIF), (PLIF(reset="soft"), PLIF)], ids=["name", "class", "object", "learned"])
+@pytest.mark.parametrize("build", ["create_model", "spiking"])
+def test_networks_take_neurons_by_name_class_or_object(neuron, kind, build):
+    ann = create_model("resnet18_sastc", width=1 / 16)
+    snn = spiking(ann, 3, neuron=neuron) if build == "spiking" else create_model("resnet18_sastc", time_steps=3, width=1 / 16, neuron=neuron)
+    found = [module for module in snn.modules() if isinstance(module, Neuron)]
+    assert len(found) == len({id(each) for each in found}) and {type(each) for each in found} == {kind}
+    if isinstance(neuron, Neuron):
+        assert all(flat(each) == flat(neuron) and each is not neuron for each in found)
+    learned = [each.decay_logit for each in found if kind is PLIF]
+    assert len({id(parameter) for parameter in learned}) == len(learned) == (len(found) if kind is PLIF else 0)
+    assert sum(p.numel() for p in snn.parameters()) - sum(p.numel() for p in ann.parameters()) == len(learned)
+    assert snn(torch.rand(2, 3, 16, 16)).shape == (3, 2, 10)
+    if build == "create_model":
+        again = create_model(**snn.spec)
+        again.load_state_dict(snn.state_dict())
+        assert again.eval()(images(2).float()).equal(snn.eval()(images(2).float()))
+
+
+def test_settings_of_a_neuron_are_those_of_its_kind():
+    with pytest.raises(ValueError, match="option of vgg11: expected one of .*, got 'decay'"):
+        create_model("vgg11", time_steps=2, width=1 / 32, neuron="if", decay=0.5)
+    with pytest.raises(ValueError, match="neuron: expected one of lif, if, plif, got 'lof' .did you mean 'lif'"):
+        create_model("vgg11", time_steps=2, width=1 / 32, neuron="lof")
+    with pytest.raises(ValueError, match="neuron: expected only together with time_steps"):
+        create_model("vgg11", width=1 / 32, neuron="plif")

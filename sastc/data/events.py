@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../../nbs/data/03_events.ipynb #9bef1d70
+# %% ../../nbs/data/03_events.ipynb #886d27c5
 @dataclass(frozen=True, eq=False, repr=False)
 class Events:
-    "A recording of an event camera; indexing takes a part of its events."
+    "A recording of an event camera; indexing takes a part of its events. Raises `ValueError` for columns of different length."
 
     t: np.ndarray  # int64 [n], microseconds
     x: np.ndarray  # int64 [n], column, 0 to width-1
@@ -24,6 +24,13 @@ class Events:
     polarity: np.ndarray  # int64 [n], 1 for brighter, 0 for darker
     height: int  # rows of the sensor
     width: int  # columns of the sensor
+
+    def __post_init__(self):
+        columns = {name: np.asarray(getattr(self, name)) for name in ("t", "x", "y", "polarity")}
+        if len({column.shape for column in columns.values()}) > 1 or columns["t"].ndim != 1 or any(column.dtype.kind not in "iub" for column in columns.values()):
+            raise ValueError(f"t, x, y, polarity: expected four columns of whole numbers [n], got {', '.join(f'{column.dtype} {list(column.shape)}' for column in columns.values())}")
+        for name, column in columns.items():  # sensors write 32 bits without a sign, in which differences and products go wrong
+            object.__setattr__(self, name, column.astype(np.int64, copy=False))
 
     def __len__(self) -> int:
         return len(self.t)
@@ -142,7 +149,7 @@ def read_aedat3(
     events = Events(t, word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1, height, width)
     return _checked(path, events[valid], offset[valid])
 
-# %% ../../nbs/data/03_events.ipynb #0612498d
+# %% ../../nbs/data/03_events.ipynb #cdfa8f30
 def read_aedat4(
     path: str | Path,  # an `.aedat4` file with one stream of events
 ) -> Events:
@@ -168,11 +175,11 @@ def read_aedat4(
     except RuntimeError as error:
         raise _damaged(path, min(position, len(data)), f"a packet cannot be read ({error})") from error
     if len(sensors) != 1:
-        raise ValueError(f"data: {str(path)!r} has {len(sensors)} streams of events; a file with one is accepted")
+        raise ValueError(f"data: expected a file with one stream of events, got {str(path)!r} with {len(sensors)}")
     columns = (np.concatenate([part[name] for part in parts]).astype(np.int64) for name in ("t", "x", "y", "on"))
     return _checked(path, Events(*columns, sensors[0]["height"], sensors[0]["width"]), np.concatenate(offsets))
 
-# %% ../../nbs/data/03_events.ipynb #de7211e1
+# %% ../../nbs/data/03_events.ipynb #e8f249ff
 _READERS: dict[bytes, Callable[..., Events]] = {b"#!AER-DAT2.0": read_aedat2, b"#!AER-DAT3.1": read_aedat3, b"#!AER-DAT4.0": read_aedat4}
 
 
@@ -187,4 +194,4 @@ def read_events(
         return _READERS[first](path)
     if path.suffix == ".bin":
         return read_nmnist(path)
-    raise ValueError(f"data: {str(path)!r} is not in a known format; AEDAT 2.0, 3.1 and 4.0 files and .bin files of N-MNIST are accepted")
+    raise ValueError(f"data: expected a file in AEDAT 2.0, 3.1 or 4.0, or a .bin file of N-MNIST, got {str(path)!r}")

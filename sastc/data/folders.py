@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['FolderBatches', 'FolderData', 'load_data']
 
-# %% ../../nbs/data/02_folders.ipynb #40d65bc9
+# %% ../../nbs/data/02_folders.ipynb #5288f8e3
 import os
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,18 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..common.checks import in_range
-from .batches import BatchPlan, _plan, hashed, normalise
+from .batches import BatchPlan, epoch_plan, hashed, normalise
 from .frames import EVENT_SETS, FrameData, load_frames
-from .images import NAMED, ImageData, decoded, image_folders, load_images
+from .images import NAMED, ImageData, decoded, fitted, image_folders, load_images
 
-# %% ../../nbs/data/02_folders.ipynb #0c6e95a3
+# %% ../../nbs/data/02_folders.ipynb #71e94fe7
 def _view(image_size, augment, flip):
     from torchvision.transforms import v2  # here: commands start sooner
 
     if augment:
         views = [v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(0.5 * flip)]
     else:
-        views = [v2.Resize(round(image_size / 0.875)), v2.CenterCrop(image_size)]
+        views = [partial(fitted, size=image_size)]
     return v2.Compose([*views, v2.PILToTensor()])
 
 
@@ -55,7 +56,7 @@ def _leave_stopping_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-# %% ../../nbs/data/02_folders.ipynb #58da17c4
+# %% ../../nbs/data/02_folders.ipynb #3372584d
 class FolderBatches(BatchPlan):
     """Batches of one process, decoded from image files by worker processes.
 
@@ -86,7 +87,7 @@ class FolderBatches(BatchPlan):
         for name, (given, least) in dict(image_size=(image_size, 1), workers=(workers, 0)).items():
             in_range(name, given, least=least)
         if augment and not shuffle:
-            raise ValueError("augment: True given with shuffle=False; False is accepted, evaluation alters no image")
+            raise ValueError("augment: expected False with shuffle=False, since evaluation alters no image, got True")
         self.y, self.mean, self.std, self.device = y, mean, std, torch.device(device)
         self._asked, self._begun = [], 0
         self._loader = DataLoader(
@@ -96,7 +97,7 @@ class FolderBatches(BatchPlan):
         )
 
     def _batches(self, epoch, start):
-        order = _plan(self.total, self.seed, epoch, 0, False)[0] if self.shuffle else torch.arange(self.total)
+        order = epoch_plan(self.total, self.seed, epoch, 0, False)[0] if self.shuffle else torch.arange(self.total)
         self._asked[:] = asked = [(epoch, order[part].numpy()) for part in self._parts(start)]
         self._begun = begun = self._begun + 1
         for (_, numbers), images in zip(asked, self._loader, strict=True):
@@ -105,7 +106,7 @@ class FolderBatches(BatchPlan):
             labels = self.y[numbers]
             yield normalise(images.to(self.device, non_blocking=True), self.mean, self.std), labels.to(self.device)
             if begun != self._begun:
-                raise RuntimeError("epoch: another one of these batches was begun before this one was over; one at a time is accepted")
+                raise RuntimeError("epoch: expected one at a time, got another one of these batches before this one was over")
 
 # %% ../../nbs/data/02_folders.ipynb #9a71c3d8
 @dataclass(frozen=True, eq=False, repr=False)

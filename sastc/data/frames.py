@@ -6,7 +6,7 @@
 __all__ = ['SLICES', 'VALUES', 'Found', 'Labelled', 'EVENT_SETS', 'frames', 'Change', 'rotated', 'FrameBatches', 'FrameData',
            'EventSet', 'event_files', 'load_frames']
 
-# %% ../../nbs/data/04_frames.ipynb #68c4c4fc
+# %% ../../nbs/data/04_frames.ipynb #900a829e
 import csv
 import hashlib
 import json
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
-from .batches import BatchPlan, _plan, augment, hashed
+from .batches import BatchPlan, augment, epoch_plan, hashed
 from .events import Events, read_aedat2, read_aedat3, read_nmnist
 from ..common.files import atomic
 
@@ -87,7 +87,7 @@ def rotated(
     turn = torch.stack([torch.stack([cosine, -sine, zero], -1), torch.stack([sine, cosine, zero], -1)], -2)
     return F.grid_sample(maps, F.affine_grid(turn, list(maps.shape), align_corners=False), align_corners=False)
 
-# %% ../../nbs/data/04_frames.ipynb #95cb1dca
+# %% ../../nbs/data/04_frames.ipynb #5b4e07a4
 class FrameBatches(BatchPlan):
     """Batches of one process, from frames in memory, time first.
 
@@ -110,13 +110,13 @@ class FrameBatches(BatchPlan):
     ):
         super().__init__(len(x), batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, rank=rank, world=world)
         if change and not shuffle:
-            raise ValueError(f"change: {change} given with shuffle=False; None is accepted, evaluation alters no recording")
+            raise ValueError(f"change: expected None with shuffle=False, since evaluation alters no recording, got {change}")
         self.change, self.device = change, torch.device(device)
         self.x, self.y = x.to(device), y.to(device)
 
     def _batches(self, epoch, start):
         change = self.change or Change(0)
-        order, offsets, mirrored = _plan(self.total, self.seed, epoch, change.shift, change.flip)
+        order, offsets, mirrored = epoch_plan(self.total, self.seed, epoch, change.shift, change.flip)
         order = order.to(self.device) if self.shuffle else torch.arange(self.total, device=self.device)
         leaning = 2 * torch.rand(self.total, generator=torch.Generator().manual_seed(hashed(self.seed, epoch, 0))) - 1
         for part in self._parts(start):
@@ -134,7 +134,7 @@ def _changed(maps, change, offsets, mirrored, degrees):
         together = rotated(together.to(torch.float32), degrees)
     return together.unflatten(1, maps.shape[1:3])
 
-# %% ../../nbs/data/04_frames.ipynb #2f0ac060
+# %% ../../nbs/data/04_frames.ipynb #c704b3b8
 @dataclass(frozen=True, eq=False, repr=False)
 class FrameData:
     """A training and a test split of labelled event recordings, as frames in memory.
@@ -155,9 +155,9 @@ class FrameData:
         for split in ("train", "test"):
             x, y = getattr(self, f"x_{split}"), getattr(self, f"y_{split}")
             if x.dtype != torch.uint8 or x.ndim != 5 or 0 in x.shape or x.shape[2] != 2 or x.shape[3] != x.shape[4] or x.shape[1:] != self.x_train.shape[1:]:
-                raise ValueError(f"x_{split}: {x.dtype} {list(x.shape)} given; uint8 [N, T, 2, H, W] with H = W, the same for both splits and not empty, is accepted")
+                raise ValueError(f"x_{split}: expected uint8 [N, T, 2, H, W] with H = W, the same for both splits and not empty, got {x.dtype} {list(x.shape)}")
             if y.dtype != torch.int64 or y.shape != x.shape[:1] or y.min() < 0 or y.max() >= self.num_classes:
-                raise ValueError(f"y_{split}: {y.dtype} {list(y.shape)} given; one int64 label from 0 to {self.num_classes - 1} for each of the {len(x)} recordings is accepted")
+                raise ValueError(f"y_{split}: expected one int64 label from 0 to {self.num_classes - 1} for each of the {len(x)} recordings, got {y.dtype} {list(y.shape)}")
 
     @property
     def num_classes(self) -> int:
@@ -219,7 +219,7 @@ def _number(path: Path) -> int:
 def _cifar_file(path: Path) -> Labelled:
     return [(read_aedat2(path), _CIFAR.index(path.parent.name))]
 
-# %% ../../nbs/data/04_frames.ipynb #833da1db
+# %% ../../nbs/data/04_frames.ipynb #1a3d0ddf
 _GESTURES = ("hand clapping", "right hand wave", "left hand wave", "right arm clockwise", "right arm counter-clockwise", "left arm clockwise",
              "left arm counter-clockwise", "arm roll", "air drums", "air guitar", "other gestures")  # fmt: skip
 
@@ -241,14 +241,14 @@ def _gesture_file(path: Path) -> Labelled:
                 number, start, end = (int(row[column]) for column in ("class", "startTime_usec", "endTime_usec"))
                 name = range(1, len(_GESTURES) + 1).index(number)
             except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"data: {str(table)!r} has {row}; rows of class (1 to 11), startTime_usec and endTime_usec are accepted") from error
+                raise ValueError(f"data: expected rows of class (1 to 11), startTime_usec and endTime_usec in {str(table)!r}, got {row}") from error
             part = events[(start <= events.t) & (events.t < end)]
             if not len(part):
-                raise ValueError(f"data: {str(path)!r} has no event from {start} to {end} microseconds, where {table.name!r} has a gesture; it may be cut short")
+                raise ValueError(f"data: expected events from {start} to {end} microseconds, where {table.name!r} has a gesture, got none in {str(path)!r}; it may be cut short")
             labelled.append((part, name))
     return labelled
 
-# %% ../../nbs/data/04_frames.ipynb #bda4961d
+# %% ../../nbs/data/04_frames.ipynb #77c899c2
 class EventSet(NamedTuple):
     "A data set of event recordings."
 
@@ -290,7 +290,7 @@ def event_files(
     except FileNotFoundError:
         found = {}
     if not found.get("train") or not found.get("test"):
-        raise FileNotFoundError(f"data: {name!r} was not found whole in {str(folder.resolve())!r}; {kind.source}; nothing is downloaded by itself")
+        raise FileNotFoundError(f"data: expected the files of {name} in {str(folder.resolve())!r}, got none or too few; {kind.source}; nothing is downloaded by itself")
     return found
 
 # %% ../../nbs/data/04_frames.ipynb #88d4e957

@@ -122,11 +122,15 @@ class Recordings(Source):
         framing = dict(by=self.frames_by, values=self.frame_values, skip_damaged=self.skip_damaged)
         return load_data(self.given_as, self.root, self.image_size, time_steps=frames, **framing)
 
-# %% ../../nbs/data/05_sources.ipynb #fb64d83f
+# %% ../../nbs/data/05_sources.ipynb #1b4b9d91
 class OwnData(Source):
     "Images that the user passed"
 
     data: ClassVar[Data | None] = None
+
+    @property
+    def events(self) -> bool:  # also while the object is not at hand, so that nothing is refused that may be right
+        return self.data is None or isinstance(self.data, FrameData)
 
     def load(self, frames: int = 0) -> Data:
         if self.data is None:
@@ -161,8 +165,10 @@ class Sources(Registry):
 
 
 SOURCES = Sources("data", "sastc.data")
-for _name, _source in dict(digits=Digits, cifar10=Cifar10, cifar100=Cifar100, **dict.fromkeys(EVENT_SETS, Recordings)).items():
+for _name, _source in dict(digits=Digits, cifar10=Cifar10, cifar100=Cifar100).items():
     SOURCES.register(_name)(_source)
+for _name, _kind in EVENT_SETS.items():
+    SOURCES.register(_name)(type(_kind.folder, (Recordings,), dict(given_as=_name, __doc__=Recordings.__doc__)))
 
 # %% ../../nbs/data/05_sources.ipynb #266b6be9
 def fingerprint(data: Data) -> str:

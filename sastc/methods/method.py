@@ -68,13 +68,14 @@ class Shapes(NamedTuple):
     num_classes: int  # K
     time_steps: int  # T
 
-# %% ../../nbs/methods/00_method.ipynb #37e9d21c
+# %% ../../nbs/methods/00_method.ipynb #1a7ec702
 class Method(Component):
     """How a student learns. A subclass implements `terms`; its docstring's first line is what people read about it.
 
     `layers` may name the layers to compare, `build` may make modules that are trained along with the student and thrown away afterwards."""
 
     uses_teacher: ClassVar[bool] = True  # it needs the teacher's logits or features
+    takes_steps: ClassVar[bool] = True  # features of a teacher that sees each frame by itself may have a time axis
 
     def layers(self, student: nn.Module, teacher: nn.Module | None) -> tuple[list[str], list[str]]:
         "Names of the student layers and of the teacher layers whose features a step has."
@@ -96,7 +97,7 @@ def about(method: Method | type[Method]) -> str:
     kind = method if isinstance(method, type) else type(method)
     return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
-# %% ../../nbs/methods/00_method.ipynb #3770b67d
+# %% ../../nbs/methods/00_method.ipynb #763c73f2
 class Sum(Method):
     "Two methods at once."
 
@@ -137,7 +138,7 @@ def sum_class(first: type[Method], second: type[Method]) -> type[Method]:
     annotations = dict(first=first, second=second)
     body = dict(
         __annotations__=annotations, __module__=__name__, first=part(first), second=part(second), __doc__=f"{about(first)}; {about(second)}.",
-        uses_teacher=first.uses_teacher or second.uses_teacher,
+        uses_teacher=first.uses_teacher or second.uses_teacher, takes_steps=first.takes_steps and second.takes_steps,
     )  # fmt: skip
     return type("Sum", (Sum,), body)
 

@@ -129,10 +129,12 @@ class Uniform(SASTC):
 class Rate(SASTC):
     "control: SASTC on features averaged over time"
 
+    takes_steps: ClassVar[bool] = False
+
     def features(self, step: Step) -> tuple[Sequence[torch.Tensor], bool]:
         student, stepwise = super().features(step)
         if stepwise:
-            raise ValueError("teacher_frames: expected fold_mean or mean_frame for method rate, which averages over the steps, got fold_step")
+            raise ValueError("teacher_features: expected [B, ...] for method rate, which averages over the steps, got a time axis in front")
         return [feature.mean(0, keepdim=True) for feature in student], False
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from .neuron import Neuron
 from .time import fold, unfold
 
-# %% ../../nbs/neurons/03_network.ipynb #fc516511
+# %% ../../nbs/neurons/03_network.ipynb #5c8187aa
 def over_time(
     network: nn.Module,  # its activations are `LIF(time_steps)`; changed in place
     time_steps: int,  # T
@@ -22,7 +22,7 @@ def over_time(
 
     `stem_once=False` repeats the image at the input, for networks in which a shortcut runs past the first neuron."""
     network.time_steps, network.stem_once = time_steps, stem_once
-    network.register_forward_pre_hook(_fold_input)
+    network.register_forward_pre_hook(_fold_input, with_kwargs=True)
     network.register_forward_hook(_unfold_output, always_call=True)
     return network
 
@@ -33,14 +33,23 @@ def _tell_neurons(network, batch):
             module.batch = batch
 
 
-def _fold_input(network, args):
-    (x,), time_steps = args, network.time_steps
+def _fold_input(network, args, kwargs):
+    if args:
+        return (_folded(network, args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs), None)
+    if name is None:
+        raise TypeError("x: expected images or a sequence, got nothing")
+    return args, kwargs | {name: _folded(network, kwargs[name])}
+
+
+def _folded(network, x):
+    time_steps = network.time_steps
     if x.ndim not in (4, 5) or (x.ndim == 5 and len(x) != time_steps):
         raise ValueError(f"x: expected [B, C, H, W] or [T, B, C, H, W] with T = {time_steps}, got {list(x.shape)}")
     _tell_neurons(network, batch=x.shape[-4])
     if x.ndim == 4 and not network.stem_once:
         x = x.expand(time_steps, *x.shape)
-    return (fold(x) if x.ndim == 5 else x,)
+    return fold(x) if x.ndim == 5 else x
 
 
 def _unfold_output(network, args, output):

@@ -18,7 +18,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.pretrained import PREFIX, pretrained, pretrained_source
 from ..neurons.neuron import NEURONS
 
-# %% ../../nbs/training/02_checkpoints.ipynb #739b2144
+# %% ../../nbs/training/02_checkpoints.ipynb #65d91aed
 _FORMAT = "sastc checkpoint 1"
 
 
@@ -62,6 +62,16 @@ def load_checkpoint(path: str | Path) -> dict:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"checkpoint: {path} is not a checkpoint of sastc (it holds {found}); load it into a module of your own and pass that")
+    return _as_today(content)
+
+
+def _as_today(content: dict) -> dict:
+    "What the first version of the package wrote, in today's words."
+    if "calibrator" in content:
+        content["method"] = content.pop("calibrator") or {}
+        sums = content["record_sums"]
+        watched = {name: sums.pop(name) for name in ("attention", "saturation", "entropy") if name in sums}
+        sums |= {f"attention/{name}": value for name, value in watched.items()} | ({"attention/": sums["steps"]} if watched else {})
     return content
 
 

@@ -149,7 +149,7 @@ class TeacherConfig(RunConfig):
 def _stem(name: str) -> str:
     return re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".npz")
 
-# %% ../../nbs/training/00_config.ipynb #fd3ee230
+# %% ../../nbs/training/00_config.ipynb #74871785
 class Config(RunConfig):
     "Settings for training a spiking student, with or without a teacher."
 
@@ -165,6 +165,8 @@ class Config(RunConfig):
         super().check()
         if self.teacher_mode != "fold_mean" and not self.data.events:
             raise ValueError(f"teacher_mode: expected only with event recordings, got {self.teacher_mode!r} with data {self['data']!r}")
+        if self.teacher_mode == "fold_step" and not self.method.takes_steps:
+            raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']}, which joins the steps, got 'fold_step'")
 
     @property
     def needs_teacher(self) -> bool:

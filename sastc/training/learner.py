@@ -34,7 +34,7 @@ def taught(
     outputs, features = teacher(images)
     return mean_output(outputs), features if mode == "fold_step" else [feature.mean(0) for feature in features]
 
-# %% ../../nbs/training/05_learner.ipynb #4fc24197
+# %% ../../nbs/training/05_learner.ipynb #d9c74e17
 class Outcome(NamedTuple):
     "What a step gives."
 
@@ -67,8 +67,16 @@ class Learner(nn.Module):
         super().__init__()
         self.network, self.method = network, method
         self.taps, self.teacher, self.teacher_mode, self.seen = Taps(network, layers), teacher, teacher_mode, seen
+        self.frozen = [module for module in network.modules() if network.training and not module.training]  # batch normalisation of a pretrained stage, say
         if teacher is not None:
             teacher.model.eval()
+
+    def train(self, mode: bool = True):
+        "Training mode, but for the modules that were in evaluation mode when a network in training mode was passed."
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor, progress: float = 0.0) -> Outcome:
         "Images [B, C, H, W], or frames [T, B, C, H, W], class numbers [B], and the share of the training that is done."

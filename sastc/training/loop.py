@@ -131,7 +131,7 @@ def _epoch(self: Trainer, stop: StopRequest, bar) -> bool:
     progress, began = self.progress, time.perf_counter()
     self.learner.train()
     for images, labels in self.batches["train"].epoch(progress["epoch"], start=progress["batch"]):
-        self._step(images, labels)
+        self.step(images, labels)
         bar.update()
         if progress["step"] % self.config.log_every == 0:
             self._record_steps(bar)
@@ -155,7 +155,12 @@ RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "pe
 
 
 @patch
-def _step(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
+def step(
+    self: Trainer,
+    images: torch.Tensor,  # [B, C, H, W], or frames [T, B, C, H, W], on the device
+    labels: torch.Tensor,  # [B]
+) -> None:
+    "One step: forward, backward, update of weights and learning rate. Raises `NotFinite`."
     images = _laid_out(images)
     began = time.perf_counter()
     outcome = self.learner(images, labels, self.progress["step"] / self.steps)
@@ -193,7 +198,7 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
-    if not self.labelled:
+    if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
         self._name_terms(outcome)
     both = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
     for name, value in both.items():
@@ -201,7 +206,7 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
         self.record_sums[name] += value
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
-        self.record_sums[f"{stream}/"] += 1  # a method need not record something at every step
+        self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
         for name, value in record.values.items():
             self.record_sums[f"{stream}/{name}"] += value.cpu() if value.ndim else value.item()
 
@@ -209,7 +214,7 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 @patch
 def _name_terms(self: Trainer, outcome: Outcome) -> None:
     "Keep what the parts of the loss are called."
-    self.labelled = {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
+    self.labelled |= {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
     for name in (*outcome.terms, *outcome.records):
         if name in RESERVED or "/" in name:
             raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
@@ -236,7 +241,7 @@ def _record_steps(self: Trainer, bar) -> None:
         more = dict(images_per_second=round(speed, 1), peak_memory_mib=round(peak_memory_mib(), 1))
         self.writer.record("steps", **at, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
         for stream, derived in self.watched.items():
-            if any(name.startswith(f"{stream}/") for name in sums):
+            if f"{stream}/" in sums:
                 self.writer.record(stream, **at, **_watched_record(stream, sums, derived))
         self._status("running")
     self.record_sums.clear()
@@ -244,8 +249,9 @@ def _record_steps(self: Trainer, bar) -> None:
 
 def _watched_record(stream: str, sums: dict, derived) -> dict:
     "A line of what a method records: averages, and what follows from them."
-    count = sums[f"{stream}/"]
-    averages = {name.removeprefix(f"{stream}/"): value / count for name, value in sums.items() if name.startswith(f"{stream}/") and name != f"{stream}/"}
+    own = {name.removeprefix(f"{stream}/"): value for name, value in sums.items() if name.startswith(f"{stream}/")}
+    count = own.pop("")
+    averages = {name: value / count for name, value in own.items()}
     averages = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in averages.items()}
     return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
 
@@ -303,7 +309,7 @@ def _save(self: Trainer, which: str) -> None:
 def resume(self: Trainer, content: dict) -> None:
     "Continue from the content of `last.pt`."
     self.network.load_state_dict(content["model"])
-    self.method.load_state_dict(content["method"] if "method" in content else content["calibrator"] or {})
+    self.method.load_state_dict(content["method"])
     self.optimizer.load_state_dict(content["optimizer"])
     self.scheduler.load_state_dict(content["scheduler"])
     if self.accelerator.scaler is not None:

@@ -31,7 +31,7 @@ from .config import RunConfig, settings_for
 from .records import append_line, keep_lines, read_json, read_lines, write_json
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
-# %% ../../nbs/training/04_runs.ipynb #5d67bdb0
+# %% ../../nbs/training/04_runs.ipynb #4bf0fdf4
 FINAL = ("finished", "stopped", "failed")
 
 
@@ -59,6 +59,8 @@ def now() -> str:
 
 def _said_since(status: Mapping, started: Mapping) -> Mapping:
     "What a run has said since its job began; nothing that an earlier process said."
+    if not started:
+        return status
     began = started.get("started", 0)
     return status if "time" in status and datetime.fromisoformat(status["time"]).timestamp() + 1 > began else {}
 
