@@ -25,9 +25,10 @@ from nbdev.processors import FilterDefaults
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from plotly.graph_objects import Figure
-from pages import PLOTLY_MIME, Problem, finish_site
 from smalldocs.config import load
 from smalldocs.site import Site
+
+from pages import PLOTLY_MIME, Problem, finish_site
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from browser import QUIET, needs_browser
 from playwright.sync_api import sync_playwright
 
+from browser import QUIET, needs_browser
 from sastc.studies import figures as figure_module
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +113,7 @@ def test_a_figure_that_was_not_saved_is_refused(tmp_path):
     drawn = notebook(tmp_path / "saved", table, ("training_curves(runs)", saved))
     draw_figures(drawn)
     html = (drawn / "x.ipynb").read_text()
-    assert "plotly-graph-div" in html and "source" in html and "[\\\"data:image" not in html
+    assert "plotly-graph-div" in html and "source" in html and '[\\"data:image' not in html
 
 
 def test_the_gallery_shows_every_figure_and_view():
