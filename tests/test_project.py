@@ -21,6 +21,11 @@ def test_citation_has_the_version_of_the_package():
     assert (citation["version"], citation["repository-code"]) == (PROJECT["version"], PROJECT["git_url"])
 
 
+def test_the_changelog_begins_with_the_version_of_the_package():
+    headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert PROJECT["version"] in headings[0]
+
+
 def test_every_python_that_the_package_names_is_tested():
     jobs = parsed(".github/workflows/ci.yml")["jobs"]
     full = [step["with"]["python-version"] for step in jobs["check"]["steps"] if "setup-python" in step.get("uses", "")]
