@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
@@ -149,7 +150,7 @@ def _agreed(self: Trainer, stop: bool) -> bool:
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
 # %% ../../nbs/training/07_loop.ipynb #113372d3
-RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss")  # names of other columns of the records
+RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss", "steps", "epochs", "images", "right")  # names of files, of other columns and of what is counted
 
 
 @patch
@@ -202,6 +203,8 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
     for name, value in both.items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
+    if not outcome.records.keys() <= self.watched.keys():
+        self._check_names(outcome.records)
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
@@ -210,12 +213,17 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 
 
 @patch
+def _check_names(self: Trainer, names: Iterable[str]) -> None:
+    for name in names:
+        if name in RESERVED or "/" in name:
+            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+
+
+@patch
 def _name_terms(self: Trainer, outcome: Outcome) -> None:
     "Keep what the parts of the loss are called."
     self.labelled |= {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
-    for name in (*outcome.terms, *outcome.records):
-        if name in RESERVED or "/" in name:
-            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+    self._check_names(outcome.terms)
     if self.writer:
         self.writer.terms(self.labelled)
 
