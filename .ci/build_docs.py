@@ -16,6 +16,7 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
+import fastcore.docments
 import plotly.io
 from execnb.nbio import read_nb
 from fastcore.script import call_parse
@@ -24,9 +25,10 @@ from nbdev.processors import FilterDefaults
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from plotly.graph_objects import Figure
-from pages import PLOTLY_MIME, Problem, finish_site
 from smalldocs.config import load
 from smalldocs.site import Site
+
+from pages import PLOTLY_MIME, Problem, finish_site
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,6 +58,14 @@ def show_source(nbs: Path):
             if cell["cell_type"] == "code" and re.search(r"^(def|class|@)", source, re.M):
                 cell["source"] = re.sub(r"^#\| *export *$", "#| exports", source, flags=re.M)
         path.write_text(json.dumps(nb), encoding="utf-8")
+
+
+def signature(symbol, eval_str: bool = True) -> inspect.Signature:
+    "Signature for a page, with annotations as they are written where they name what a later cell defines."
+    try:
+        return inspect.signature(symbol, eval_str=eval_str)
+    except NameError:
+        return inspect.signature(symbol)
 
 
 def figure_html(figure: dict, name: str) -> str:
@@ -116,6 +126,7 @@ def render(project: Path) -> Path:
     # nbdev finds its settings from the working directory
     with chdir(project):
         show_source(project / "nbs")
+        fastcore.docments.signature = signature  # pages are executed cell by cell, in this process
         refresh_quarto_yml()
         proc = proc_nbs(force=True, n_workers=0)
         draw_figures(proc)

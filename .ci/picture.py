@@ -10,9 +10,8 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from browser import jupyterlab  # noqa: E402
-from visit_docs import CHROMIUM, QUIET  # noqa: E402
-
 from sastc.lab import AttentionView  # noqa: E402
+from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
 RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
 WIDTH = 740
@@ -46,7 +45,12 @@ def take(out: Path) -> None:
 
 def take_panel(out: Path) -> None:
     "Photograph the launch panel in JupyterLab, with a recipe."
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home, jupyterlab(Path(folder), Path(home)) as jupyter, sync_playwright() as tools:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as home,
+        jupyterlab(Path(folder), Path(home)) as jupyter,
+        sync_playwright() as tools,
+    ):
         jupyter.write("panel.ipynb", PANEL)
         browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         sheet = browser.new_page(viewport=dict(width=1200, height=1200), color_scheme="light")

@@ -11,3 +11,17 @@ settings.register_profile("sastc", derandomize=True, deadline=None, max_examples
 settings.load_profile("sastc")
 # small tensors gain nothing from more, and threads of several processes that wait for each other lose a great deal
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    # A notebook takes as long as dozens of other tests. One that starts last leaves the other workers idle, so each worker
+    # begins with its share of them: worksteal gives every worker one stretch of this list.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.nodeid.startswith("tests/test_notebooks.py::test_runs")]
+    short = [item for item in items if item not in long]
+    ends = [len(short) * worker // workers for worker in range(workers + 1)]
+    items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[ends[worker] : ends[worker + 1]]]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the long form of tests that have one (tests/test_faults.py)")

@@ -6,13 +6,16 @@ from functools import partial
 
 import pytest
 
-from sastc.studies.bench import Step, build_step, peak_memory, run_sections, write_bench
-from sastc.cli import sastc_bench
+from sastc.cli import main
+from sastc.methods import KD, METHODS
+from sastc.neurons.neuron import lif
+from sastc.studies import bench
+from sastc.studies.bench import Step, build_step, machine, machine_words, neuron_cases, peak_memory, run_sections, scaling_cases, warm_backend, write_bench
 
 
 def test_command_prints_ratios_and_writes_json_and_page(tmp_path, capsys):
     before = os.environ.get("SASTC_BACKEND")
-    sastc_bench(sections="input", rounds=1, folder=str(tmp_path / "bench"))
+    assert main(["bench", "--sections", "input", "--rounds", "1", "--folder", str(tmp_path / "bench")]) == 0
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "bench" / "bench.json").read_text())
     step, batch = result["records"]
@@ -24,16 +27,68 @@ def test_command_prints_ratios_and_writes_json_and_page(tmp_path, capsys):
     assert "batch of 64, augmented" in page and "<script src=" not in page
     for name, reason in result["missing"].items():
         assert f"left out: {name} ({reason})" in printed
+    assert result["machine"] == machine() and {record["machine"] for record in result["records"]} == {machine_words(machine())}
+    assert machine_words(machine()) in printed.splitlines()[0] and machine_words(machine()) in page
+
+
+def test_the_machine_is_read_from_the_processor(monkeypatch):
+    text = "processor : 0\nmodel name\t: A <fast> one\nflags\t\t: fpu avx2 avx512f amx_tile amx_bf16\n\nprocessor : 1\nmodel name\t: A <fast> one\n"
+    monkeypatch.setattr(bench.Path, "exists", lambda path: True)
+    monkeypatch.setattr(bench.Path, "read_text", lambda path: text)
+    found = machine.__wrapped__()
+    assert found["processor"] == "A <fast> one" and found["instructions"] == ["AMX", "AVX512", "AMX_BF16", "AVX2"]
+    assert machine_words(found).startswith("A <fast> one (AMX, AVX512, AMX_BF16, AVX2; PyTorch uses ") or "beside A <fast> one" in machine_words(found)
+    monkeypatch.setattr(bench.Path, "exists", lambda path: False)  # another system
+    assert machine.__wrapped__()["processor"] and machine.__wrapped__()["instructions"] == []
+
+
+def test_without_a_compiler_neurons_are_eager_and_the_reason_is_kept(monkeypatch, tmp_path):
+    def without_compiler(current, backend="auto"):
+        if backend == "compiled":
+            raise RuntimeError("no compiler")
+        return lif(current, backend=backend)
+
+    monkeypatch.delenv("SASTC_BACKEND", raising=False)
+    monkeypatch.setattr(bench, "lif", without_compiler)
+    monkeypatch.setattr(bench, "SECTIONS", dict(none=list))
+    warm_backend.cache_clear()
+    try:
+        (case,) = neuron_cases([(2, 3)], [2])
+        assert case.against == "sastc, eager" and case.against in case.build and not any("compiled" in name for name in case.build)
+        result = run_sections(["none"])
+        assert result["backend"] == "eager" and result["not_compiled"] == "no compiler"
+    finally:
+        warm_backend.cache_clear()
+
+
+def test_a_step_can_be_timed_for_every_method():
+    METHODS.register("soft labels only")(type("SoftLabels", (KD,), {}))
+    try:
+        for method in METHODS:
+            call = build_step(Step(method=method, width=1 / 16, batch_size=8))
+            assert 0 < call() < 1e4, method
+    finally:
+        del METHODS._found["soft labels only"]
+    for case in scaling_cases():
+        assert set(case.build) == {"baseline", "sastc, no projection", "sastc"} and case.against == "baseline"
+
+
+def test_formulations_take_the_same_step():
+    step = dict(method="sastc", options=dict(beta=10.0), width=1 / 16, batch_size=8, precision="fp32")
+    losses = [build_step(Step(**step, formulation=formulation)) for formulation in ("sastc", "released")]
+    for _ in range(2):  # the second after an update of the weights
+        ours, theirs = (call() for call in losses)
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    with pytest.raises(ValueError, match="formulation: expected one of"):
+        build_step(Step(formulation="theirs"))
 
 
 def test_wrong_arguments_are_refused_before_anything_is_measured(tmp_path):
-    with pytest.raises(ValueError, match="sections: 'inputs' is not known \\(did you mean 'input'\\?\\)"):
+    with pytest.raises(ValueError, match="sections: expected one of .*, got 'inputs' \\(did you mean 'input'\\?\\)"):
         run_sections(["input", "inputs"])
-    with pytest.raises(ValueError, match="rounds: 0 given; a whole number of at least 1 is accepted"):
+    with pytest.raises(ValueError, match="rounds: expected a whole number of at least 1, got 0"):
         run_sections(["input"], rounds=0)
-    with pytest.raises(SystemExit) as stopped:
-        sastc_bench(sections="nothing", folder=str(tmp_path / "bench"))
-    assert stopped.value.code == 2 and not (tmp_path / "bench").exists()
+    assert main(["bench", "--sections", "nothing", "--folder", str(tmp_path / "bench")]) == 2 and not (tmp_path / "bench").exists()
 
 
 def test_wider_student_needs_more_memory():
@@ -49,5 +104,5 @@ def test_process_that_dies_while_memory_is_measured_is_reported():
 def test_failed_write_leaves_the_earlier_result(tmp_path):
     (tmp_path / "bench.json").write_text("earlier")
     with pytest.raises(TypeError):
-        write_bench(dict(environment={}, missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
+        write_bench(dict(environment={}, machine=machine(), missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
     assert (tmp_path / "bench.json").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 1

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
-from browser import QUIET, needs_browser
 from playwright.sync_api import sync_playwright
 
-import sastc.studies.figures
+from browser import QUIET, needs_browser
+from sastc.studies import figures as figure_module
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".ci"))
-from build_docs import draw_figures, figure_makers, shows_figure  # noqa: E402
+from build_docs import draw_figures, figure_makers, shows_figure, signature  # noqa: E402
 from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, without_latex, write_mathml  # noqa: E402
 from visit_docs import CHROMIUM, visit  # noqa: E402
 
@@ -33,14 +33,21 @@ def test_unknown_latex_is_refused():
         write_mathml(page(r'<span class="math inline">\(\nonsense\)</span>'), "x.html")
 
 
+def test_an_annotation_that_a_later_cell_defines_is_shown_as_it_is_written():
+    def takes(thing: "Later", number: "int" = 3) -> "Later":  # noqa: F821
+        "Uses a class whose cell comes later."
+
+    assert str(signature(takes)) == "(thing: 'Later', number: 'int' = 3) -> 'Later'"
+
+
 def test_links_to_the_published_site_stay_on_disk(tmp_path):
-    soup = page('<a href="https://docs.example/sastc/neuron.html#lif"><code>LIF</code></a>')
+    soup = page('<a href="https://docs.example/sastc/neurons/neuron.html#lif"><code>LIF</code></a>')
     make_relative(soup, "https://docs.example/sastc", "../")
-    assert soup.a["href"] == "../neuron.html#lif"
+    assert soup.a["href"] == "../neurons/neuron.html#lif"
     here = tmp_path / "tutorials" / "first.html"
-    pages = {here: soup, tmp_path / "neuron.html": page('<h3 id="lif">lif</h3><h3 id="lif-1">LIF</h3>')}
+    pages = {here: soup, tmp_path / "neurons" / "neuron.html": page('<h3 id="lif">lif</h3><h3 id="lif-1">LIF</h3>')}
     point_at_symbols(here, pages)
-    assert soup.a["href"] == "../neuron.html#lif-1"
+    assert soup.a["href"] == "../neurons/neuron.html#lif-1"
     assert check_page(here, pages) == []
 
 
@@ -106,7 +113,7 @@ def test_a_figure_that_was_not_saved_is_refused(tmp_path):
     drawn = notebook(tmp_path / "saved", table, ("training_curves(runs)", saved))
     draw_figures(drawn)
     html = (drawn / "x.ipynb").read_text()
-    assert "plotly-graph-div" in html and "source" in html and "[\\\"data:image" not in html
+    assert "plotly-graph-div" in html and "source" in html and '[\\"data:image' not in html
 
 
 def test_the_gallery_shows_every_figure_and_view():
@@ -114,7 +121,7 @@ def test_the_gallery_shows_every_figure_and_view():
 
     cells = json.loads((ROOT / "nbs/gallery.ipynb").read_text(encoding="utf-8"))["cells"]
     sources = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    figures = figure_makers() & set(sastc.studies.figures.__all__)
+    figures = figure_makers() & set(figure_module.__all__)
     views = {name for name in ("AttentionView", "RunBoard") if hasattr(sastc.lab, name)}
     assert len(figures) >= 6 and len(views) == 2
     assert [name for name in sorted(figures | views) if f"{name}(" not in sources] == []
@@ -124,7 +131,7 @@ def test_the_first_screen_of_the_readme_has_the_picture_and_the_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = "\n".join(readme.splitlines()[:40])
     assert 'src="nbs/images/attention.png"' in first_screen and (ROOT / "nbs/images/attention.png").stat().st_size < 200_000
-    for command in ("pip install . && sastc_demo", 'pip install -e ".[dev]" && pytest', "distill("):
+    for command in ("pip install . && sastc demo", 'pip install -e ".[dev]" && pytest', "distill("):
         assert command in first_screen
 
 

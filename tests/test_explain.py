@@ -9,22 +9,39 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sastc.cli import sastc_explain
-from sastc.training.config import TEACHER_MODES, Config
-from sastc.data.images import load_images
+from sastc.cli import main
 from sastc.data.frames import load_frames
-from sastc.studies.comparisons import assess, compare_methods
-from sastc.studies.explain import (
-    activation_figure, activation_map, activation_maps, cost_figure, costs, energy_figure, fisher_figure, fisher_information,
-    information_centroid, layer_costs, overlap, similarity_figure, spike_activation_map, write_explanation,
-)  # fmt: skip
+from sastc.data.images import balanced_sample, load_images, subset
+from sastc.methods import KD, SASTC, Method, Term
+from sastc.metrics.energy import synaptic_operations
 from sastc.metrics.mismatch import mismatch, pair_weights, stm_score
-from sastc.models import Taps, create_model
+from sastc.models import Taps, create_model, spiking
+from sastc.neurons.neuron import IF, LIF, PLIF
+from sastc.studies.comparisons import compare_methods
+from sastc.studies.explain import (
+    activation_figure,
+    activation_map,
+    activation_maps,
+    cost,
+    cost_figure,
+    costs,
+    energy_figure,
+    fisher_figure,
+    fisher_information,
+    information_centroid,
+    layer_costs,
+    overlap,
+    sample_words,
+    similarity_figure,
+    spike_activation_map,
+    write_explanation,
+)  # fmt: skip
 from sastc.studies.figures import mismatch_history, mismatch_table
 from sastc.studies.report import write_report
+from sastc.training.config import TEACHER_MODES, Config, settings_for
+from sastc.training.measure import compared_layers, evaluate_mismatch, fixed_batches
+from sastc.training.opening import assess
 from sastc.training.runs import Run
-from sastc.training.loop import evaluate_mismatch
-from sastc.training.measure import compared_layers, fixed_batches
 from sastc.training.session import distill, train_teacher
 
 
@@ -68,12 +85,16 @@ def test_maps_take_the_size_that_is_asked_for_and_refuse_what_they_cannot_read()
     assert activation_map(features, (8, 12)).shape == (2, 8, 12)
     torch.testing.assert_close(activation_map(features)[1], scaled(features[1].relu().sum(0)))
     assert spike_activation_map(torch.ones(2, 1, 1, 4, 4, dtype=torch.bool)).abs().max() == 0  # no contrast
-    for wrong, sentence in [(spikes[0], "is accepted"), (spikes * 0.5, "values other than 0 and 1"), (spikes * torch.nan, "values other than 0 and 1")]:
+    for wrong, sentence in [
+        (spikes[0], r"spikes: expected \[T, B, C, H, W\], got \[2, 4, 4, 4\]"),
+        (spikes * 0.5, "values other than 0 and 1"),
+        (spikes * torch.nan, "values other than 0 and 1"),
+    ]:
         with pytest.raises(ValueError, match=sentence):
             spike_activation_map(wrong)
-    with pytest.raises(ValueError, match="gamma: -1 given"):
+    with pytest.raises(ValueError, match="gamma: expected a number of at least 0, got -1"):
         spike_activation_map(spikes, gamma=-1)
-    with pytest.raises(ValueError, match=r"features: shape \[2, 4, 4\] given"):
+    with pytest.raises(ValueError, match=r"features: expected .*, got \[2, 4, 4\]"):
         activation_map(features[:, 0])
 
 
@@ -93,7 +114,7 @@ def test_overlap_stretches_over_time_and_says_where_there_is_nothing_to_compare(
     agreed = overlap(student, teacher)
     assert agreed.iou.shape == agreed.correlation.shape == (4, 3)
     assert agreed.iou.isnan().sum() == agreed.correlation.isnan().sum() == 1 and agreed.iou[0, 1].isnan()
-    with pytest.raises(ValueError, match="the same size is accepted"):
+    with pytest.raises(ValueError, match=r"teacher_map: expected maps of \[8, 8\], as the student's, got \[4, 8\]"):
         overlap(student, teacher[:, :4])
 
 
@@ -124,7 +145,7 @@ def test_stm_with_chosen_pairs_is_the_loop_over_them():
     for pairs, value in expected.items():
         weights = pair_weights(3, 2, pairs, attention if pairs == "attention" else None).double()
         torch.testing.assert_close(mismatch(student, teacher, weights=weights), value)
-    with pytest.raises(ValueError, match="pairs: 'diagonals' is not known"):
+    with pytest.raises(ValueError, match="pairs: expected one of .*, got 'diagonals'"):
         pair_weights(3, 2, "diagonals")
 
 
@@ -158,7 +179,7 @@ def test_fisher_information_is_the_loop_over_images(tiny):
 
 
 def test_drawn_labels_give_the_trace_of_the_fisher_matrix():
-    "For a linear network the trace is known: the sum over classes, weighed by their probabilities."
+    "For a linear network the trace is known: the sum over classes, weighted by their probabilities."
 
     class Linear(torch.nn.Module):
         def __init__(self):
@@ -189,11 +210,11 @@ def test_fisher_information_leaves_the_network_as_it_was_and_refuses_nonsense(ti
     assert network.training and all(p.grad is None for p in network.parameters())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     network.eval()
-    for group, sentence in [(3, "a divisor of their number is accepted"), (0, "group: 0 given"), (5, "group: 5 given")]:
+    for group, sentence in [(3, "group: expected a divisor of 4"), (0, "group: expected .*, got 0"), (5, "group: expected .*, got 5")]:
         with pytest.raises(ValueError, match=sentence):
             fisher_information(network, images, labels, group=group)
     for wrong in ([], [0, 0], [-1, 2], [[1.0]], [math.nan, 1]):
-        with pytest.raises(ValueError, match="information: .* given"):
+        with pytest.raises(ValueError, match="information: expected .* got"):
             information_centroid(wrong)
 
 
@@ -204,7 +225,7 @@ SMALL = dict(data="digits", train_images=128, batch_size=32, lr=0.05, log_every=
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     teacher = train_teacher(model="wrn16_2", width=0.25, epochs=2, folder=str(folder / "teacher"), **SMALL)
-    config = Config(teacher=str(teacher.folder), width=0.125, beta=1.0, epochs=2, keep_epochs=(1, 2), mismatch_batches=1, **SMALL)
+    config = settings_for(Config, dict(teacher=str(teacher.folder), width=0.125, beta=1.0, epochs=2, keep_epochs=(1, 2), mismatch_batches=1, **SMALL))
     compare_methods(folder, ["baseline", "feature_kd", "sastc"], [0], config)
     return folder
 
@@ -213,8 +234,8 @@ def test_the_mismatch_of_every_method_is_recorded_on_the_same_images(study):
     for name in ("baseline", "feature_kd", "sastc"):
         run = Run(study / f"{name}-seed0")
         assert run.metrics[["stm_raw", "stm_norm"]].notna().all(axis=None) and len(run.metrics) == 2
-        config, student, teacher = Config(**run.config), run.model("last"), Run(study / "teacher").model()
-        again = evaluate_mismatch(*compared_layers(config, student, teacher), fixed_batches(load_images("digits"), 1))
+        student, teacher = run.model("last"), Run(study / "teacher").model()
+        again = evaluate_mismatch(*compared_layers(run.settings.method, student, teacher), fixed_batches(load_images("digits"), 1))
         assert again["stm_norm"] == pytest.approx(run.metrics.stm_norm.iloc[-1], abs=1e-4)
     table = mismatch_table([Run(study / f"{name}-seed0") for name in ("baseline", "sastc")], epochs=1)
     assert table.stm_raw["baseline"] == Run(study / "baseline-seed0").metrics.stm_raw.iloc[-1] and table.stm_raw_sd.isna().all()
@@ -232,7 +253,7 @@ def test_looking_at_the_teacher_changes_nothing_in_the_student(study, tmp_path):
 
 
 def test_recording_the_mismatch_needs_a_teacher(tmp_path):
-    with pytest.raises(ValueError, match="teacher: none given, and mismatch_batches needs one"):
+    with pytest.raises(ValueError, match="teacher: expected a run folder .* for mismatch_batches, got none"):
         distill(method="baseline", mismatch_batches=1, folder=str(tmp_path / "run"), **SMALL)
     assert not (tmp_path / "run").exists()
 
@@ -259,12 +280,15 @@ def test_information_at_several_epochs_stands_side_by_side(study, tmp_path):
     for trace, which, run in zip(epochs.data, ["epoch-1", "epoch-2"] * 2, [runs[0]] * 2 + [runs[1]] * 2):
         (alone,) = fisher_figure(run, images=4, which=which).data
         assert (alone.y, alone.name) == (trace.y, trace.name)
-        found = fisher_information(run.model(which), next(load_images("digits").batches("test", 4, shuffle=False, drop_last=False).epoch(0))[0])
-        assert trace.y == pytest.approx(found / found.sum(), rel=1e-3) and trace.name.startswith(f"{run.config['method']}: centroid {information_centroid(found):.2f}")
+        data, chosen = load_images("digits"), balanced_sample(load_images("digits"), 4)
+        found = fisher_information(run.model(which), next(data.batches("test", 4, chosen=chosen, shuffle=False, drop_last=False).epoch(0))[0])
+        assert trace.y == pytest.approx(found / found.sum(), rel=1e-3) and trace.name.startswith(
+            f"{run.config['method']}: centroid {information_centroid(found):.2f}"
+        )
     assert epochs.data[0].y != epochs.data[1].y
-    with pytest.raises(FileNotFoundError, match="no file .*epoch-3.pt; the folder has best, last, epoch-1, epoch-2"):
+    with pytest.raises(FileNotFoundError, match="epoch-3.pt; the folder has best, last, epoch-1, epoch-2"):
         fisher_figure(runs, which=("epoch-1", "epoch-3"))
-    with pytest.raises(ValueError, match="which: none given"):
+    with pytest.raises(ValueError, match="which: expected at least one name"):
         fisher_figure(runs, which=[])
 
 
@@ -276,16 +300,54 @@ def test_calibration_costs_nothing_at_inference(study):
     assert table.training_only["baseline-seed0"] == 0 < table.training_only["sastc-seed0"]
     assert layer_costs(baseline)[["layer", "macs", "spiking_input"]].equals(layer_costs(sastc)[["layer", "macs", "spiking_input"]])
     assert (table.filter(like="_seconds") >= 0).all(axis=None) and (table.peak_memory_mib > 0).all()
-    spent = table.loc["sastc-seed0", ["teacher_seconds", "student_seconds", "attention_seconds", "distance_seconds", "backward_seconds"]]
-    assert (spent > 0).all() and (table.loc["baseline-seed0", ["teacher_seconds", "attention_seconds", "distance_seconds"]] == 0).all()
-    assert len(cost_figure(table).data) == 6
+    parts = ["teacher_seconds", "student_seconds", "method_seconds", "method_attention_seconds", "method_alignment_seconds", "backward_seconds"]
+    assert (table.loc["sastc-seed0", parts] > 0).all()
+    assert table.loc["sastc-seed0", parts[3:5]].sum() < table.method_seconds["sastc-seed0"]
+    assert (table.loc["baseline-seed0", [parts[0], *parts[3:5]]] == 0).all() and table.method_seconds["baseline-seed0"] > 0
+    bars = cost_figure(table).data
+    assert [trace.name for trace in bars] == ["teacher", "student", "method: attention", "method: alignment", "method: other", "backward", "rest"]
+    assert np.sum([trace.x for trace in bars], axis=0) == pytest.approx(1000 * table.step_seconds, rel=0.05)
+
+
+def test_costs_are_those_of_the_package_and_say_on_which_images(study):
+    run, data = Run(study / "sastc-seed0"), load_images("digits")
+    chosen = balanced_sample(data, 40)
+    assert data.y_test[chosen].bincount().tolist() == [4] * 10
+    table = layer_costs(run, images=40)
+    x = next(data.batches("test", 40, chosen=chosen, shuffle=False, drop_last=False).epoch(0))[0]
+    assert table.equals(synaptic_operations(run.model(), x)) and table.attrs["images"] == "40 of 360 test images, 4 of each class"
+    found = cost(run, steps=1, images=40)
+    assert found["microjoule"] == pytest.approx(table.picojoule.sum() / 1e6) and found["test_images"] == 40
+    whole = cost(run, steps=1, images=0)
+    for name in ("firing_rate", "operations", "microjoule", "ann_microjoule"):
+        assert whole[name] == pytest.approx(run.result[name])
+    assert layer_costs(run, images=0).picojoule.sum() / 1e6 == pytest.approx(run.result["microjoule"])
+    for figure in (energy_figure(run, images=40), fisher_figure(run, images=15), similarity_figure(run, images=15)):
+        assert ("40 of 360 test images, 4 of each class" in figure.layout.title.subtitle.text) or (
+            "15 of 360 test images, 1 to 2 of each class" in figure.layout.title.subtitle.text
+        )
+    assert sample_words(data, torch.arange(360)) == "all 360 test images"
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 70))
+def test_a_balanced_sample_is_dealt_in_turns(seed, count):
+    "The definition: one of each class per turn, in the order of the test set, until the count is reached."
+
+    class Labelled:
+        y_test = torch.randint(5, (60,), generator=torch.Generator().manual_seed(seed))
+
+    waiting = [(Labelled.y_test == label).nonzero().flatten().tolist() for label in range(5)]
+    dealt = []
+    while any(waiting):
+        dealt += sorted(of_class.pop(0) for of_class in waiting if of_class)
+    assert balanced_sample(Labelled, count).tolist() == sorted(dealt[:count])
 
 
 def test_one_page_with_everything(study, capsys):
     page = write_explanation(study, images=4).read_text()
     assert page.count("Plotly.newPlot(") == 1 + 3 + 3 + 1 + 1 + 1 and "src=" not in page.split("<body>")[1]
     assert "epoch 1" in page and "epoch 2" in page  # which all runs kept
-    sastc_explain(str(study / "sastc-seed0"), str(study / "one.html"), 4)
+    assert main(["explain", str(study / "sastc-seed0"), "--out", str(study / "one.html"), "--images", "4"]) == 0
     assert (study / "one.html").exists() and "one.html" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="holds no finished student"):
         write_explanation(study / "teacher")
@@ -294,17 +356,18 @@ def test_one_page_with_everything(study, capsys):
 def test_sentences(study, tmp_path):
     run = Run(study / "sastc-seed0")
     for wrong, sentence in [
-        (lambda: activation_figure(study / "teacher"), "is the run of a teacher"),
-        (lambda: activation_figure(run, []), "images: none given"),
-        (lambda: activation_figure(run, [400]), "images: 400 given"),
-        (lambda: activation_figure(run, layer="layer44"), "layer: 'layer44' is not known"),
-        (lambda: costs(run, steps=0), "steps: 0 given"),
+        (lambda: activation_figure(study / "teacher"), "expected the run of a student, got that of a teacher"),
+        (lambda: activation_figure(run, []), "images: expected at least one number of a test image, got none"),
+        (lambda: activation_figure(run, [400]), "images: expected a whole number from 0 to 359, got 400"),
+        (lambda: activation_figure(run, layer="layer44"), "layer: expected one of .*, got 'layer44'"),
+        (lambda: costs(run, steps=0), "steps: expected a whole number of at least 1, got 0"),
+        (lambda: layer_costs(run, images=-1), "images: expected a whole number of at least 0, got -1"),
     ]:
         with pytest.raises(ValueError, match=sentence):
             wrong()
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="teacher: expected a run folder or checkpoint, got .*gone"):
         similarity_figure(run, teacher=tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match="no file .*first.pt; the folder has best, last"):
+    with pytest.raises(FileNotFoundError, match="first.pt; the folder has best, last"):
         activation_figure(run, which="first")
 
 
@@ -377,7 +440,108 @@ def test_everything_else_of_recordings(events):
     assert all(len(trace.x) == 3 for trace in fisher_figure(runs[:1], images=2).data)
     table = costs(runs, steps=1)
     assert (table.filter(like="_seconds") >= 0).all(axis=None) and table.first_macs.nunique() == 1
-    assert (table[["teacher_seconds", "student_seconds", "distance_seconds"]] > 0).all(axis=None)
+    assert (table[["teacher_seconds", "student_seconds", "method_alignment_seconds"]] > 0).all(axis=None)
     for run in runs:
         page = write_explanation(run.folder, events / "page.html", images=4).read_text()
         assert page.count("Plotly.newPlot(") == 5 and "What it looks at" in page
+
+
+# --- networks, neurons, methods and data of one's own
+
+
+class Read(KD):
+    "and the teacher's logits at each step, through a layer that is learned"
+
+    def build(self, shapes):
+        self.reading = torch.nn.Linear(shapes.num_classes, shapes.num_classes)
+
+    def terms(self, step):
+        read = self.reading(step.outputs)
+        return super().terms(step) | dict(read=Term(F.mse_loss(read, step.teacher_logits.expand_as(read)), 0.1))
+
+
+class Plain(Method):
+    "Labels alone, without any module or teacher"
+
+    uses_teacher = False
+
+    def terms(self, step):
+        return dict(ce=Term(F.cross_entropy(step.logits, step.labels)))
+
+
+class Steep(LIF):
+    "A neuron of somebody's own."
+
+    def decay_factor(self):
+        return self.decay**2
+
+
+def plain(channels, neuron=None):
+    "Two layers for images of 16 by 16 pixels, which declare nothing; with a neuron as a student."
+    torch.manual_seed(channels)
+    layers = [
+        torch.nn.Conv2d(1, channels, 3, 2, 1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(channels, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(512, 10),
+    ]
+    network = torch.nn.Sequential(*layers)
+    return network if neuron is None else spiking(network, 2, neuron=neuron, threshold=0.5)
+
+
+OWN = dict(train_images=64, holdout=0.0, batch_size=16, lr=0.02, log_every=2, seed=0, epochs=1)
+
+
+@pytest.mark.parametrize("neuron", [PLIF, IF, Steep], ids=lambda kind: kind.__name__)
+def test_a_run_of_objects_of_your_own_is_explained(neuron, tmp_path):
+    digits, network = subset(load_images("digits", image_size=16), 200, seed=0), plain(6, neuron)
+    own = dict(student=network, teacher=plain(4), data=digits, method=Read())
+    run = distill(**own, folder=str(tmp_path / "run"), **OWN)
+    maps = activation_maps(run, **own)
+    assert maps.layers == ("1", "3") and len(set(maps.labels)) == 4
+    assert len(similarity_figure(run, 8, **own).data) == 2 * 2 + 2
+    assert len(fisher_figure(run, 4, **own).data) == 1 and layer_costs(run, **own).layer.tolist() == ["0", "2", "5"]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = cost(run, steps=1, **own)
+    assert found["method_seconds"] > found["method_reading_seconds"] > 0 and found["teacher_seconds"] > 0 and found["training_only"] == 110
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert write_explanation(run.folder, images=8, **own).read_text().count("Plotly.newPlot(") == 5
+    lacking = write_explanation(run.folder, tmp_path / "lacking.html", 8, student=network, data=digits).read_text()
+    assert "learned from a teacher of your own" in lacking and lacking.count("Plotly.newPlot(") == 2
+    with pytest.raises(ValueError, match="teacher: expected the module itself"):
+        activation_maps(run, student=network, data=digits)
+    for lost in ("student", "data"):
+        with pytest.raises(ValueError, match=f"expected .*pass .*{lost}="):
+            layer_costs(run, **{name: thing for name, thing in own.items() if name != lost})
+
+
+def test_a_method_without_modules_and_a_sum_of_methods_are_timed(study, tmp_path):
+    teacher = str(study / "teacher")
+    alone = distill(method=Plain(), width=0.125, folder=str(tmp_path / "alone"), data="digits", **OWN)
+    both = distill(method=SASTC(beta=1.0) + Read(), teacher=teacher, width=0.125, folder=str(tmp_path / "both"), data="digits", **OWN)
+    table = costs([alone, both], steps=1)
+    inside = [name for name in table if name.startswith("method_") and name != "method_seconds"]
+    assert len(inside) == 2 and "method_sastc_seconds" in inside
+    assert (table.loc["both", [*inside, "method_seconds"]] > 0).all() and table.method_seconds["alone"] > 0
+    assert (table.loc["alone", [*inside, "teacher_seconds", "training_only"]] == 0).all()
+    assert len(cost_figure(table).data) == 7
+
+
+def test_a_method_whose_class_is_not_found_by_name_is_passed(tmp_path):
+    class Hidden(Plain):
+        "Defined where no import reaches"
+
+    run = distill(method=Hidden(), width=0.125, folder=str(tmp_path / "run"), data="digits", **OWN)
+    with pytest.raises(ValueError, match="Hidden"):
+        cost(run, steps=1)
+    assert cost(run, steps=1, method=Hidden())["method_seconds"] > 0
+
+
+def test_a_network_without_maps_is_refused_by_name(study, tmp_path):
+    layers = [torch.nn.Flatten(), torch.nn.Linear(1024, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)]
+    network = spiking(torch.nn.Sequential(*layers), 2)
+    run = distill(student=network, method="kd", teacher=str(study / "teacher"), folder=str(tmp_path / "run"), data="digits", **OWN)
+    with pytest.raises(ValueError, match="layer: expected a network with maps, got Sequential"):
+        activation_maps(run, student=network)

@@ -1,8 +1,8 @@
-"""Exports, judged by running what was written: NIR by an interpreter of its own equations, programs in a process without this package."""
+"""Exports, tested by running what was written: NIR by an interpreter of its own equations, programs in a process without this package."""
 
 import subprocess
 import sys
-from dataclasses import asdict
+from functools import partial
 from graphlib import TopologicalSorter
 
 import numpy as np
@@ -12,12 +12,15 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from sastc.cli import sastc_export
-from sastc.training.config import Config, TeacherConfig
-from sastc.studies.export import to_nir, to_torch_export, write_student
+from sastc.cli import main
+from sastc.common.settings import flat
 from sastc.models import Taps, create_model, list_models, spiking
-from sastc.neurons.neuron import LIF
-from sastc.training.runs import RunWriter
+from sastc.models.preprocessing import Preprocessing
+from sastc.neurons.network import over_time
+from sastc.neurons.neuron import IF, LIF, PLIF, Neuron
+from sastc.studies.export import export_run, to_nir, to_torch_export, write_student
+from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.runs import Run, RunWriter
 
 nir = pytest.importorskip("nir")
 
@@ -112,7 +115,7 @@ def interpret(graph, frames, dt=1e-4, discretisation="euler"):
 
 def assert_same(network, graph, x, **receiver):
     "Logits and every spike of every neuron."
-    neurons = [name for name, module in network.named_modules() if isinstance(module, LIF)]
+    neurons = [name for name, module in network.named_modules() if isinstance(module, Neuron)]
     with torch.no_grad():
         logits, features = Taps(network, neurons)(x)
         outputs, spikes = interpret(graph, x if x.ndim == 5 else [x] * STEPS, **receiver)
@@ -151,6 +154,70 @@ def test_nir_keeps_the_constants_of_the_neuron(neuron, tmp_path):
     network = student(**neuron, fc_neurons=True).double()
     graph = through_a_file(to_nir(network, (3, 16, 16), dt=1e-3), tmp_path)
     assert_same(network, graph, torch.randn(2, 3, 16, 16, dtype=torch.float64), dt=1e-3)
+
+
+def of_neuron(kind, name="wrn16_2", **options):
+    "A student whose layers differ in what they learned."
+    network = student(name, neuron=kind, **options)
+    for number, module in enumerate(module for module in network.modules() if isinstance(module, PLIF)):
+        module.decay_logit.data.fill_(0.4 * number - 2)
+    return network.double()
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [dict(kind="if"), dict(kind="plif"), dict(kind=PLIF, threshold=0.6, surrogate="arctangent"), dict(kind=IF, surrogate="rectangle", gamma=0.4)],
+    ids=str,
+)
+@pytest.mark.parametrize("discretisation", ["euler", "exponential"])
+def test_nir_takes_every_neuron_with_hard_reset(neuron, discretisation, tmp_path):
+    network = of_neuron(**neuron)
+    graph = through_a_file(to_nir(network, (3, 16, 16), discretisation=discretisation), tmp_path)
+    kinds = [type(node) for node in graph.nodes.values() if isinstance(node, (nir.IF, nir.LIF))]
+    learned = any(isinstance(module, PLIF) for module in network.modules())
+    assert set(kinds) == {nir.LIF if learned else nir.IF}
+    assert_same(network, graph, torch.randn(2, 3, 16, 16, dtype=torch.float64), discretisation=discretisation)
+
+
+class Leaky(LIF):
+    "A neuron of somebody's own: its decay factor is worked out."
+
+    def decay_factor(self):
+        return self.decay**2
+
+
+class Own(nn.Module):
+    "Written with neurons, and one that keeps its name in the graph."
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.conv, self.norm, self.leaky = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), first
+        self.fc, self.last, self.out = nn.Linear(256, 20), second, nn.Linear(20, 5)
+
+    def forward(self, x):
+        x = self.leaky(self.norm(self.conv(x)))
+        return self.out(self.last(self.fc(x.flatten(1))))
+
+
+def own_network(first=Leaky, second=PLIF, **options):
+    torch.manual_seed(0)
+    return over_time(Own(first(STEPS, decay=0.9), second(STEPS, threshold=0.1, **options)), STEPS)
+
+
+def test_networks_and_neurons_of_your_own_leave_as_ours_do(tmp_path):
+    network, x = trained(own_network()).double(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    graph = through_a_file(to_nir(network, (3, 8, 8)), tmp_path)
+    assert float(graph.nodes["leaky"].tau.flat[0]) == pytest.approx(1e-4 / (1 - 0.81))
+    assert_same(network, graph, x)
+    with torch.no_grad():
+        torch.testing.assert_close(to_torch_export(network, (3, 8, 8)).module()(x), network(x), rtol=0, atol=1e-12)
+
+
+def test_nir_repeats_how_images_are_normalised(tmp_path):
+    network = student()
+    network.preprocessing = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 16, ("a", "b"))
+    notes = through_a_file(to_nir(network, (3, 16, 16)), tmp_path).metadata
+    assert notes["mean"].tolist() == [0.1, 0.2, 0.3] and notes["std"].tolist() == [0.4, 0.5, 0.6] and int(notes["time_steps"]) == STEPS
 
 
 def test_nir_for_exponential_steps(tmp_path):
@@ -211,14 +278,14 @@ def net(*layers):
 def test_what_nir_cannot_say_is_refused_in_a_sentence():
     conv, act = lambda **options: nn.Conv2d(3, 3, 3, **options), nn.ReLU()
     for layers, sentence in {
-        (conv(padding_mode="circular", padding=1), act): "student: '0' (Conv2d) cannot leave as NIR: NIR pads with zeros only",
+        (conv(padding_mode="circular", padding=1), act): "student: expected layers that have a NIR node, got '0' (Conv2d): NIR pads with zeros only",
         (conv(groups=3), act): "one group of channels, and it has 3",
         (nn.Conv2d(3, 3, (3, 1)), act): "NIR counts [3, 6, 6] values where it has [3, 6, 8]",
         (act, nn.AvgPool2d(3, ceil_mode=True)): "rounds the size of a pooled map down",
         (act, nn.AvgPool2d(2, padding=1, count_include_pad=False)): "padding included",
         (act, nn.AdaptiveAvgPool2d(3)): "[8, 8] cannot be divided into [3, 3] equal windows",
         (nn.MaxPool2d(2), act): "what it pools are no spikes",
-        (act, nn.Sigmoid()): "(Sigmoid) cannot leave as NIR: there is no NIR node for it",
+        (act, nn.Sigmoid()): "(Sigmoid): there is no NIR node for it",
         (nn.BatchNorm2d(3, track_running_stats=False), act): "normalises by the batch it sees",
     }.items():
         network = net(*layers)
@@ -241,10 +308,10 @@ class Forward(nn.Module):
     "forward, sentence",
     [
         (lambda net, x: net.act(x) if x.sum() > -1 else x, "cannot be traced"),
-        (lambda net, x: net.act(x) * 2, "(mul) cannot leave as NIR"),
-        (lambda net, x: net.act(x) + 1, "sums of the outputs of two layers"),
+        (lambda net, x: net.act(x) * 2, "(mul): "),
+        (lambda net, x: net.act(x) + 1, "it is a sum, but not of the outputs of two layers"),
         (lambda net, x: (s := net.act(x)) + s, "adds something to itself"),
-        (lambda net, x: net.act(x).transpose(2, 3), "(transpose) cannot leave as NIR"),
+        (lambda net, x: net.act(x).transpose(2, 3), "(transpose): "),
         (lambda net, x: torch.cat([net.act(x)]), "does not take the output of one layer"),
     ],
 )
@@ -252,6 +319,40 @@ def test_a_forward_pass_that_nir_cannot_follow_is_refused(forward, sentence):
     with pytest.raises(ValueError, match="student: ") as error:
         to_nir(spiking(Forward(forward), 2), (3, 8, 8))
     assert sentence in str(error.value)
+
+
+class Adaptive(LIF):
+    def fire(self, current, time_steps):
+        return super().fire(2 * current, time_steps)
+
+
+class Several(LIF):
+    def decay_factor(self):
+        return torch.tensor([0.1, 0.2])
+
+
+class Growing(LIF):
+    def decay_factor(self):
+        return 1.5
+
+
+def test_neurons_that_nir_does_not_have_are_refused_by_name():
+    soft, own = dict(reset="soft"), partial(own_network, first=LIF)
+    for network, size, sentence in [
+        (student("resnet18", **soft), 16, "'stem.2' (LIF): NIR's neurons are reset to a value, and its reset is 'soft'; write it for torch or onnx"),
+        (own(second=PLIF, **soft), 8, "'last' (PLIF): NIR's neurons are reset to a value"),
+        (own(second=Adaptive), 8, "'last' (Adaptive): it fires in a way of its own"),
+        (own(second=Growing), 8, "'last' (Growing): its decay factor is 1.5"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            to_nir(network, (3, size, size))
+        assert sentence in str(error.value), error.value
+    with pytest.raises(ValueError, match="no time constant gives its decay factor 0 in exponential steps"):
+        to_nir(student(decay=0.0), (3, 16, 16), discretisation="exponential")
+    with pytest.raises(ValueError, match="student: expected logits"):
+        to_nir(over_time(nn.Sequential(nn.Flatten(), LIF(STEPS), nn.Linear(192, 8), nn.Unflatten(1, (2, 4))), STEPS), (3, 8, 8))
+    with pytest.raises(ValueError, match="student: expected a spiking network .* got Sequential, which has no time_steps"):
+        to_torch_export(nn.Sequential(nn.Flatten()), (3, 8, 8))
 
 
 def test_without_the_packages_a_sentence_says_what_to_install(monkeypatch, tmp_path):
@@ -302,6 +403,16 @@ def test_a_program_gives_the_logits(name):
             torch.testing.assert_close(program(x), network(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["lif", "if", "plif"])
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_a_program_has_the_neurons_of_the_student(kind, reset):
+    network, x = of_neuron(kind, reset=reset), torch.randn(3, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(to_torch_export(network, (3, 16, 16)).module()(x), expected, rtol=0, atol=1e-12)
+        assert not torch.allclose(of_neuron(kind, reset="soft" if reset == "hard" else "hard")(x), expected)  # it makes a difference here
+
+
 def test_a_program_of_frames_and_one_of_a_fixed_batch():
     network = student(time_steps=2)
     frames = torch.randn(2, 4, 3, 16, 16)
@@ -312,7 +423,7 @@ def test_a_program_of_frames_and_one_of_a_fixed_batch():
         torch.testing.assert_close(program(frames[0]), network(frames[0]), rtol=0, atol=1e-6)
         with pytest.raises((AssertionError, RuntimeError)):
             program(frames[0, :3])
-    with pytest.raises(ValueError, match="batch: 0 given"):
+    with pytest.raises(ValueError, match="batch: expected a whole number of at least 1, got 0"):
         to_torch_export(network, (3, 16, 16), batch=0)
 
 
@@ -342,10 +453,11 @@ def test_a_program_runs_where_sastc_is_not(tmp_path):
         torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), network(x), rtol=0, atol=1e-6)
 
 
-def test_onnx_runtime_gives_the_logits(tmp_path):
+@pytest.mark.parametrize("neuron", [dict(), dict(neuron="plif", reset="soft")], ids=str)
+def test_onnx_runtime_gives_the_logits(neuron, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    network = student(time_steps=2)
+    network = student("wrn16_2", time_steps=2, **neuron)
     file = write_student(network, tmp_path / "student.onnx", (3, 16, 16), to="onnx")
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for batch in (1, 4):
@@ -358,38 +470,55 @@ def test_onnx_runtime_gives_the_logits(tmp_path):
 # --- runs
 
 
-def run_of(network, folder, config):
+def run_of(network, folder, kind=Config, data=None, **settings):
     "The folder that training would leave, as far as exporting reads it."
-    writer = RunWriter(folder, "student" if isinstance(config, Config) else "teacher", asdict(config), layers={})
-    writer.checkpoint("best", dict(spec=network.spec, model=network.state_dict()))
+    writer = RunWriter(folder, "student" if kind is Config else "teacher", flat(settings_for(kind, settings)), layers={}, data=data)
+    writer.checkpoint("best", dict(spec=getattr(network, "spec", None), model=network.state_dict()))
     return str(folder)
 
 
 def test_a_run_leaves_by_command(tmp_path, capsys):
     network = student("resnet18_sastc", time_steps=2)
-    run = run_of(network, tmp_path / "run", Config(image_size=16))
-    sastc_export(run, to="torch")
+    run = run_of(network, tmp_path / "run", image_size=16)
+    assert main(["export", run, "--to", "torch"]) == 0
     assert capsys.readouterr().out.strip() == f"{run}/best.pt2"
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(torch.export.load(f"{run}/best.pt2").module()(x), network(x), rtol=0, atol=1e-6)
-    sastc_export(run, file=str(tmp_path / "own" / "student.nir"), image_size=32)
+    assert main(["export", run, "--file", str(tmp_path / "own" / "student.nir"), "--image-size", "32"]) == 0
     assert list(nir.read(tmp_path / "own" / "student.nir").input_type["input"]) == [3, 32, 32]
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["student.nir"]
 
 
 def test_wrong_exports_are_answered_in_a_sentence(tmp_path, capsys):
-    run, teacher = run_of(student(), tmp_path / "run", Config()), run_of(student(), tmp_path / "teacher", TeacherConfig())
+    run, teacher = run_of(student(), tmp_path / "run"), run_of(student(), tmp_path / "teacher", TeacherConfig)
     for arguments, sentence in (
-        (dict(run=teacher), "is the run of a teacher"),
-        (dict(run=run, to="keras"), "to: 'keras' is not known"),
-        (dict(run=run, which="first"), "first.pt; the folder has best"),
-        (dict(run=run, image_size=64), "image_shape: [3, 64, 64] given; VGG11 does not run on that"),
+        ([teacher], "expected the run of a student, got that of a teacher"),
+        ([run, "--to", "keras"], "to: expected one of nir, torch, onnx, got 'keras'"),
+        ([run, "--which", "first"], "first.pt; the folder has best"),
+        ([run, "--image-size", "64"], "image_shape: expected one on which VGG11 runs, got [3, 64, 64]"),
     ):
-        with pytest.raises(SystemExit) as stop:
-            sastc_export(**arguments, file=str(tmp_path / "files" / "student"))
-        assert stop.value.code == 2 and (said := capsys.readouterr().err).startswith("sastc_export: ") and sentence in said
+        assert main(["export", *arguments, "--file", str(tmp_path / "files" / "student")]) == 2
+        assert (said := capsys.readouterr().err).startswith("sastc export: ") and sentence in said, said
     assert not (tmp_path / "files").exists()
+
+
+def test_a_run_of_a_network_of_your_own_leaves_with_the_module(tmp_path):
+    network = trained(own_network())
+    folder = run_of(network, tmp_path / "run", data=dict(name="bytes", shape=[3, 8, 8]), student=network)
+    with pytest.raises(ValueError, match="student="):
+        export_run(folder)
+    graph = nir.read(export_run(Run(folder), student=own_network()))
+    assert list(graph.input_type["input"]) == [3, 8, 8] and "leaky" in graph.nodes
+
+
+def test_a_run_of_recordings_leaves_as_a_program_of_frames(tmp_path):
+    network, data = student(in_channels=2), dict(name="recordings", shape=[STEPS, 2, 16, 16])
+    folder = run_of(network, tmp_path / "run", data=data)
+    frames = torch.randn(STEPS, 4, 2, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(export_run(folder, "torch")).module()(frames), network(frames), rtol=0, atol=1e-6)
+    assert list(nir.read(export_run(folder)).input_type["input"]) == [2, 16, 16]
 
 
 def test_a_write_that_fails_keeps_the_file_that_was_there(tmp_path, monkeypatch):

@@ -129,6 +129,18 @@ def test_network_with_compiled_neurons_trains_under_a_whole_network_compiler():
     assert network[0].weight.grad.abs().sum() > 0
 
 
+@needs_compiler
+def test_the_function_can_be_followed_by_a_whole_function_compiler():
+    "It makes no module, which compilers cannot follow, and which takes as long as a small kernel."
+    x, upstream = drawn(3, 40)
+    found = []
+    for neuron in (lif, torch.compile(lambda current: lif(current), fullgraph=True)):
+        leaf = x.clone().requires_grad_()
+        found.append((spikes := neuron(leaf), *torch.autograd.grad(spikes, leaf, upstream)))
+    for mine, theirs in zip(*found):
+        torch.testing.assert_close(mine, theirs)
+
+
 # ---------------------------------------------------------------- which backend
 
 
@@ -190,7 +202,7 @@ def test_without_a_compiler_the_eager_kernel_takes_over_and_says_so_once(monkeyp
 
 def test_compiled_is_an_error_without_a_compiler(monkeypatch):
     monkeypatch.setattr(kernels, "_compile", broken)
-    with pytest.raises(RuntimeError, match=r"backend: 'compiled' given, and compiling failed \(g\+\+ not found\); 'eager' is accepted here"):
+    with pytest.raises(RuntimeError, match=r"backend: expected 'eager', since compiling failed here \(g\+\+ not found\), got 'compiled'"):
         Kernel(plus_one)(torch.zeros(1, 4), backend="compiled")
 
 

@@ -1,23 +1,25 @@
-"""Recipes: what they quote, that they can be trained, what their small twins change, and that what is typed goes before them."""
+"""Recipes: what they quote, that they can be trained, what their small variants change, and that what is typed overrides them."""
 
 import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from fastcore.script import anno_parser
 from PIL import Image
 
-from sastc import cli
-from sastc.training.config import Config, TeacherConfig, settings
+from sastc.cli import commands, main
+from sastc.cli.options import parse
+from sastc.common.settings import entries, flat
+from sastc.methods import METHODS
 from sastc.models.pretrained import pretrained
 from sastc.studies.recipes import ORIGINS, PUBLISHED, SMALL, find_recipes, recipe, recipe_table, recipes
-from sastc.training.runs import Run, load_model
+from sastc.training.checkpoints import load_model
+from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.runs import Run
 
 NAMES = [known.name for known in recipes()]
 PAPER = Path(__file__).parents[2] / "shared" / "paper_tables.json"
@@ -37,7 +39,17 @@ def own_rows():
                 if row["method"] == "Teacher (ANN)" and "noise_percent" not in row:
                     student = None
                 # tables 4 and 6 print no teacher
-                yield table, row["dataset"], student, row.get("teacher", "any"), methods[row["method"]], row["T"], row[measure], measure, row.get("noise_percent")
+                yield (
+                    table,
+                    row["dataset"],
+                    student,
+                    row.get("teacher", "any"),
+                    methods[row["method"]],
+                    row["T"],
+                    row[measure],
+                    measure,
+                    row.get("noise_percent"),
+                )
 
 
 @pytest.mark.skipif(not PAPER.exists(), reason=f"{PAPER.name} is not part of the package; it lies beside the project where it is developed")
@@ -46,7 +58,9 @@ def test_every_own_row_of_the_paper_is_quoted_by_exactly_one_recipe():
     assert len(rows) == 9 + 132 + 6 + 8 + 12 + 2 + 30  # tables 1 to 7; of 4 and 6 the own ones
     for table, dataset, student, teacher, *rest in rows:
         fitting = [
-            (known.name, row) for known in recipes() for row in known.published
+            (known.name, row)
+            for known in recipes()
+            for row in known.published
             if (row.dataset, row.student, *row[3:]) == (dataset, student, *rest) and teacher in ("any", row.teacher)
         ]
         assert len(fitting) == 1, f"{table}: {(dataset, student, teacher, *rest)} is quoted by {[name for name, _ in fitting]}"
@@ -67,36 +81,54 @@ def test_a_printed_number_belongs_to_one_recipe():
 def test_every_recipe_gives_valid_settings_for_its_methods(known, small):
     for method in known.methods:
         config = known.config(method, small)
-        assert config.method == method and config.teacher == known.teacher_place(small)
+        assert config["method"] == method and config.teacher == known.teacher_place(small)
     if known.teacher:
-        teacher = known.teacher_config(small)
+        teacher, student = known.teacher_config(small), flat(config)
         # what the teacher learns from is what the student sees
-        assert all(getattr(teacher, name) == getattr(config, name) for name in ("data", "image_size", "frames_by", "frame_values"))
-        trained = any(line.startswith("sastc_teacher") for line in known.commands(small))
+        assert all(flat(teacher).get(name) == student.get(name) for name in ("data", "image_size", "frames_by", "frame_values"))
+        trained = any(line.startswith("sastc teacher") for line in known.commands(small))
         assert config.teacher == (teacher.folder if trained else "torchvision:resnet34")
     else:
         assert known.methods == ("baseline",) and not config.teacher
 
 
+KNOWN = dict(student={name for method in METHODS for name in entries(settings_for(Config, dict(method=method)))}, teacher=set(entries(TeacherConfig())))
+for data in ("dvs_gesture", "a/folder"):
+    KNOWN = {side: names | set(entries(settings_for(kind, dict(data=data)))) for (side, names), kind in zip(KNOWN.items(), (Config, TeacherConfig))}
+
+
 @each_recipe
 def test_every_setting_tells_its_origin(known):
-    for side, kind in dict(student=Config, teacher=TeacherConfig).items():
+    for side in ("student", "teacher"):
         for name, choice in getattr(known, side).items():
-            assert name in settings(kind) and choice.origin in ORIGINS
+            assert name in KNOWN[side] and choice.origin in ORIGINS
     table = known.table()
-    assert set(table.setting) >= {"data", "epochs", "lr", "student"} and (table.origin != "").all()
+    assert set(table.setting) >= {"data", "epochs", "lr", "student"} and (table.origin != "").all() and (table.meaning != "").all()
+    assert "beta" not in set(table.setting) or set(known.methods) & {"feature_kd", "sastc"}
 
 
-DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "workers", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
+DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
+OF_A_CHOICE = {"workers", "root", "frames_by", "frame_values", "skip_damaged", "momentum", "milestones"}  # which data, optimiser or schedule have
 
 
 @each_recipe
-def test_a_small_twin_differs_in_the_documented_settings_alone(known):
+def test_a_small_variant_differs_in_the_documented_settings_alone(known):
     pairs = [(known.config(), known.config(small=True))] + ([(known.teacher_config(), known.teacher_config(small=True))] if known.teacher else [])
-    for full, small in pairs:
-        changed = {name for name, value in asdict(full).items() if value != getattr(small, name)}
+    for full, small in [(flat(full), flat(small)) for full, small in pairs]:
+        changed = {name for name in full.keys() & small.keys() if full[name] != small[name]}
         assert changed <= DOCUMENTED and {"width", "epochs", "folder"} <= changed
-        assert small.width <= 0.25 and small.epochs <= 20 and small.train_images <= 5000
+        assert full.keys() ^ small.keys() <= OF_A_CHOICE
+        assert small["width"] <= 0.25 and small["epochs"] <= 20 and small["train_images"] <= 5000
+
+
+@each_recipe
+def test_a_recipe_keeps_every_value_in_the_runs_that_have_the_setting(known):
+    for method in known.methods:
+        made = flat(known.config(method))
+        assert all(made[name] == choice.value for name, choice in known.student.items() if name in made and name not in ("teacher", "method"))
+    if known.teacher:
+        made = flat(known.teacher_config())
+        assert {name: made[name] for name in known.teacher} == {name: choice.value for name, choice in known.teacher.items()}
 
 
 def test_recipes_with_the_same_teacher_share_its_run_and_others_do_not():
@@ -112,111 +144,114 @@ def test_recipes_with_the_same_teacher_share_its_run_and_others_do_not():
 def test_what_varies_is_what_the_name_says():
     for noise in (10, 50):
         config, teacher = recipe(f"cifar100/noisy-labels-{noise}").config(), recipe(f"cifar100/noisy-labels-{noise}").teacher_config()
-        assert config.label_noise == teacher.label_noise == noise / 100
+        assert config["label_noise"] == teacher["label_noise"] == noise / 100
         clean = recipe(f"cifar100/noisy-labels-{noise}-clean-teacher")
-        assert clean.config().label_noise == noise / 100 and clean.teacher_config().label_noise == 0
-    assert [recipe("cifar100/few-shot-25").config(small=small).train_images for small in (False, True)] == [12_500, 1250]
+        assert clean.config()["label_noise"] == noise / 100 and clean.teacher_config()["label_noise"] == 0
+    assert [recipe("cifar100/few-shot-25").config(small=small)["train_images"] for small in (False, True)] == [12_500, 1250]
     for small in (False, True):
         dynamics = recipe("cifar100/information").config(small=small)
-        assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics.epochs
+        assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics["epochs"]
     (choice,) = recipe("cifar100/information").table().query("setting == 'keep_epochs'").itertuples()
     assert (choice.value, choice.small, choice.origin) == ((20, 120, 240), (1, 5, 10), "I")
-    assert recipe("cifar10/grid-vgg11-from-resnet19").config().candidates == "paper"
+    assert recipe("cifar10/grid-vgg11-from-resnet19").config()["candidates"] == "paper"
     assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
 
 
 def test_finding_and_not_finding():
     assert [known.name for known in find_recipes("resnet18 wrn40 t7")] == ["cifar100/resnet18-from-wrn40_2-T7"]
     assert find_recipes("resnet50") == [] and len(find_recipes("")) == len(NAMES) == len(recipe_table(recipes()))
-    with pytest.raises(ValueError, match="recipe: 'cifar100/noisy-label-30' is not known .did you mean 'cifar100/noisy-labels-30'"):
+    with pytest.raises(ValueError, match="recipe: expected one of the .*, got 'cifar100/noisy-label-30' .did you mean 'cifar100/noisy-labels-30'"):
         recipe("cifar100/noisy-label-30")
-    with pytest.raises(ValueError, match="vgg11-baseline-T2 has no teacher"):
+    with pytest.raises(ValueError, match="recipe: expected one that distils, got cifar10/vgg11-baseline-T2, which has no teacher"):
         recipe("cifar10/vgg11-baseline-T2").teacher_config()
 
 
 # ---- the command line ----
 
 
-def parsed(command, *typed):
+FUNCTIONS = dict(teacher=(commands.teacher_command, TeacherConfig), distill=(commands.distill_command, Config))
+
+
+def parsed(name, *typed):
     "What reaches a command, by the parser that it has in a terminal."
-    arguments = vars(anno_parser(command.__wrapped__).parse_args(typed))
-    return {name: value for name, value in arguments.items() if name not in ("pdb", "xtra")}
+    return parse(f"sastc {name}", FUNCTIONS[name][0], typed, FUNCTIONS[name][1])
 
 
-def chosen(kind, command, *typed):
-    given = parsed(command, *typed)
+def chosen(name, *typed):
+    given = parsed(name, *typed)
     own = {name: given.pop(name) for name in ("recipe", "small", "resume")}
-    return cli.by_recipe(kind, own["recipe"], own["small"], given)
+    return commands.by_recipe(FUNCTIONS[name][1], own["recipe"], own["small"], given)
 
 
-def test_a_default_that_is_typed_goes_before_the_recipe_and_one_that_is_not_does_not():
-    name = "imagenet/resnet18-baseline-T4"
-    default = Config()
-    left, typed = chosen(Config, cli.sastc_distill, "--recipe", name), chosen(
-        Config, cli.sastc_distill, "--recipe", name, "--epochs", str(default.epochs), "--lr", str(default.lr), "--precision", default.precision, "--data", default.data, "--time_steps", "2",
-    )  # fmt: skip
-    assert [left.epochs, left.lr, left.precision, left.data, left.time_steps] == [90, 0.1, "bf16", "data/imagenet", 4]
-    assert [typed.epochs, typed.lr, typed.precision, typed.data, typed.time_steps] == [default.epochs, default.lr, default.precision, default.data, default.time_steps]
-    assert typed.image_size == left.image_size == 224  # the rest stays the recipe's
+def test_a_default_that_is_typed_overrides_the_recipe_and_one_that_is_not_does_not():
+    name, default = "imagenet/resnet18-baseline-T4", Config()
+    typed = {option: str(default[option]) for option in ("epochs", "lr", "precision", "data")} | dict(time_steps="2")
+    left, given = (
+        chosen("distill", "--recipe", name),
+        chosen("distill", "--recipe", name, *(text for option, value in typed.items() for text in (f"--{option}", value))),
+    )
+    assert [left[option] for option in typed] == [90, 0.1, "bf16", "data/imagenet", 4]
+    assert [given[option] for option in typed] == [default[option] for option in typed]
+    assert given["image_size"] == left["image_size"] == 224  # the rest stays the recipe's
 
 
 def test_without_a_recipe_nothing_but_what_is_typed_reaches_a_command():
-    assert parsed(cli.sastc_teacher) == dict(recipe="", small=False, resume=False)
-    given = parsed(cli.sastc_distill, "--no-augment", "--milestones", "0.5,0.9", "--method", "kd")
+    assert parsed("teacher") == dict(recipe="", small=False, resume=False)
+    given = parsed("distill", "--no-augment", "--milestones", "0.5,0.9", "--method", "kd")
     assert {name: given[name] for name in given.keys() - {"recipe", "small", "resume"}} == dict(augment=False, milestones=(0.5, 0.9), method="kd")
 
 
 def test_small_and_flags_and_the_teachers_command():
-    teacher = chosen(TeacherConfig, cli.sastc_teacher, "--recipe", "cifar10/vgg11-from-resnet19-T2", "--small", "--no-augment", "--width", "1")
-    assert [teacher.augment, teacher.width, teacher.epochs] == [False, 1, SMALL["teacher"]["epochs"]]
+    teacher = chosen("teacher", "--recipe", "cifar10/vgg11-from-resnet19-T2", "--small", "--no-augment", "--width", "1")
+    assert [teacher[name] for name in ("augment", "width", "epochs")] == [False, 1, SMALL["teacher"]["epochs"]]
     for sentence, typed in {
-        "small: given without a recipe": ["--small"],
-        "recipe: 'cifar10/vgg' is not known": ["--recipe", "cifar10/vgg"],
-        "epochs: 0 given": ["--recipe", "cifar10/vgg11-baseline-T2", "--epochs", "0"],
+        "small: expected only together with --recipe NAME": ["--small"],
+        "recipe: expected one of the .*, got 'cifar10/vgg'": ["--recipe", "cifar10/vgg"],
+        "epochs: expected a number of at least 1, got 0": ["--recipe", "cifar10/vgg11-baseline-T2", "--epochs", "0"],
+        "beta: expected only with method": ["--recipe", "cifar10/vgg11-baseline-T2", "--beta", "3"],
     }.items():
         with pytest.raises(ValueError, match=sentence):
-            chosen(Config, cli.sastc_distill, *typed)
+            chosen("distill", *typed)
 
 
 def test_a_missing_teacher_is_answered_with_the_command_that_trains_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     typed = "--recipe", "cifar10/vgg11-from-resnet19-T2", "--small"
-    with pytest.raises(FileNotFoundError, match="train it first: sastc_teacher --recipe cifar10/vgg11-from-resnet19-T2 --small"):
-        chosen(Config, cli.sastc_distill, *typed)
-    assert chosen(Config, cli.sastc_distill, *typed, "--method", "baseline").method == "baseline"
-    assert chosen(Config, cli.sastc_distill, *typed, "--teacher", "mine").teacher == "mine"  # judged when it is read
+    with pytest.raises(FileNotFoundError, match="train it first: sastc teacher --recipe cifar10/vgg11-from-resnet19-T2 --small"):
+        chosen("distill", *typed)
+    assert chosen("distill", *typed, "--method", "baseline")["method"] == "baseline"
+    assert chosen("distill", *typed, "--teacher", "mine").teacher == "mine"  # checked when it is read
 
 
 def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr(cli, "compare_methods", lambda *given: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
-    for typed in ({}, dict(methods="baseline", folder="elsewhere", seeds="4")):
-        with pytest.raises(SystemExit):
-            cli.sastc_compare(recipe="cifar10/vgg11-baseline-T2", small=True, **typed)
+    monkeypatch.setattr("sastc.studies.comparisons.compare_methods", lambda *given: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
+    for typed in ([], ["--methods", "baseline", "--folder", "elsewhere", "--seeds", "4"]):
+        assert main(["compare", "--recipe", "cifar10/vgg11-baseline-T2", "--small", *typed]) == 2
     assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
 
 
 def test_a_command_that_computes_nothing_loads_no_library_that_only_training_needs():
-    code = "import sys; from sastc.cli import sastc_recipes; sastc_recipes('grid'); print({'torchvision', 'sklearn', 'torchmetrics', 'torch._dynamo'} & set(sys.modules))"
+    code = "import sys; from sastc.cli import main; main(['recipes', 'grid']); print({'torchvision', 'sklearn', 'torchmetrics', 'torch._dynamo'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
     assert told.count("cifar10/grid-") == 3 and told.endswith("set()\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_mistake():
-    code = "from sastc.cli import sastc_recipes; sastc_recipes()"
+    code = "from sastc.cli import main; raise SystemExit(main(['recipes']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()  # as `head` does
     assert (process.wait(300), process.stderr.read()) == (0, b"")
 
 
 def test_the_list_in_a_terminal(capsys):
-    cli.sastc_recipes("grid")
+    assert main(["recipes", "grid"]) == 0
     assert capsys.readouterr().out.count("cifar10/grid-") == 3
-    cli.sastc_recipes("cifar100/resnet18-from-resnet32x4-T3")
+    assert main(["recipes", "cifar100/resnet18-from-resnet32x4-T3"]) == 0
     told = capsys.readouterr().out
     assert "baseline 75.72, kd 78.00, feature_kd 77.96, sastc 80.24" in told and "sastc 16.11" in told
-    assert "sastc_compare --recipe cifar100/resnet18-from-resnet32x4-T3 --small" in told and "SemCKD" in told
+    assert "sastc compare --recipe cifar100/resnet18-from-resnet32x4-T3 --small" in told and "SemCKD" in told
 
 
 # ---- ImageNet, in small ----
@@ -252,9 +287,20 @@ TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 def test_two_processes_train_the_imagenet_recipe_on_a_folder_with_weights_from_a_file(folder, weights, tmp_path):
     script = tmp_path / "train.py"
-    script.write_text("from sastc.cli import sastc_distill\nsastc_distill()\n")
-    given = dict(data=folder, teacher=f"torchvision:resnet18:{weights}", image_size=32, width=0.0625, batch_size=8, epochs=1, workers=1, device="cpu", folder=tmp_path / "run", log_every=1)
-    typed = ["--recipe", "imagenet/resnet18-from-resnet34-T4", *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
+    script.write_text("from sastc.cli import main\nraise SystemExit(main())\n")
+    given = dict(
+        data=folder,
+        teacher=f"torchvision:resnet18:{weights}",
+        image_size=32,
+        width=0.0625,
+        batch_size=8,
+        epochs=1,
+        workers=1,
+        device="cpu",
+        folder=tmp_path / "run",
+        log_every=1,
+    )
+    typed = ["distill", "--recipe", "imagenet/resnet18-from-resnet34-T4", *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
     done = subprocess.run([sys.executable, *TWO, str(script), *typed], capture_output=True, text=True, timeout=300, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run = Run(tmp_path / "run")
@@ -268,16 +314,18 @@ def test_two_processes_train_the_imagenet_recipe_on_a_folder_with_weights_from_a
 def test_a_teacher_with_another_number_of_classes_is_refused_with_a_sentence(folder, tmp_path, capsys):
     file = tmp_path / "ten.pth"
     torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), file)
-    given = dict(recipe="imagenet/resnet18-from-resnet34-T4", data=str(folder), image_size=32, width=0.0625, batch_size=8, device="cpu", folder=str(tmp_path / "run"))
-    with pytest.raises(SystemExit):
-        cli.sastc_distill(teacher=f"torchvision:resnet18:{file}", **given)
-    assert "teacher: the network tells 10 classes apart and" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    given = dict(
+        recipe="imagenet/resnet18-from-resnet34-T4", data=str(folder), image_size=32, width=0.0625, batch_size=8, device="cpu", folder=str(tmp_path / "run")
+    )
+    typed = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    assert main(["distill", "--teacher", f"torchvision:resnet18:{file}", *typed]) == 2
+    assert "teacher: expected a network that tells 3 classes apart" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_weights_that_cannot_be_fetched_are_told_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *args, **options: (_ for _ in ()).throw(OSError("no route to host")))
-    with pytest.raises(FileNotFoundError, match=r"resnet34 could not be fetched from https://\S+ \(no route to host\).*torchvision:resnet34:FILE"):
+    with pytest.raises(FileNotFoundError, match=r"expected a network connection to fetch \S+ of resnet34 from https://\S+, got no route to host.*torchvision:resnet34:FILE"):
         load_model("torchvision:resnet34")
 
 
@@ -291,6 +339,6 @@ class Unpickled:
 def test_a_weights_file_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(weight=Unpickled()), tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="evil.pth cannot be read"):
+    with pytest.raises(ValueError, match="evil.pth, which cannot be read"):
         pretrained(f"torchvision:resnet18:{tmp_path / 'evil.pth'}")
     assert not (tmp_path / "harmed").exists()

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sastc.common.settings import flat
+from sastc.methods import METHODS, Calibrated
 from sastc.methods.attention import attention_bounds
-from sastc.training.config import METHODS, Config, TeacherConfig
-from sastc.studies.figures import attention_entropy, attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
+from sastc.metrics.attention import attention_entropy
+from sastc.studies.figures import attention_history, attention_map, attention_summary, method_comparison, rates_figure, training_curves
 from sastc.studies.report import write_report
+from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter
 
 LAYERS = dict(student=["layer2", "layer4"], teacher=["stage1", "stage2", "stage3"])
@@ -58,9 +62,13 @@ class Page(HTMLParser):
 
 
 def begin(folder, kind="student", **settings):
-    config = vars((Config if kind == "student" else TeacherConfig)(**settings))
-    layers = LAYERS if kind == "student" and METHODS[config["method"]].calibrates else {}
-    return RunWriter(folder, kind, config, layers)
+    config = settings_for(Config if kind == "student" else TeacherConfig, settings)
+    layers = LAYERS if kind == "student" and compares(config["method"]) else {}
+    return RunWriter(folder, kind, flat(config), layers)
+
+
+def compares(method):
+    return issubclass(METHODS.find(method), Calibrated)
 
 
 def record(writer, epochs=2, accuracy=0.5, attention=None):
@@ -144,8 +152,8 @@ def test_a_single_student(tmp_path, method):
     finish(writer)
     page = Page(write_report(tmp_path / "run"))
     assert "test accuracy, best epoch" in page.tables[0] and "51.00%" in page.tables[0]
-    assert ("Attention by time step" in page.of("h2")) == METHODS[method].calibrates
-    assert page.figures == 2 + 2 * METHODS[method].calibrates
+    assert ("Attention by time step" in page.of("h2")) == compares(method)
+    assert page.figures == 2 + 2 * compares(method)
     assert page.loads == []
 
 
@@ -160,10 +168,13 @@ def test_a_single_teacher(tmp_path):
 @pytest.mark.parametrize(
     "status, said",
     [
-        (dict(state="running", step=8, steps=16), "run is under way, at step 8 of 16; it wrote its last sign of life at 20"),
-        (dict(state="stopped", step=8, steps=16), "run was stopped at step 8 of 16 and can be resumed."),
-        (dict(state="failed", step=8, steps=16, reason="NotFinite: part 'sastc' is nan"), "run failed at step 8 of 16. NotFinite: part 'sastc' is nan"),
-        (dict(state="failed"), "run failed at the beginning. It left no reason."),
+        (dict(state="running", step=8, steps=16), "run: The run is being trained, at step 8 of 16. It last wrote at 20"),
+        (dict(state="stopped", step=8, steps=16, saved=True), "run: The run was stopped at step 8 of 16. Resume continues from the last checkpoint."),
+        (
+            dict(state="failed", step=8, steps=16, reason="NotFinite: part 'sastc' is nan"),
+            "run: The run failed at step 8 of 16: NotFinite: part 'sastc' is nan. There is no checkpoint yet",
+        ),
+        (dict(state="failed"), "run: The run failed before the first step: it left no reason."),
     ],
 )
 @pytest.mark.parametrize("recorded", [True, False])
@@ -179,12 +190,19 @@ def test_a_run_that_is_not_over_says_so(tmp_path, status, said, recorded):
     assert ("No epoch has ended yet." in page.source) != recorded
 
 
+def test_a_run_whose_process_is_gone_is_lost(tmp_path):
+    writer = begin(tmp_path / "run", data="digits")
+    writer.status(state="running", step=8, steps=16)
+    write_json(writer.folder / "status.json", Run(writer.folder).status | dict(pid=2**22 + 1))
+    assert "run: The run broke off at step 8 of 16: its process is gone" in Page(write_report(tmp_path / "run")).text
+
+
 def test_a_study_with_unfinished_runs(study):
     writer = begin(study / "kd-seed0", method="kd", data="digits", teacher=str(study / "teacher"))
     writer.status(state="failed", step=1, steps=16, reason="out of memory")
     (study / "kd-seed1").mkdir()
     page = Page(write_report(study))
-    assert "kd-seed0 failed at step 1 of 16. out of memory" in page.text
+    assert "kd-seed0: The run failed at step 1 of 16: out of memory." in page.text
     assert "kd" not in page.tables[0] and "55.00 % ± 7.07" in page.tables[0]
     assert "kd-seed1" not in page.text
 
@@ -228,7 +246,7 @@ def test_where_it_is_written(study, tmp_path):
 
 def test_no_run(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match="folder: .* holds no run; a run folder, or a folder of run folders, is accepted"):
+        with pytest.raises(FileNotFoundError, match="folder: expected a run folder, or a folder of run folders, got .*, which holds no run"):
             write_report(folder)
     assert not list(tmp_path.iterdir())
 
@@ -244,14 +262,14 @@ shapes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 6))
 
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes, sharpness=st.floats(0, 50), scale=st.sampled_from([0.0, 0.1, 1.0, 8.0]))
 def test_numbers_of_attention_are_bounded(seed, shape, sharpness, scale):
-    attention, names = weights(seed, shape, sharpness), [f"stage{n}" for n in range(shape[-1])]
-    summary = attention_summary(attention, names, scale)
+    attention, names, bounds = weights(seed, shape, sharpness), [f"stage{n}" for n in range(shape[-1])], attention_bounds(shape[-1], scale)
+    summary = attention_summary(attention, names, bounds)
     assert -1e-12 <= summary["entropy"] <= np.log(shape[-1]) + 1e-9
     for name in ("relative_entropy", "spread_layers", "spread_steps", "saturation"):
         assert -1e-12 <= summary[name] <= 1, name
     assert all(sentence.endswith(".") for sentence in summary["words"])
     order = np.random.default_rng(seed).permutation(shape[-1])
-    permuted = attention_summary(attention[..., order], [names[n] for n in order], scale)
+    permuted = attention_summary(attention[..., order], [names[n] for n in order], bounds)
     assert permuted["words"] == summary["words"]
     for name in ("entropy", "spread_layers", "spread_steps", "saturation"):
         assert permuted[name] == pytest.approx(summary[name], abs=1e-9)
@@ -262,15 +280,16 @@ def test_spreads_vanish_where_nothing_differs(seed, shape):
     steps, students, teachers = shape
     names = [str(n) for n in range(teachers)]
     one = weights(seed, (1, 1, teachers), 1.0)
-    same = attention_summary(np.tile(one, (steps, students, 1)), names)
+    same = attention_summary(np.tile(one, (steps, students, 1)), names, attention_bounds(teachers))
     assert same["spread_layers"] == pytest.approx(0, abs=1e-12) and same["spread_steps"] == pytest.approx(0, abs=1e-12)
-    steady = attention_summary(np.tile(weights(seed, (1, students, teachers), 1.0), (steps, 1, 1)), names)
+    steady = attention_summary(np.tile(weights(seed, (1, students, teachers), 1.0), (steps, 1, 1)), names, attention_bounds(teachers))
     assert steady["spread_steps"] == pytest.approx(0, abs=1e-12)
 
 
-def said(attention, **more):
+def said(attention, attn_scale=1.0, **more):
     "First words of what is said of a map."
-    words = attention_summary(np.asarray(attention), [f"stage{n + 1}" for n in range(np.shape(attention)[-1])], **more)["words"]
+    teachers = np.shape(attention)[-1]
+    words = attention_summary(np.asarray(attention), [f"stage{n + 1}" for n in range(teachers)], attention_bounds(teachers, attn_scale), **more)["words"]
     return [re.match(r"(Attention (is|has) \w+|There is one teacher layer)", sentence)[1] for sentence in words]
 
 
@@ -305,10 +324,12 @@ def test_words_of_special_cases():
     # what was recorded image by image goes before what the mean shows
     assert said([[[0.4, 0.4, 0.2]] * 2], saturation=0.9) == [SATURATED]
     assert said([[[HIGH, REST, REST], [REST, HIGH, REST]]], saturation=0.1) == []
-    with pytest.raises(ValueError, match=r"attention: shape \[2, 3\] given; \[T, S, 3\]"):
-        attention_summary(np.ones((2, 3)), LAYERS["teacher"])
-    with pytest.raises(ValueError, match="saturation: 2 given"):
-        attention_summary(np.full((1, 1, 3), 1 / 3), LAYERS["teacher"], saturation=2)
+    with pytest.raises(ValueError, match=r"attention: expected shape \[T, S, 3\] .*, got \[2, 3\]"):
+        attention_summary(np.ones((2, 3)), LAYERS["teacher"], (LOW, HIGH))
+    with pytest.raises(ValueError, match="saturation: expected a number from 0 to 1, got 2"):
+        attention_summary(np.full((1, 1, 3), 1 / 3), LAYERS["teacher"], (LOW, HIGH), saturation=2)
+    with pytest.raises(ValueError, match="bounds: expected the least and the greatest weight"):
+        attention_summary(np.full((1, 1, 3), 1 / 3), LAYERS["teacher"], (HIGH, LOW))
 
 
 def test_entropy():
@@ -318,7 +339,7 @@ def test_entropy():
 @given(shape=st.tuples(st.integers(1, 12), st.integers(1, 9), st.integers(1, 30)))
 def test_maps_of_any_size(shape):
     names = [[str(n) for n in range(count)] for count in shape[1:]]  # names that look like numbers, as those of nn.Sequential
-    figure = attention_map(weights(0, shape, 1.0), *names)
+    figure = attention_map(weights(0, shape, 1.0), *names, attention_bounds(shape[-1]))
     assert len(figure.data) == shape[0] and figure.layout.xaxis.type == figure.layout.yaxis.type == "category"
 
 
@@ -341,3 +362,20 @@ def test_curves_of_runs_that_differ_in_length_and_validation(tmp_path):
     figure = training_curves(runs)
     assert [trace.name for trace in figure.data if trace.showlegend] == ["baseline"]
     assert max(len(trace.x) for trace in figure.data if trace.name == "baseline") == 3
+
+
+def test_what_a_method_of_ones_own_recorded_is_shown(tmp_path):
+    writer = RunWriter(tmp_path / "run", "student", flat(settings_for(Config, dict(data="digits"))) | dict(method="elsewhere:Mine"), {})
+    writer.terms(dict(ce=dict(label="cross-entropy", unit="nats"), pull=dict(label="pull <of> layers", unit="px")))
+    writer.record("epochs", step=4, epoch=1, train_ce=2.0, train_pull=3.0, train_accuracy=0.5)
+    writer.record("route", step=4, epoch=1, chosen=0.25, weights=[[1, 2]])
+    page = Page(write_report(tmp_path / "run"))
+    assert page.of("h2") == ["Training", "Other records", "Settings", "Environment", "Run folders"]
+    assert "pull &lt;of&gt; layers, px" in page.source and "Recorded: route" in page.source
+    assert "elsewhere:Mine" in page.text
+
+
+def test_a_setting_says_what_it_means(tmp_path):
+    begin(tmp_path / "run", data="digits", beta=3.0)
+    [table] = [table for table in Page(write_report(tmp_path / "run")).tables if "meaning" in table]
+    assert table[table.index("beta") :][:3] == ["beta", "3.0", "weight of the calibration"]

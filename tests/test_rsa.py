@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sastc.training.config import logit_scale
+from sastc.lab.attention import image_attention
+from sastc.methods.attention import RSA_SCALE, attention_bounds
 from sastc.studies.report import write_report
 from sastc.training.runs import Run
 from sastc.training.session import distill, train_teacher
-from sastc.lab.attention import image_attention
 
 DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)
 
@@ -37,12 +37,14 @@ def test_images_have_attention_of_their_own(run):
 
 def test_the_report_shows_it(run):
     page = write_report(run.folder).read_text()
-    assert "Attention by time step" in page and "To listen alike" in page
+    assert "Attention by time step" in page and "Difference between student layers" in page
 
 
 def test_bounds_are_those_of_its_scale(run):
-    assert logit_scale(run.config) == 8 and logit_scale(run.config | dict(attn_scale=0.5)) == 4
-    assert logit_scale(run.config | dict(method="sastc")) == 1
+    teachers = run.attention.shape[-1]
+    assert run.attention_bounds == pytest.approx(attention_bounds(teachers, RSA_SCALE), abs=1e-5)
+    assert run.settings.but(attn_scale=0.5).method.attention.bounds(teachers) == attention_bounds(teachers, RSA_SCALE / 2)
+    assert run.settings.but(method="sastc").method.attention.bounds(teachers) == attention_bounds(teachers)
 
 
 def test_resuming_a_finished_run_changes_nothing(run):

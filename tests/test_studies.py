@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,30 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sastc import studies
-from sastc.training.config import Config, TeacherConfig
+from sastc.common.settings import flat
 from sastc.data.images import NOISE_OVER, load_images, perturbed_labels, subset
-from sastc.studies.comparisons import sweep
-from sastc.training.runs import Run, RunWriter, identity, write_json
-from sastc.studies.sweeps import few_shot, few_shot_figure, few_shot_table, grid, grid_figure, grid_summary, grid_table, noise_figure, noise_table, noisy_labels
-from sastc.studies.sweeps import sensitivity, sensitivity_figure, sensitivity_table, write_study
+from sastc.methods import KD, Term
+from sastc.studies import sweeps
+from sastc.studies.comparisons import compare_methods, summarise, sweep
+from sastc.studies.sweeps import (
+    few_shot,
+    few_shot_figure,
+    few_shot_table,
+    grid,
+    grid_figure,
+    grid_summary,
+    grid_table,
+    noise_figure,
+    noise_table,
+    noisy_labels,
+    sensitivity,
+    sensitivity_figure,
+    sensitivity_table,
+    write_study,
+)
+from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.records import write_json
+from sastc.training.runs import Run, RunWriter, identity, now
 from sastc.training.session import distill, train_teacher
 
 TINY = dict(data="digits", image_size=16, train_images=160, batch_size=16, lr=0.02, log_every=1, width=0.0625, device="cpu")
@@ -35,14 +51,14 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(teacher):
-    return Config(**TINY, teacher=str(teacher.folder), method="baseline", beta=0.5, epochs=1)
+    return settings_for(Config, dict(TINY, teacher=str(teacher.folder), beta=0.5, epochs=1))
 
 
 @pytest.fixture
 def planned(monkeypatch):
     "What a study would train: `{name of the run: settings}`."
     plan = {}
-    monkeypatch.setattr(studies, "sweep", lambda wanted: plan.update({place.name: made for place, made in wanted.items()}))
+    monkeypatch.setattr(sweeps, "sweep", lambda wanted: plan.update({place.name: made for place, made in wanted.items()}))
     return plan
 
 
@@ -95,12 +111,12 @@ def test_noise_is_the_same_for_all_methods_and_teachers(planned, config, tmp_pat
     ]  # fmt: skip
     for name, made in planned.items():
         noise, seed = 0.5 * ("noise0.5" in name), int(name[-1])
-        assert (made.label_noise, made.noise_seed, made.seed) == (noise, seed, seed)
+        assert (made["label_noise"], made["noise_seed"], made["seed"]) == (noise, seed if noise else 0, seed)
         assert isinstance(made, TeacherConfig if name.startswith("teacher") else Config)
     assert planned["noise0-kd-seed1"].teacher == config.teacher
     assert planned["noise0.5-kd-seed1"].teacher == str(tmp_path / "teacher-noise0.5-seed1")
     of_teacher = planned["teacher-noise0.5-seed0"]
-    assert (of_teacher.model, of_teacher.width, of_teacher.epochs) == ("wrn16_2", 0.0625, 1)
+    assert [of_teacher[name] for name in ("model", "width", "epochs")] == ["wrn16_2", 0.0625, 1]
 
 
 def test_clean_teachers(planned, config, tmp_path):
@@ -110,16 +126,17 @@ def test_clean_teachers(planned, config, tmp_path):
 
 @pytest.mark.parametrize("keep, epochs", [("epochs", 3), ("steps", 12)])
 def test_shares_of_images(planned, config, tmp_path, keep, epochs):
-    few_shot(tmp_path, replace(config, epochs=3), shares=(0.25, 1), methods=("kd",), seeds=(0,), keep=keep)
-    assert {name: (made.train_images, made.epochs) for name, made in planned.items()} == {"share0.25-kd-seed0": (40, epochs), "share1-kd-seed0": (160, 3)}
+    few_shot(tmp_path, config.but(epochs=3), shares=(0.25, 1), methods=("kd",), seeds=(0,), keep=keep)
+    assert {name: (made["train_images"], made["epochs"]) for name, made in planned.items()} == {"share0.25-kd-seed0": (40, epochs), "share1-kd-seed0": (160, 3)}
     planned.clear()
-    few_shot(tmp_path, replace(config, train_images=0), shares=(0.5,), methods=("kd",), seeds=(0,))
-    assert planned["share0.5-kd-seed0"].train_images == round(0.5 * 1437)
+    few_shot(tmp_path, config.but(train_images=0), shares=(0.5,), methods=("kd",), seeds=(0,))
+    assert planned["share0.5-kd-seed0"]["train_images"] == round(0.5 * 1437)
 
 
 def test_one_setting_at_a_time(planned, config, tmp_path):
     sensitivity(tmp_path, config, vary=dict(beta=(0.5, 2), detach_reset=(False, True)), seeds=(4,))
-    differences = {name: {k: v for k, v in asdict(made).items() if v != getattr(config, k)} for name, made in planned.items()}
+    base = flat(config)
+    differences = {name: {k: v for k, v in flat(made).items() if v != base[k]} for name, made in planned.items()}
     assert differences == {
         "base-seed4": dict(seed=4),
         "beta=2-seed4": dict(seed=4, beta=2),
@@ -127,34 +144,47 @@ def test_one_setting_at_a_time(planned, config, tmp_path):
     }  # fmt: skip
 
 
+def test_values_that_are_paths_make_folders_that_are_found(planned, config, tmp_path):
+    sensitivity(tmp_path, config, vary=dict(teacher=("a/b", "a_b", "c:d")), seeds=(0,))
+    assert list(planned) == ["base-seed0", "teacher=a_b-seed0", "teacher=a_b_2-seed0", "teacher=c_d-seed0"]
+    assert [made.teacher for made in planned.values()][1:] == ["a/b", "a_b", "c:d"]
+
+
 def test_every_pair_once(planned, config, tmp_path):
     grid(tmp_path, config)
     assert [name for name in planned if not name.startswith("pair")] == ["kd-seed0", "sastc-seed0"]
-    assert [made.pair for made in planned.values() if made.method == "feature_kd"] == [(s, t) for s in range(5) for t in range(4)]
-    assert {made.candidates for made in planned.values()} == {"paper"}
+    pairs = [(made["student_layer"], made["teacher_layer"]) for made in planned.values() if made["method"] == "feature_kd"]
+    assert pairs == [(s, t) for s in ("layer1", "layer2", "layer4", "layer6", "layer8") for t in ("stem", "stage1", "stage2", "stage3")]
+    assert planned["sastc-seed0"]["candidates"] == "paper" and {made["beta"] for name, made in planned.items() if name != "kd-seed0"} == {0.5}
     planned.clear()
-    grid(tmp_path, replace(config, student_layers=("layer2",)), candidates="code")
+    grid(tmp_path, config.but(student_layers=("layer2",)), candidates="code")
     assert [name for name in planned if name.startswith("pair")] == ["pair0-0-seed0", "pair0-1-seed0", "pair0-2-seed0"]
+    assert [planned[f"pair0-{t}-seed0"]["student_layer"] for t in range(3)] == ["layer2"] * 3
 
 
-def mistake(function, **given):
-    return lambda folder, config: function(folder, replace(config, **given.pop("changed", {})), **given)
+def mistake(function, changed=None, **given):
+    return lambda folder, config: function(folder, config.but(**(changed or {})), **given)
 
 
 MISTAKES = {
-    "noise: .0, 0. given; at least one, each once": mistake(noisy_labels, noise=(0, 0)),
-    "label_noise: 1.5 given; a number from 0 to 0.9": mistake(noisy_labels, noise=(1.5,)),
-    "teacher_labels: 'dirty' is not known": mistake(noisy_labels, teacher_labels="dirty"),
-    "teacher: none given; the run folder of a teacher is accepted, whose settings": mistake(noisy_labels, changed=dict(teacher="")),
-    "teacher: .* was trained with train_images 160; one trained with 80 is accepted": mistake(noisy_labels, changed=dict(train_images=80)),
-    "method: 'satsc' is not known .did you mean 'sastc'": mistake(few_shot, methods=("satsc",)),
-    "shares: .0, 1. given; numbers above 0 and at most 1": mistake(few_shot, shares=(0, 1)),
-    "keep: 'hours' is not known": mistake(few_shot, keep="hours"),
-    "vary: 'betta' is not known .did you mean 'beta'": mistake(sensitivity, vary=dict(betta=(1,))),
-    "vary: 'seed' is not known": mistake(sensitivity, vary=dict(seed=(1,))),
-    "beta: -1 given": mistake(sensitivity, vary=dict(beta=(-1,))),
-    "teacher: none given; a run folder or checkpoint is accepted": mistake(grid, changed=dict(teacher="")),
-    "checkpoint: there is no file nowhere": mistake(few_shot, methods=("kd",), changed=dict(teacher="nowhere")),
+    "noise: expected at least one, each once, got .0, 0.": mistake(noisy_labels, noise=(0, 0)),
+    "label_noise: expected a number from 0 to 0.9, got 1.5": mistake(noisy_labels, noise=(1.5,)),
+    "teacher_labels: expected one of noisy, clean, got 'dirty'": mistake(noisy_labels, teacher_labels="dirty"),
+    "teacher: expected the run folder of a teacher, whose settings are used to train others on noisy labels, got none": mistake(
+        noisy_labels, changed=dict(teacher="")
+    ),
+    "teacher: expected one that was trained with train_images 80, got .*, trained with 160": mistake(noisy_labels, changed=dict(train_images=80)),
+    "method: expected one of .*, got 'satsc' .did you mean 'sastc'": mistake(few_shot, methods=("satsc",)),
+    "shares: expected numbers above 0 and at most 1, got .0, 1.": mistake(few_shot, shares=(0, 1)),
+    "keep: expected one of epochs, steps, got 'hours'": mistake(few_shot, keep="hours"),
+    "expected a setting of this run .did you mean 'beta'.., got 'betta'": mistake(sensitivity, vary=dict(betta=(1,))),
+    "vary: expected settings other than seed and folder, got 'seed'": mistake(sensitivity, vary=dict(seed=(1,))),
+    "beta: expected only with method .* got 1 with method 'kd'": mistake(sensitivity, changed=dict(method="kd"), vary=dict(beta=(1,))),
+    "noise_seed: expected only together with label_noise": mistake(sensitivity, vary=dict(noise_seed=(1,))),
+    "beta: expected a number of at least 0, got -1": mistake(sensitivity, vary=dict(beta=(-1,))),
+    "teacher: expected a run folder or checkpoint, got none": mistake(grid, changed=dict(teacher="")),
+    "student_layers: expected one of .*, got 'layer33'": mistake(grid, changed=dict(student_layers=("layer33",))),
+    "nowhere": mistake(few_shot, methods=("kd",), changed=dict(teacher="nowhere")),
 }
 
 
@@ -167,15 +197,15 @@ def test_a_mistake_is_answered_with_a_sentence_before_anything_is_trained(senten
 
 # ---- sweeping ----
 
-COMMAND = "from sastc.cli import sastc_study\nif __name__ == '__main__':\n    sastc_study()"
+COMMAND = "from sastc.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())"
 
 
 def command(tmp_path, folder, teacher):
     "A noisy study of one teacher and one student as a process."
-    (tmp_path / "sastc_study").write_text(COMMAND)
+    (tmp_path / "sastc").write_text(COMMAND)
     settings = TINY | dict(epochs=20, teacher=teacher.folder, folder=folder, noise=0.25, methods="baseline", seeds=3)
     options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    line = [sys.executable, str(tmp_path / "sastc_study"), "noisy_labels", *options]
+    line = [sys.executable, str(tmp_path / "sastc"), "study", "noisy_labels", *options]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
 
 
@@ -199,7 +229,7 @@ def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
     wait_for_steps(process, place, 3)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=600)
-    assert process.returncode == 130 and "continues with\nsastc_study noisy_labels --data digits" in said
+    assert process.returncode == 130 and "continues with\nsastc study noisy_labels --data digits" in said
     assert Run(place).status["state"] == "stopped" and Run(taught).status["state"] == "finished"
     before = contents(taught)
     process, steps = command(tmp_path, folder, teacher), Run(place).status["step"]
@@ -207,35 +237,34 @@ def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
     process.kill()
     process.communicate()
     assert Run(place).status["state"] == "running" and not Run(place).result
-    config = Config(**TINY, epochs=20, teacher=str(teacher.folder))
+    config = settings_for(Config, dict(TINY, epochs=20, teacher=str(teacher.folder)))
     study = dict(noise=(0.25,), methods=("baseline",), seeds=(3,))
     table = noisy_labels(folder, config, **study)
     assert contents(taught) == before  # a finished run is left alone
-    unbroken = distill(replace(config, method="baseline", seed=3, label_noise=0.25, noise_seed=3, folder=str(tmp_path / "unbroken")))
+    unbroken = distill(config.but(method="baseline", seed=3, label_noise=0.25, noise_seed=3, folder=str(tmp_path / "unbroken")))
     assert Run(place).steps.total.tolist() == unbroken.steps.total.tolist()
     assert table.accuracy_last[0.25, "baseline"] == pytest.approx(100 * unbroken.result["test_accuracy_last"])
     assert (place / "label_noise.csv").read_bytes() == (taught / "label_noise.csv").read_bytes() == (tmp_path / "unbroken" / "label_noise.csv").read_bytes()
     before = contents(folder)
     pd.testing.assert_frame_equal(noisy_labels(folder, config, **study), table)
-    with pytest.raises(ValueError, match="lr: 0.5 given, and .*noise0.25-baseline-seed3 was trained with 0.02"):
-        noisy_labels(folder, replace(config, lr=0.5), **study)
+    with pytest.raises(ValueError, match="lr: expected 0.02, with which .*noise0.25-baseline-seed3 was trained, got 0.5"):
+        noisy_labels(folder, config.but(lr=0.5), **study)
     assert contents(folder) == before
 
 
 def test_a_run_that_perturbed_other_labels_is_not_resumed(config, tmp_path):
-    given = dict(method="baseline", label_noise=0.25, folder=str(tmp_path / "run"))
-    run = distill(replace(config, **given))
+    run = distill(config.but(method="baseline", label_noise=0.25, folder=str(tmp_path / "run")))
     (run.folder / "label_noise.csv").write_text("image,label,noisy_label\n0,0,1\n")
     before = contents(run.folder)
-    with pytest.raises(ValueError, match="label_noise: other labels would be perturbed than in .*run"):
+    with pytest.raises(ValueError, match="label_noise: expected the data of the run in .*run, got others, of which other labels would be perturbed"):
         distill(folder=str(run.folder), resume=True)
     assert contents(run.folder) == before
 
 
 def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teacher, tmp_path):
     taught, student, alone = tmp_path / "teacher", tmp_path / "kd", tmp_path / "baseline"
-    of_teacher = TeacherConfig(**TINY, model="wrn16_2", epochs=1)
-    wanted = {taught: of_teacher, student: replace(config, method="kd", teacher=str(taught)), alone: replace(config, teacher=str(taught))}
+    of_teacher = settings_for(TeacherConfig, dict(TINY, model="wrn16_2", epochs=1))
+    wanted = {taught: of_teacher, student: config.but(method="kd", teacher=str(taught)), alone: config.but(method="baseline", teacher=str(taught))}
     taught.mkdir()
     with FileLock(taught / ".lock"):
         left = sweep(wanted)
@@ -243,7 +272,7 @@ def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teac
     assert Run(alone).status["state"] == "finished" and not (taught / "config.json").exists()
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     try:
-        writer = RunWriter(taught, "teacher", asdict(replace(of_teacher, folder=str(taught))), {})
+        writer = RunWriter(taught, "teacher", flat(of_teacher.but(folder=str(taught))), {})
         write_json(writer.folder / "status.json", dict(state="running") | identity(other.pid))
         assert sweep(wanted)[taught] == f"process {other.pid} trains it"
     finally:
@@ -253,17 +282,104 @@ def test_runs_of_others_and_runs_without_their_teacher_are_left_out(config, teac
 
 
 def test_a_loss_that_is_no_number_ends_one_run_and_not_the_study(config, tmp_path, capsys):
-    table = sensitivity(tmp_path, replace(config, method="sastc"), vary=dict(beta=(1e39, 1)), seeds=(0,))
+    table = sensitivity(tmp_path, config, vary=dict(beta=(1e39, 1)), seeds=(0,))
     assert table.index.tolist() == [("beta", 0.5), ("beta", 1.0)]
     assert "left out:" in capsys.readouterr().err and Run(tmp_path / "beta=1e+39-seed0").status["state"] == "failed"
+
+
+# ---- folders of older runs, and methods of one's own ----
+
+
+def old_settings(config, **given):
+    "Settings as the first version kept them: names for every method, whether they had an effect or not."
+    gone = dict(over_teacher="sum", drop_last=True, fold_time=False, noise_over="others", channels_last=True, pair=[-1, -1], frames=0)
+    everything = flat(config.but(method="sastc"))
+    everything["align"] = everything.pop("alignment")
+    younger = "neuron", "reset", "surrogate", "attention", "relative_distance"
+    return {name: value for name, value in everything.items() if name not in younger} | gone | dict(method=config["method"]) | given
+
+
+def older(place, config, layers=None, **given):
+    place.mkdir(parents=True)
+    write_json(place / "config.json", dict(kind="student", settings=old_settings(config, folder=str(place), **given)))
+    write_json(place / "layers.json", layers or {})
+    write_json(place / "status.json", dict(state="finished", time=now()))
+    write_json(place / "result.json", dict(test_accuracy_last=0.5, test_accuracy_best=0.6))
+
+
+@pytest.mark.parametrize("method", ["baseline", "kd", "feature_kd", "sastc", "rsa"])
+def test_a_run_of_an_older_version_is_continued_and_not_trained_again(config, tmp_path, method):
+    layers = dict(student=["layer8"], teacher=["stage3"])
+    older(tmp_path / f"{method}-seed0", config.but(method=method, seed=0), layers)
+    before = contents(tmp_path)
+    assert compare_methods(tmp_path, [method], [0], config).accuracy_last.to_dict() == {method: 50}
+    assert {path: text for path, text in contents(tmp_path).items() if path.name != ".lock"} == before
+    with pytest.raises(ValueError, match="epochs: expected 1, with which .*, got 2"):
+        compare_methods(tmp_path, [method], [0], config.but(epochs=2))
+
+
+def test_a_run_with_a_setting_that_is_gone_and_had_an_effect_is_not_continued(config, tmp_path):
+    older(tmp_path / "sastc-seed0", config.but(seed=0), over_teacher="mean")
+    with pytest.raises(ValueError, match="trained with over_teacher 'mean'; use another folder"):
+        compare_methods(tmp_path, ["sastc"], [0], config)
+
+
+def test_a_pair_that_was_chosen_by_position_is_the_one_that_is_named(config, tmp_path):
+    older(tmp_path / "pair0-1-seed0", config.but(method="feature_kd", seed=0), dict(student=["layer2"], teacher=["stage2"]), pair=[0, 1])
+    named = config.but(method="feature_kd", seed=0, student_layer="layer2", teacher_layer="stage2")
+    assert sweep({tmp_path / "pair0-1-seed0": named}) == {}
+    with pytest.raises(ValueError, match="teacher_layer: expected 'stage2'"):
+        sweep({tmp_path / "pair0-1-seed0": named.but(teacher_layer="stage1")})
+
+
+RECORDED = Path(__file__).parents[1] / "nbs" / "results" / "studies"
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason="recorded studies are not part of the package")
+def test_recorded_studies_of_the_first_version_say_what_they_said():
+    noise, pairs = noise_table(RECORDED / "noisy_labels").accuracy_last.to_dict(), grid_table(RECORDED / "grid").accuracy_last.to_dict()
+    assert noise == pytest.approx({
+        (0.0, "baseline"): 76.9444, (0.0, "kd"): 70.0, (0.0, "sastc"): 80.8333, (0.0, "teacher"): 93.6111,
+        (0.3, "baseline"): 58.0556, (0.3, "kd"): 70.5556, (0.3, "sastc"): 72.7778, (0.3, "teacher"): 77.5,
+    }, abs=1e-4)  # fmt: skip
+    known = {
+        ("kd", "", ""): 51.6667, ("feature_kd", "layer2", "stage1"): 63.8889, ("feature_kd", "layer2", "stage3"): 55.2778,
+        ("feature_kd", "layer8", "stage1"): 54.1667, ("feature_kd", "layer8", "stage3"): 52.5, ("sastc", "", ""): 58.6111,
+    }  # fmt: skip
+    assert list(pairs) == list(known) and pairs == pytest.approx(known, abs=1e-4)
+
+
+def test_a_method_and_data_of_ones_own_are_compared_and_continued(config, tmp_path):
+    class Halved(KD):
+        "and soft labels at half their weight"
+
+        def terms(self, step):
+            found = super().terms(step)
+            return found | dict(kl=Term(found["kl"].value, self.alpha / 2, "half", "nats"))
+
+    digits, own = load_images("digits", image_size=16), [Halved(temperature=2), "kd"]
+    table = compare_methods(tmp_path, own, [0], config, data=digits)
+    assert table.index.tolist()[0] == "kd" and table.seeds.tolist() == [1, 1]
+    run = next(Run(place) for place in tmp_path.iterdir() if "Halved" in place.name)
+    assert (run.config["data"], run.config["train_images"], run.config["temperature"]) == ("own:digits", 160, 2)
+    before = contents(tmp_path)
+    pd.testing.assert_frame_equal(compare_methods(tmp_path, own, [0], config, data=digits), table)
+    assert contents(tmp_path) == before
+    with pytest.raises(ValueError, match="temperature: expected 2.0, with which"):
+        compare_methods(tmp_path, [Halved(temperature=3)], [0], config, data=digits)
+
+
+def test_results_without_rates_are_summarised(tmp_path):
+    recorded(tmp_path / "kd-seed0", 0.5, method="kd")
+    assert summarise(tmp_path).accuracy_last.to_dict() == {"kd": 50}
 
 
 # ---- tables and pictures, from folders that were not trained ----
 
 
 def recorded(place, accuracy, kind="student", layers=None, **given):
-    settings = asdict((Config if kind == "student" else TeacherConfig)(**given))
-    RunWriter(place, kind, settings, layers or {}).result(test_accuracy_last=accuracy, test_accuracy_best=accuracy + 0.1)
+    settings = settings_for(Config if kind == "student" else TeacherConfig, given)
+    RunWriter(place, kind, flat(settings), layers or {}).result(test_accuracy_last=accuracy, test_accuracy_best=accuracy + 0.1)
 
 
 def test_noise_table_and_figure(tmp_path):
@@ -271,9 +387,16 @@ def test_noise_table_and_figure(tmp_path):
     recorded(tmp_path / "elsewhere", 0.8, "teacher")
     for seed in (0, 1):
         for noise in (0.0, 0.5):
-            recorded(tmp_path / "study" / f"kd{noise}{seed}", 0.6 - noise / 2 + seed / 10, method="kd", label_noise=noise, seed=seed, teacher=str(tmp_path / "elsewhere"))
+            recorded(
+                tmp_path / "study" / f"kd{noise}{seed}",
+                0.6 - noise / 2 + seed / 10,
+                method="kd",
+                label_noise=noise,
+                seed=seed,
+                teacher=str(tmp_path / "elsewhere"),
+            )
         recorded(tmp_path / "study" / f"teacher{seed}", 0.7 + seed / 10, "teacher", label_noise=0.5, seed=seed)
-    RunWriter(tmp_path / "study" / "begun", "student", asdict(Config(method="sastc")), {})
+    RunWriter(tmp_path / "study" / "begun", "student", flat(Config()), {})
     table = noise_table(tmp_path / "study")
     assert table.index.tolist() == [(0.0, "kd"), (0.0, "teacher"), (0.5, "kd"), (0.5, "teacher")] and table.seeds.tolist() == [2, 1, 2, 2]
     assert table.accuracy_last.tolist() == pytest.approx([65, 80, 40, 75]) and table.accuracy_best[0.5, "kd"] == pytest.approx(50)
@@ -305,9 +428,16 @@ def test_sensitivity_table_and_figure(tmp_path):
 def pairs(tmp_path):
     accuracy = {("a", "x"): 0.1, ("a", "y"): 0.2, ("b", "x"): 0.3, ("b", "y"): 0.6}
     for (student, teacher), value in accuracy.items():
-        position = "ab".index(student), "xy".index(teacher)
         for seed in (0, 1):
-            recorded(tmp_path / f"{student}{teacher}{seed}", value, layers=dict(student=[student], teacher=[teacher]), method="feature_kd", pair=position, seed=seed)
+            recorded(
+                tmp_path / f"{student}{teacher}{seed}",
+                value,
+                layers=dict(student=[student], teacher=[teacher]),
+                method="feature_kd",
+                student_layer=student,
+                teacher_layer=teacher,
+                seed=seed,
+            )
     for method, value in dict(kd=0.25, sastc=0.5).items():
         recorded(tmp_path / method, value, method=method)
     return tmp_path
@@ -331,9 +461,9 @@ def test_grid_figure(pairs):
 
 
 def test_a_page_for_each_study(pairs):
-    assert set(studies.STUDIES) == {"noisy_labels", "few_shot", "sensitivity", "grid"}
-    for name in studies.STUDIES:
+    assert set(sweeps.STUDIES) == {"noisy_labels", "few_shot", "sensitivity", "grid"}
+    for name in sweeps.STUDIES:
         page = Path(write_study(name, pairs)).read_text()
         assert "<h2>Result</h2>" in page and "Mean and standard deviation over seeds" in page and "Their means mix different settings" not in page
-    with pytest.raises(ValueError, match="study: 'gird' is not known .did you mean 'grid'"):
+    with pytest.raises(ValueError, match="study: expected one of .*, got 'gird' .did you mean 'grid'"):
         write_study("gird", pairs)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMED', 'ImageData', 'channel_statistics', 'image_folders', 'fitted', 'decoded', 'load_images', 'check_data',
-           'subset', 'perturbed_labels', 'with_labels', 'split_holdout']
+           'subset', 'balanced_sample', 'perturbed_labels', 'with_labels', 'split_holdout']
 
 # %% ../../nbs/data/00_images.ipynb #bae30f8d
 import zipfile
@@ -311,7 +311,7 @@ def check_data(
         raise FileNotFoundError(f"data: expected a file or folder that is there, got {name!r} (looked for {str(path.absolute())!r})")
     one_of("data", name, [*NAMED, *EVENT_SETS, "the path of an .npz file", "the path of a folder with train/<class>/ and test/<class>/"])
 
-# %% ../../nbs/data/00_images.ipynb #a500e742
+# %% ../../nbs/data/00_images.ipynb #741b0fea
 def subset(
     data: ImageData,
     train_images: int,  # training images to keep, 1 to N
@@ -323,14 +323,25 @@ def subset(
     total = len(data.y_train)
     in_range("train_images", train_images, 1, total)
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    labels = data.y_train[shuffled]
-    by_class = labels.argsort(stable=True)
-    sizes = labels.bincount()
-    # an image's turn is its place among the shuffled images of its class
-    turn = torch.empty_like(labels)
-    turn[by_class] = torch.arange(total) - (sizes.cumsum(0) - sizes)[labels[by_class]]
-    kept = shuffled[turn.argsort(stable=True)[:train_images]].sort().values.numpy()
+    kept = shuffled[_turns(data.y_train[shuffled]).argsort(stable=True)[:train_images]].sort().values.numpy()
     return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+
+
+def _turns(labels: torch.Tensor) -> torch.Tensor:
+    "The place of each image among the images of its class."
+    by_class, sizes = labels.argsort(stable=True), labels.bincount()
+    turn = torch.empty_like(labels)
+    turn[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+    return turn
+
+# %% ../../nbs/data/00_images.ipynb #9f3db9ab
+def balanced_sample(
+    data,  # with test labels `y_test`: images, a folder or recordings
+    count: int,  # test images to take; all where there are fewer
+) -> torch.Tensor:  # positions in the test split, int64, ascending
+    "Test images of equal counts in each class, as far as the count allows, the first of each class."
+    in_range("count", count, least=1, whole=True)
+    return _turns(data.y_test).argsort(stable=True)[:count].sort().values
 
 # %% ../../nbs/data/00_images.ipynb #0ab7169a
 def perturbed_labels(

@@ -128,6 +128,10 @@ class OwnData(Source):
 
     data: ClassVar[Data | None] = None
 
+    @property
+    def events(self) -> bool:  # also while the object is not at hand, so that nothing is refused that may be right
+        return self.data is None or isinstance(self.data, FrameData)
+
     def load(self, frames: int = 0) -> Data:
         if self.data is None:
             raise ValueError(f"data: expected the images that the run was trained on ({self.given_as.partition(':')[2]}), which were an object of your own, got none; pass data=")

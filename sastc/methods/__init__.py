@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/methods/08_methods.ipynb #450728f3
+# %% ../../nbs/methods/08_methods.ipynb #6765cd36
 from .calibrator import Calibration, Calibrator
 from .labels import KD, Baseline
 from .loss import DistillationLoss
 from .losses import kd_loss, sastc_loss
 from .method import METHODS, Method, Record, Shapes, Step, Term, about
+from .routed import Routed
 from .sastc import RSA, SASTC, Calibrated, FeatureKD, Rate, Uniform

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'PROJECTIONS', 'POOLS', 'difference_kernel', 'Alignment', 'StepBatchNorm', 'Projection', 'pooled',
-           'squared_distance', 'spread', 'Projected', 'FeatureAlignment', 'matrix_distance', 'SimilarityAlignment',
-           'attention_map', 'MapAlignment']
+           'squared_distance', 'spread', 'Projected', 'FeatureAlignment', 'map_shape', 'matrix_distance',
+           'SimilarityAlignment', 'attention_map', 'MapAlignment']
 
 # %% ../../nbs/methods/03_alignment.ipynb #a5f12274
 import math
@@ -128,7 +128,7 @@ def spread(target: torch.Tensor) -> torch.Tensor:
     variance = wide(target).var(correction=0)
     return variance.masked_fill(variance == 0, 1)
 
-# %% ../../nbs/methods/03_alignment.ipynb #89e6fe6d
+# %% ../../nbs/methods/03_alignment.ipynb #daaadf1e
 class Projected(Alignment):
     "Base of alignments that project every student layer to the width of every teacher layer."
 
@@ -138,17 +138,24 @@ class Projected(Alignment):
     relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")
 
     def build(self, student_shapes, teacher_shapes) -> None:
+        students, teachers = ([map_shape(shape) for shape in shapes] for shapes in (student_shapes, teacher_shapes))
         self.projections = nn.ModuleList(
-            nn.ModuleList(Projection(student[0], teacher[0], self.projection) for teacher in teacher_shapes) for student in student_shapes
+            nn.ModuleList(Projection(student[0], teacher[0], self.kind(student, teacher)) for teacher in teachers) for student in students
         )
 
+    def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+        "Projection of a pair of layers, from their shapes as maps [C, H, W]."
+        return self.projection
+
     def forward(self, compared: Compared) -> torch.Tensor:
-        time_steps = len(compared.student[0])
-        students, teachers = [_as_map(fold(feature)) for feature in compared.student], [_as_map(feature) for feature in compared.teacher]
-        rows = [[self._pair(*pair, time_steps) for pair in zip(row, [student] * len(row), teachers)] for row, student in zip(self.projections, students)]
+        layers = range(len(compared.student)), range(len(compared.teacher))
+        rows = [[self.pair(s, n, compared.student[s], compared.teacher[n]) for n in layers[1]] for s in layers[0]]
         return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
-    def _pair(self, projection, student, teacher, time_steps):
+    def pair(self, s: int, n: int, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:  # [T, B]
+        "Distance of student layer s, [T, B, ...], to teacher layer n, [B, ...]."
+        projection, time_steps = self.projections[s][n], len(student)
+        student, teacher = _as_map(fold(student)), _as_map(teacher)
         size = tuple(map(min, student.shape[-2:], teacher.shape[-2:]))
         student, target = pooled(student, size, self.student_pool), pooled(teacher, size, self.teacher_pool)
         projected = unfold(projection(student, time_steps), time_steps)
@@ -168,8 +175,28 @@ class FeatureAlignment(Projected):
         return squared_distance(projected, target), target
 
 
+def map_shape(
+    shape: Sequence[int],  # of a feature without batch and time: [C, H, W], [C], or [tokens, C]
+) -> tuple[int, int, int]:  # of the map that it is compared as
+    "Shape of a feature as a map: a vector is a map of one place; tokens are a square map, the class token apart, or a line."
+    if len(shape) != 2:
+        return tuple([*shape, 1, 1][:3])
+    tokens, channels = shape
+    side = math.isqrt(tokens)
+    if side**2 == tokens:
+        return channels, side, side
+    side = math.isqrt(tokens - 1)
+    return (channels, side, side) if side**2 == tokens - 1 else (channels, tokens, 1)
+
+
 def _as_map(feature: torch.Tensor) -> torch.Tensor:
-    return feature[..., None, None] if feature.ndim == 2 else feature
+    "[N, C, H, W] of a folded feature [N, C, H, W], [N, C] or [N, tokens, C]."
+    if feature.ndim == 4:
+        return feature
+    shape = map_shape(feature.shape[1:])
+    if feature.ndim == 3:
+        feature = feature[:, -shape[1] * shape[2] :].mT  # the class token comes first
+    return feature.reshape(len(feature), *shape)
 
 # %% ../../nbs/methods/03_alignment.ipynb #930d32bf
 def matrix_distance(
@@ -181,7 +208,7 @@ def matrix_distance(
     distance = (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
     return distance / torch.stack([spread(matrix) for matrix in teacher]) if relative else distance
 
-# %% ../../nbs/methods/03_alignment.ipynb #1c9a4bd1
+# %% ../../nbs/methods/03_alignment.ipynb #d8597796
 _MATRIX_PROJECTIONS = lambda: [*PROJECTIONS, "none"]
 
 
@@ -202,8 +229,8 @@ class SimilarityAlignment(Projected):
         return super().forward(compared)
 
     def distance(self, projected, target):
-        target = similarity(target, self.similarity_norm)
-        return (similarity(projected, self.similarity_norm) - target).square().mean(-1), target
+        target = similarity(target, self.similarity_norm, leading=1)
+        return (similarity(projected, self.similarity_norm, leading=2) - target).square().mean(-1), target
 
 # %% ../../nbs/methods/03_alignment.ipynb #e7c29980
 def attention_map(

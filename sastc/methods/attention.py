@@ -151,7 +151,7 @@ class UniformAttention(Attention):
         shape = *first.shape[:2], len(compared.student), layers
         return first.new_full(shape, 1 / layers, dtype=torch.promote_types(first.dtype, torch.float32))
 
-# %% ../../nbs/methods/02_attention.ipynb #eb9e0a20
+# %% ../../nbs/methods/02_attention.ipynb #33034cc4
 RSA_SCALE = 8.0  # correlations of layers differ by a few tenths; unscaled, their softmax would be nearly uniform
 
 
@@ -159,7 +159,7 @@ def image_correlations(
     gram: torch.Tensor,  # raw similarity matrices [..., B, B]
 ) -> torch.Tensor:  # [..., B, B]; diagonal 0, rows of mean 0 and length 1
     "For each image, its correlations with the others, standardised. An image or layer that is silent gives zeros."
-    gram = gram.double()  # centring takes small differences of large numbers
+    gram = gram.float() if gram.device.type == "mps" else gram.double()  # centring takes small differences of large numbers; MPS has no doubles
     centred = gram - gram.mean(-1, keepdim=True) - gram.mean(-2, keepdim=True) + gram.mean((-2, -1), keepdim=True)
     length = centred.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     products = length[..., None] * length[..., None, :]

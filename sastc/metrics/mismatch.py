@@ -14,7 +14,7 @@ import torch
 from ..common.checks import one_of
 from .similarity import similarity
 
-# %% ../../nbs/metrics/02_mismatch.ipynb #8e1c1c95
+# %% ../../nbs/metrics/02_mismatch.ipynb #12702705
 MISMATCH_DISTANCES = ("mse", "frobenius")
 
 
@@ -27,8 +27,8 @@ def mismatch(
 ) -> torch.Tensor:  # scalar M, before the logarithm
     "Mismatch between the similarity matrices of two networks (paper eq. 1)."
     norm = "frobenius" if normalize else "raw"
-    student = torch.stack([similarity(feature, norm) for feature in student_features], dim=1)
-    teacher = torch.stack([similarity(feature, norm) for feature in teacher_features])
+    student = torch.stack([similarity(feature, norm, leading=2) for feature in student_features], dim=1)
+    teacher = torch.stack([similarity(feature, norm, leading=1) for feature in teacher_features])
     difference = (student[:, :, None] - teacher).flatten(-2)
     if one_of("distance", distance, MISMATCH_DISTANCES) == "mse":
         pairs = difference.square().mean(-1)

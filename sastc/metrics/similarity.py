@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ..common.checks import one_of
 from ..neurons.kernels import as_stored, like_stored, wide
 
-# %% ../../nbs/metrics/00_similarity.ipynb #7768e664
+# %% ../../nbs/metrics/00_similarity.ipynb #6d851cbf
 class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features, leading):
@@ -37,24 +37,26 @@ SIMILARITY_NORMS = ("raw", "row", "frobenius")
 def similarity(
     features: torch.Tensor,  # [B, C] or [B, C, H, W]; with time [T, B, C] or [T, B, C, H, W]
     norm: str = "raw",  # "raw": as in the paper; "row": unit rows; "frobenius": unit matrices
+    leading: int | None = None,  # axes in front of the features: 1 for [B, ...], 2 for [T, B, ...]; None to take them from the shapes above
 ) -> torch.Tensor:  # Gram matrices [B, B] or [T, B, B], float32 or wider
     "Dot products between the images of a batch (paper eq. 3), differentiable once."
     one_of("norm", norm, SIMILARITY_NORMS)
-    if features.ndim not in (2, 3, 4, 5):
+    if leading is None and features.ndim not in (2, 3, 4, 5):
         raise ValueError(f"features: expected [B, C], [B, C, H, W], [T, B, C] or [T, B, C, H, W], got {list(features.shape)}")
     with torch.autocast(features.device.type, enabled=False):
-        gram = _Gram.apply(features, 1 if features.ndim in (2, 4) else 2)
+        gram = _Gram.apply(features, leading or (1 if features.ndim in (2, 4) else 2))
     if norm == "raw":
         return gram
     length = torch.linalg.vector_norm(gram, dim=-1 if norm == "row" else (-2, -1), keepdim=True)
     # a silent image or layer stays at 0; dividing it by a tiny eps instead would give it an enormous gradient
     return gram / length.masked_fill(length == 0, 1)
 
-# %% ../../nbs/metrics/00_similarity.ipynb #0a9b881b
+# %% ../../nbs/metrics/00_similarity.ipynb #e38636e3
 def similarities(
     student_features: Sequence[torch.Tensor],  # S features [T, B, ...]
     teacher_features: Sequence[torch.Tensor],  # N features [B, ...]
     norm: str = "raw",  # see `similarity`
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [S, T, B, B] and [N, B, B]
     "Similarity matrices of all layers of both sides."
-    return tuple(torch.stack([similarity(feature, norm) for feature in side]) for side in (student_features, teacher_features))
+    sides = (student_features, 2), (teacher_features, 1)
+    return tuple(torch.stack([similarity(feature, norm, leading) for feature in side]) for side, leading in sides)

@@ -83,7 +83,17 @@ def _network_class(builder: Callable, name: str, options: tuple[str, ...] | None
     body = dict(__annotations__=annotations, __doc__=inspect.getdoc(builder), __module__=__name__, builder=staticmethod(builder), **fields)
     return type(f"Network_{name.rpartition(':')[2]}", (Network,), body)
 
-# %% ../../nbs/models/07_networks.ipynb #5439c117
+# %% ../../nbs/models/07_networks.ipynb #e8878d1f
+def _check_builder(builder: Callable, name: str) -> None:
+    "Raise `ValueError` for what cannot be a builder."
+    try:
+        parameters = inspect.signature(builder).parameters
+    except (TypeError, ValueError):
+        parameters = {}
+    if "num_classes" not in parameters:
+        raise ValueError(f"network: expected a function that builds one, with a parameter num_classes, got {name}")
+
+
 class Ours(NamedTuple):
     "A network of this package."
 
@@ -100,6 +110,7 @@ class Networks(Registry):
         if isinstance(found, type) and issubclass(found, Network):
             return found
         if not isinstance(found, Ours):
+            _check_builder(found, name)
             return _network_class(found, name, None)
         kind = _network_class(found.builder, name, found.options)
         kind.initialise = found.initialise and staticmethod(found.initialise)

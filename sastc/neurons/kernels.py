@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'wide', 'as_stored', 'like_stored', 'in_slices', 'Kernel', 'keep_freed_memory', 'peak_memory_mib']
 
-# %% ../../nbs/neurons/00_kernels.ipynb #38519161
+# %% ../../nbs/neurons/00_kernels.ipynb #83dfa854
 import contextlib
 import ctypes
 import os
 import re
-import resource
 import sys
 import types
 import warnings
@@ -95,7 +94,7 @@ def _example(tensor):
             torch._dynamo.mark_dynamic(example, axis)
     return example
 
-# %% ../../nbs/neurons/00_kernels.ipynb #34aee2c7
+# %% ../../nbs/neurons/00_kernels.ipynb #7a7c809c
 BACKENDS = ("auto", "eager", "compiled")
 _REPAID_AFTER = dict(cpu=2**31, cuda=2**36)  # elements; other devices stay eager
 
@@ -137,7 +136,7 @@ class Kernel:
             except Exception as error:  # the compiler's own exceptions are of many kinds
                 Kernel.failure = str(error).strip().splitlines()[0][:200] or type(error).__name__
                 if forced:
-                    raise RuntimeError(f"backend: 'compiled' given, and compiling failed ({Kernel.failure}); 'eager' is accepted here") from error
+                    raise RuntimeError(f"backend: expected 'eager', since compiling failed here ({Kernel.failure}), got 'compiled'") from error
                 warnings.warn(f"compiling failed ({Kernel.failure}); the eager kernels are used, which are slower", stacklevel=2)
         return self.compiled.get(key)
 
@@ -151,11 +150,17 @@ def keep_freed_memory() -> bool:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, 2**30) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
-# %% ../../nbs/neurons/00_kernels.ipynb #3f9b60c8
+# %% ../../nbs/neurons/00_kernels.ipynb #867aa9c5
 def peak_memory_mib() -> float:
     "The most memory that this process has held, in MiB: on the CUDA device if there is one, else resident."
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        import psutil  # here: the others need none
+
+        return psutil.Process().memory_info().peak_wset / 2**20
     if sys.platform == "linux":
         return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    import resource  # here: Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

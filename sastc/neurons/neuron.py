@@ -179,7 +179,10 @@ class _Fire(torch.autograd.Function):
 def _wide_scalar(decay, current):
     return decay.detach().to(torch.promote_types(current.dtype, torch.float32)).reshape(1, 1)
 
-# %% ../../nbs/neurons/02_neuron.ipynb #4cd1b5c3
+# %% ../../nbs/neurons/02_neuron.ipynb #ae31f4eb
+_LEAST = 1e-3  # of thresholds and widths
+
+
 class Neuron(Component):
     """A spiking activation.
 
@@ -192,8 +195,8 @@ class Neuron(Component):
     batch: ClassVar[int | None] = None  # images in the call under way; set and cleared by `over_time`
 
     time_steps: int | None = hidden(None, kw_only=False)  # T of a folded network; None when time is an axis of its own
-    threshold: float = setting(1.0, "firing threshold of the neurons", least=1e-3)
-    gamma: float = setting(1.0, "width of the surrogate gradient; of a triangle half its base", least=1e-3)
+    threshold: float = setting(1.0, "firing threshold of the neurons", least=_LEAST)
+    gamma: float = setting(1.0, "width of the surrogate gradient; of a triangle half its base", least=_LEAST)
     surrogate: str = setting("triangle", "what stands for the derivative of a spike", lambda: SURROGATES)
     reset: str = setting("hard", "what firing does to the potential: back to zero, or less by the threshold", lambda: RESETS)
     detach_reset: bool = setting(False, "leave the reset out of the gradient")
@@ -215,8 +218,19 @@ class Neuron(Component):
         reach = surrogate.reach(self.gamma)
         return Dynamics(RESETS[self.reset], surrogate.slope, reach, self.threshold, self.gamma, self.detach_reset, None if isinstance(decay, torch.Tensor) else decay)
 
-# %% ../../nbs/neurons/02_neuron.ipynb #6c3860cc
+# %% ../../nbs/neurons/02_neuron.ipynb #189f36c8
 from fastcore.basics import patch
+
+
+def _check_dtype(current):
+    if not current.is_floating_point():
+        raise TypeError(f"current: expected a floating-point tensor, got {current.dtype}")
+
+
+def _check_sequence(current):
+    _check_dtype(current)
+    if current.ndim == 0 or len(current) == 0:
+        raise ValueError(f"current: expected [T, ...] with at least one time step, got {list(current.shape)}")
 
 
 @patch
@@ -232,12 +246,10 @@ def fire(
 
 @patch
 def forward(self: Neuron, current: torch.Tensor) -> torch.Tensor:
-    if not current.is_floating_point():
-        raise TypeError(f"current: expected a floating-point tensor, got {current.dtype}")
     if self.time_steps is None:
-        if current.ndim == 0 or len(current) == 0:
-            raise ValueError(f"current: expected [T, ...] with at least one time step, got {list(current.shape)}")
+        _check_sequence(current)
         return self.fire(current, len(current))
+    _check_dtype(current)
     static = current.shape[0] == self.batch  # no neuron has touched it yet: one row of current for all steps
     sequence = current[None] if static else unfold(current, self.time_steps, self.batch)
     return fold(self.fire(sequence, self.time_steps))
@@ -274,7 +286,7 @@ class PLIF(Neuron):
     def decay_factor(self) -> torch.Tensor:
         return self.decay_logit.sigmoid()
 
-# %% ../../nbs/neurons/02_neuron.ipynb #64aaf542
+# %% ../../nbs/neurons/02_neuron.ipynb #5660c7e1
 def lif(
     current: torch.Tensor,  # input current [T, ...], floating point
     decay: float = 0.5,  # decay factor tau, 0 to 1: the share of the potential that survives a step
@@ -286,7 +298,13 @@ def lif(
     """Leaky integrate-and-fire neuron over all time steps (paper eq. 9-11), differentiable once.
 
     Raises `ValueError` for an empty time axis or a constant out of range, `TypeError` for a current that is not floating point."""
-    return LIF(decay=decay, threshold=threshold, gamma=gamma, detach_reset=detach_reset, backend=backend)(current)
+    in_range("decay", decay, 0, 1)
+    for name, value in dict(threshold=threshold, gamma=gamma).items():
+        in_range(name, value, _LEAST)
+    _check_sequence(current)
+    # no module is made: that takes as long as a small kernel, and compilers of whole functions cannot follow it
+    dynamics = Dynamics(RESETS["hard"], _triangle, gamma, threshold, gamma, detach_reset, decay)
+    return _Fire.apply(current, None, len(current), dynamics, one_of("backend", backend, BACKENDS))
 
 
 def membrane(

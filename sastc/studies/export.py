@@ -6,7 +6,7 @@
 __all__ = ['DISCRETISATIONS', 'FORMATS', 'neuron_constants', 'to_nir', 'to_torch_export', 'to_onnx', 'write_student',
            'export_run']
 
-# %% ../../nbs/studies/06_export.ipynb #7f3b79b4
+# %% ../../nbs/studies/06_export.ipynb #91b17f82
 import copy
 import importlib
 import io
@@ -26,8 +26,10 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.checks import in_range, one_of
-from ..neurons.neuron import LIF
-from ..training.runs import Run, atomic
+from ..common.files import atomic
+from ..neurons.neuron import Neuron
+from ..training.opening import open_run
+from ..training.runs import Run
 
 # %% ../../nbs/studies/06_export.ipynb #1ef191c5
 def _needed(package: str):
@@ -36,7 +38,7 @@ def _needed(package: str):
     except ImportError as error:
         raise ImportError(f'{package} is not installed; `pip install "sastc[export]"` brings what exporting needs') from error
 
-# %% ../../nbs/studies/06_export.ipynb #a3d4665e
+# %% ../../nbs/studies/06_export.ipynb #3a1eb932
 DISCRETISATIONS = dict(
     euler="forward Euler: v + dt/tau * (v_leak - v + r*I)",
     exponential="exact for a current that holds within a step: e*v + (1 - e) * (v_leak + r*I), e = exp(-dt/tau)",
@@ -51,42 +53,49 @@ def neuron_constants(
     "Constants with which a step of NIR's equation is `u = decay * v + I`."
     one_of("discretisation", discretisation, DISCRETISATIONS)
     if not 0 < dt < float("inf"):
-        raise ValueError(f"dt: {dt} given; a finite number of seconds above 0 is accepted")
+        raise ValueError(f"dt: expected a finite number of seconds above 0, got {dt}")
     if not 0 <= decay < 1:
-        raise ValueError(f"decay: {decay} given; a number from 0 to below 1 is accepted")
+        raise ValueError(f"decay: expected a number from 0 to below 1, got {decay}")
     if discretisation == "exponential" and decay == 0:
-        raise ValueError("discretisation: 'exponential' given for a neuron of decay 0, which no time constant gives; 'euler' is accepted")
+        raise ValueError("discretisation: expected 'euler' for a neuron with decay factor 0, which no time constant gives, got 'exponential'")
     tau = dt / (1 - decay) if discretisation == "euler" else -dt / math.log(decay)
     return dict(tau=tau, r=1 / (1 - decay))
 
-# %% ../../nbs/studies/06_export.ipynb #d6eb1e58
+# %% ../../nbs/studies/06_export.ipynb #7f46affe
 def _ready(student, image_shape):
     "A copy of the student in evaluation mode, which has seen one empty image."
-    if getattr(student, "time_steps", None) is None:
-        raise ValueError(f"student: {type(student).__name__} is not spiking; a network with `time_steps` is accepted (see `create_model` and `spiking`)")
-    if len(image_shape) not in (3, 4) or (len(image_shape) == 4 and image_shape[0] != student.time_steps):
-        raise ValueError(f"image_shape: {list(image_shape)} given; [C, H, W], or [T, C, H, W] with T = {student.time_steps}, is accepted")
+    name, steps = type(student).__name__, getattr(student, "time_steps", None)
+    if steps is None:
+        raise ValueError(f"student: expected a spiking network (see `create_model`, `spiking` and `over_time`), got {name}, which has no time_steps")
+    if len(image_shape) not in (3, 4) or (len(image_shape) == 4 and image_shape[0] != steps):
+        raise ValueError(f"image_shape: expected [C, H, W], or [T, C, H, W] with T = {steps}, got {list(image_shape)}")
     network = copy.deepcopy(student).cpu().eval().requires_grad_(False)
     try:
         with torch.no_grad():
-            network(_empty(network, image_shape, batch=1))
+            output = network(_empty(network, image_shape, batch=1))
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"image_shape: {list(image_shape)} given; {type(student).__name__} does not run on that ({_first_line(error)})") from error
+        raise ValueError(f"image_shape: expected one on which {name} runs, got {list(image_shape)} ({_first_line(error)})") from error
+    if output.ndim != 3 or tuple(output.shape[:2]) != (steps, 1):
+        raise ValueError(f"student: expected logits [T, B, K] with T = {steps}, got {list(output.shape)} from {name} for one image")
     return network
+
+
+def _dtype(network):
+    return next((parameter.dtype for parameter in network.parameters()), torch.float32)
 
 
 def _empty(network, image_shape, batch):
     time, image = image_shape[:-3], image_shape[-3:]
-    return torch.zeros(*time, batch, *image, dtype=next(network.parameters()).dtype)
+    return torch.zeros(*time, batch, *image, dtype=_dtype(network))
 
 
 def _first_line(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
-# %% ../../nbs/studies/06_export.ipynb #cb826c5a
+# %% ../../nbs/studies/06_export.ipynb #023f4df4
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
-        return isinstance(module, LIF) or super().is_leaf_module(module, name)
+        return isinstance(module, Neuron) or super().is_leaf_module(module, name)
 
 
 class _Shapes(fx.Interpreter):
@@ -103,19 +112,21 @@ class _Shapes(fx.Interpreter):
 
 def _traced(student, image_shape):
     network = _ready(student, image_shape)
-    if next(network.parameters()).dtype != torch.float64:
+    if _dtype(network) != torch.float64:
         network.float()
     try:
         traced = fx.GraphModule(network, _Tracer().trace(network))
     except Exception as error:  # fx raises many kinds
         name = type(student).__name__
-        raise ValueError(f"student: the forward pass of {name} cannot be traced ({_first_line(error)}); one that takes no decision on data is accepted") from error
+        raise ValueError(
+            f"student: expected a forward pass that takes no decision on data, got that of {name}, which cannot be traced ({_first_line(error)})"
+        ) from error
     _fold_norms(traced)
     with torch.no_grad():
         _Shapes(traced).run(_empty(network, image_shape[-3:], batch=student.time_steps))  # a row a step: what is behind the neurons has as many
     return traced
 
-# %% ../../nbs/studies/06_export.ipynb #91f19a5c
+# %% ../../nbs/studies/06_export.ipynb #605587bb
 def _identity(channels, gives=None):
     "1x1 convolution that passes its channels on; more channels than it takes are empty."
     layer = nn.Conv2d(channels, gives or channels, 1, bias=False).requires_grad_(False)
@@ -140,7 +151,7 @@ def _fold_norms(traced):
         if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
             continue
         if norm.running_mean is None:
-            raise ValueError(f"student: layer {node.target!r} normalises by the batch it sees; one with running statistics is accepted")
+            raise ValueError(f"student: expected layers with running statistics, got {node.target!r}, which normalises by the batch it sees")
         before = node.args[0]
         layer = _called(traced, before)
         if type(layer) in (nn.Conv2d, nn.Linear) and len(before.users) == calls[before.target] == 1:
@@ -177,7 +188,7 @@ def _flatten(nir, layer, takes, gives):
     _possible(gives == (math.prod(takes),), f"it makes {list(gives)} of {list(takes)}, and only flattening to one axis is known")
     return [nir.Flatten(np.array(takes), start_dim=0, end_dim=-1)]  # NIR's shapes have no batch axis
 
-# %% ../../nbs/studies/06_export.ipynb #bd771c9c
+# %% ../../nbs/studies/06_export.ipynb #df1be22f
 def _window(layer, takes, gives):
     kernel, stride, padding = (np.array(np.broadcast_to(value, 2)) for value in (layer.kernel_size, layer.stride, layer.padding))
     rounded_down = (np.array(takes[1:]) + 2 * padding - kernel) // stride + 1
@@ -201,18 +212,30 @@ def _max_pool(nir, layer, takes, gives):
     _possible(not np.any(np.array(layer.dilation) != 1), "NIR's windows have no dilation")
     return [nir.SumPool2d(*_window(layer, takes, gives)), nir.Threshold(np.full(gives, 0.5, np.float32))]
 
-
-def _neuron(nir, layer, takes, gives, dt, discretisation, dtype):
-    decay, threshold = layer.constants["decay"], layer.constants["threshold"]
+# %% ../../nbs/studies/06_export.ipynb #f4f2d985
+def _neuron(nir, layer, takes, gives, dt, discretisation, dtype, time_steps):
+    ours = all(getattr(type(layer), name) is getattr(Neuron, name) for name in ("fire", "forward"))
+    _possible(ours, "it fires in a way of its own, and NIR's neurons are LIF and IF; write it for torch or onnx")
+    _possible(layer.time_steps == time_steps, f"its time_steps are {layer.time_steps}, and the network has {time_steps}")
+    _possible(layer.reset == "hard", f"NIR's neurons are reset to a value, and its reset is {layer.reset!r}; write it for torch or onnx")
+    decay = layer.decay_factor()
+    _possible(not isinstance(decay, torch.Tensor) or decay.numel() == 1, "it has more than one decay factor")
+    decay = float(decay)
+    _possible(0 <= decay <= 1, f"its decay factor is {decay:g}, and NIR's potentials do not grow by themselves or change their sign")
+    _possible(decay or discretisation == "euler", "no time constant gives its decay factor 0 in exponential steps; discretisation='euler' does")
     leak = dict(r=1 / dt) if decay == 1 else dict(neuron_constants(decay, dt, discretisation), v_leak=0)
-    values = {name: np.full(takes, value, dtype) for name, value in dict(leak, v_threshold=threshold, v_reset=0).items()}
+    values = {name: np.full(takes, value, dtype) for name, value in dict(leak, v_threshold=layer.threshold, v_reset=0).items()}
     return [nir.IF(**values) if decay == 1 else nir.LIF(**values)]
 
 
-# exact types: a subclass may compute something else
+# exact types: a subclass may compute something else; neurons say by themselves whether they do
 _NODES = {
-    nn.Conv2d: _conv, nn.Linear: _linear, nn.Flatten: _flatten, nn.AvgPool2d: _avg_pool,
-    nn.AdaptiveAvgPool2d: _adaptive_avg_pool, nn.MaxPool2d: _max_pool, LIF: _neuron,
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
+    nn.AvgPool2d: _avg_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    nn.MaxPool2d: _max_pool,
 }
 
 # %% ../../nbs/studies/06_export.ipynb #bc6a37d2
@@ -271,12 +294,12 @@ class _Builder:
             _refuse(node, "it does not take the output of one layer")
         return first
 
-# %% ../../nbs/studies/06_export.ipynb #2978f8df
+# %% ../../nbs/studies/06_export.ipynb #e76632ef
 @patch
 def _sum(self: _Builder, node):
     known = all(isinstance(part, fx.Node) and part in self.value for part in node.args)
     if not known or node.kwargs or len({part.meta["shape"] for part in node.args}) > 1:
-        _refuse(node, "sums of the outputs of two layers, of the same shape, are accepted")
+        _refuse(node, "it is a sum, but not of the outputs of two layers of the same shape")
     sources = [source for part in node.args for source in self.value[part]]
     if len(set(sources)) < len(sources):
         _refuse(node, "it adds something to itself, and NIR has one edge between two nodes")
@@ -287,18 +310,19 @@ def _sum(self: _Builder, node):
 def _layer(self: _Builder, node, before, gives):
     takes = before.meta["shape"]
     layer = _layer_of(self.traced, node, takes, gives)
-    if type(layer) in (LIF, nn.MaxPool2d) or (type(layer) in _NOTHING and before in self.spikes):
+    kind = Neuron if isinstance(layer, Neuron) else type(layer)
+    if kind in (Neuron, nn.MaxPool2d) or (kind in _NOTHING and before in self.spikes):
         self.spikes.add(node)
-    if type(layer) in _NOTHING:
+    if kind in _NOTHING:
         self.value[node] = self.value[before]
         return
-    if type(layer) not in self.table:
-        accepted = ", ".join(kind.__name__ for kind in self.table)
-        _refuse(node, f"there is no NIR node for it; {accepted}, BatchNorm2d, Dropout and sums are accepted", layer)
-    if type(layer) is nn.MaxPool2d and before not in self.spikes:
+    if kind not in self.table:
+        accepted = ", ".join(accepted.__name__ for accepted in self.table)
+        _refuse(node, f"there is no NIR node for it (there is for {accepted}, BatchNorm2d, Dropout and sums)", layer)
+    if kind is nn.MaxPool2d and before not in self.spikes:
         _refuse(node, "NIR has no maximum, and what it pools are no spikes, whose maximum is a threshold on their sum", layer)
     try:
-        nodes = self.table[type(layer)](self.nir, layer, takes, gives)
+        nodes = self.table[kind](self.nir, layer, takes, gives)
         _as_counted(nodes, takes, gives)
     except _NoNode as reason:
         _refuse(node, reason, layer)
@@ -308,35 +332,41 @@ def _layer(self: _Builder, node, before, gives):
 def _as_counted(nodes, takes, gives):
     "NIR works out shapes by itself; where it knows them they must be the real ones."
     for counted, real in ((nodes[0].input_type["input"], takes), (nodes[-1].output_type["output"], gives)):
-        _possible(counted is None or tuple(counted) == real, f"NIR counts {None if counted is None else list(map(int, counted))} values where it has {list(real)}")
+        _possible(
+            counted is None or tuple(counted) == real, f"NIR counts {None if counted is None else list(map(int, counted))} values where it has {list(real)}"
+        )
 
 
 def _refuse(node, reason, layer=None):
     kind = type(layer).__name__ if layer is not None else getattr(node.target, "__name__", node.target)
     name = node.target if node.op == "call_module" else node.name
-    raise ValueError(f"student: {name!r} ({kind}) cannot leave as NIR: {reason}")
+    raise ValueError(f"student: expected layers that have a NIR node, got {name!r} ({kind}): {reason}")
 
-# %% ../../nbs/studies/06_export.ipynb #063ed5f7
+# %% ../../nbs/studies/06_export.ipynb #bb5e3a01
 def to_nir(
-    student: nn.Module,  # spiking network of this package, or made by `spiking`
+    student: nn.Module,  # spiking network of this package, or made by `spiking` or `over_time`
     image_shape: Sequence[int],  # [C, H, W]
     dt: float = 1e-4,  # length of a time step in seconds
     discretisation: str = "euler",  # how the receiver will step: one of `DISCRETISATIONS`
 ):  # nir.NIRGraph; it takes a normalised image a step and gives logits [K] a step
     """The student as a NIR graph, in single precision (double if the student is).
 
-    Raises `ImportError` without the package nir, and `ValueError` naming the layer that has no NIR node or the argument that does not fit."""
+    Raises `ImportError` without the package nir, and `ValueError` naming the layer that has no NIR node, a neuron with soft reset for instance, or
+    the argument that does not fit."""
     nir = _needed("nir")
-    neuron_constants(0.5, dt, discretisation)  # judges both before any work is done
+    neuron_constants(0.5, dt, discretisation)  # refuses wrong ones before any work is done
     traced = _traced(student, image_shape)
-    dtype = next(traced.parameters()).numpy().dtype
-    builder = _Builder(nir, traced, _NODES | {LIF: partial(_neuron, dt=dt, discretisation=discretisation, dtype=dtype)})
+    dtype = torch.empty(0, dtype=_dtype(traced)).numpy().dtype
+    neuron = partial(_neuron, dt=dt, discretisation=discretisation, dtype=dtype, time_steps=student.time_steps)
+    builder = _Builder(nir, traced, _NODES | {Neuron: neuron})
     for node in traced.graph.nodes:
         builder.follow(node)
     notes = dict(source=f"sastc {metadata.version('sastc')}", dt=dt, discretisation=DISCRETISATIONS[discretisation], time_steps=student.time_steps)
+    seen = getattr(student, "preprocessing", None)
+    notes |= {name: np.array(getattr(seen, name)) for name in ("mean", "std") if seen is not None and getattr(seen, name)}
     return nir.NIRGraph(builder.nodes, builder.edges, metadata=notes)
 
-# %% ../../nbs/studies/06_export.ipynb #7f94fb0b
+# %% ../../nbs/studies/06_export.ipynb #c68e681c
 def to_torch_export(
     student: nn.Module,  # spiking network
     image_shape: Sequence[int],  # [C, H, W] for images, [T, C, H, W] for frames
@@ -352,7 +382,9 @@ def to_torch_export(
         with torch.no_grad():
             return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds
-        raise ValueError(f"student: {type(student).__name__} cannot be exported ({_first_line(error)}); a network that takes no decision on data is accepted") from error
+        raise ValueError(
+            f"student: expected a network that takes no decision on data, got {type(student).__name__}, which cannot be exported ({_first_line(error)})"
+        ) from error
 
 
 def to_onnx(
@@ -365,7 +397,7 @@ def to_onnx(
     program = to_torch_export(student, image_shape, batch)
     return torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False)
 
-# %% ../../nbs/studies/06_export.ipynb #a2f51ea3
+# %% ../../nbs/studies/06_export.ipynb #720429b7
 FORMATS = dict(nir=".nir", torch=".pt2", onnx=".onnx")
 
 
@@ -390,17 +422,28 @@ def write_student(
 
 
 def export_run(
-    source: str | Path,  # run folder of a student
+    source: Run | str | Path,  # run of a student, or its folder
     to: str = "nir",  # "nir", "torch" or "onnx"
     which: str = "best",  # name among `Run.checkpoints`
     file: str | Path | None = None,  # None for <run>/<which> with the ending of the format
     image_size: int = 0,  # height and width of the images; 0 for those of the run
+    *,
+    student: nn.Module | None = None,  # the network itself, if the run trained one of your own
 ) -> Path:  # the file
-    "Export the student of a run into a file."
+    """Export the student of a run into a file. A program of a student of event recordings takes their frames.
+
+    Raises the sentences of `open_run` and `write_student`."""
     one_of("to", to, FORMATS)
-    run = Run(source)
-    if run.kind != "student":
-        raise ValueError(f"source: {source} is the run of a {run.kind}; the run of a student is accepted")
-    student = run.model(which)
-    size = image_size or student.spec.get("image_size") or run.config["image_size"] or 32
-    return write_student(student, file or run.folder / f"{which}{FORMATS[to]}", (student.spec["in_channels"], size, size), to)
+    opened = open_run(source, which, student=student)
+    network, run = opened.network, opened.run
+    *frames, channels, size, _ = _shape_of(run, network)
+    shape = (channels, image_size or size, image_size or size)
+    return write_student(network, file or run.folder / f"{which}{FORMATS[to]}", shape if to == "nir" else (*frames, *shape), to)
+
+
+def _shape_of(run: Run, network: nn.Module) -> Sequence[int]:
+    "What the run was trained on: [C, H, W], or [T, C, H, W] for frames."
+    if recorded := run.data.get("shape"):
+        return recorded
+    size = network.spec.get("image_size") or run.config.get("image_size") or 32  # before runs recorded their data
+    return network.spec["in_channels"], size, size

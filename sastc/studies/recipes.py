@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED', 'ORIGINS', 'PROTOCOLS', 'STUDENTS', 'TEACHERS', 'SMALL', 'SMALL_WIDTH', 'SMALL_DATA', 'Published',
            'Choice', 'Protocol', 'Recipe', 'recipes', 'find_recipes', 'recipe', 'recipe_table']
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10003
+# %% ../../nbs/studies/00_recipes.ipynb #cc26fa1b
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..training.config import METHODS, Config, TeacherConfig, configure, settings
+from ..common.settings import Entry, entries
+from ..methods import METHODS
 from ..models.pretrained import PREFIX
+from ..training.config import Config, TeacherConfig, settings_for
 
 # %% ../../nbs/studies/00_recipes.ipynb #3ec10006
 _ACCURACY = """
@@ -108,14 +110,14 @@ class Choice(NamedTuple):
 def _from(origin: str, note: str = "", /, **values) -> dict[str, Choice]:
     return {name: Choice(value, origin, note) for name, value in values.items()}
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec1000c
+# %% ../../nbs/studies/00_recipes.ipynb #b2f3f4a1
 _METHOD = dict(  # of every student
     _from("C", "the same in TET", decay=0.5, threshold=1.0, gamma=1.0, detach_reset=False),
-    **_from("C", "text of the paper: similarity matrices", align="features"),
+    **_from("C", "text of the paper: similarity matrices", alignment="features"),
     **_from("C", "counts of the paper: the stem as well", candidates="code"),
     **_from("C", "the paper names no pooling", student_pool="max", teacher_pool="avg"),
-    **_from("C", projection="code", factor=4, similarity_norm="raw", attention_gradient="flows", fold_time=False, over_teacher="sum"),
-    **_from("?", "the tables average several single pairs and name none", pair=(-1, -1)),
+    **_from("C", projection="code", factor=4, similarity_norm="raw", attention_gradient="flows"),
+    **_from("?", "the tables average several single pairs and name none; these are the last candidates", student_layer="", teacher_layer=""),
 )
 _ALL_IMAGES = "the whole training set is learned from, as released; best epochs by test accuracy, as released, are not reported"
 _RELEASED = dict(
@@ -204,14 +206,14 @@ TEACHERS = {
     "ResNet-19 (events)": Choice("resnet19", "?", "no teacher is named; an ANN with 2 input channels on the same frames"),
 }
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10010
+# %% ../../nbs/studies/00_recipes.ipynb #2aec27e5
 _SMALL = dict(train_images=5000, holdout=0.1, batch_size=64, optimizer="sgd", weight_decay=5e-4, schedule="cosine", warmup=1.0, precision="bf16")
 SMALL = dict(teacher=dict(_SMALL, epochs=20, lr=0.1), student=dict(_SMALL, epochs=10, lr=0.05, beta=100.0))
 SMALL_WIDTH = dict(resnet18_sastc=0.125, resnet19=0.125, wrn16_2_sastc=0.0625)  # 0.25 for all others
 _NMNIST = dict(data="nmnist", image_size=0, train_images=0, batch_size=16)
-SMALL_DATA = dict(imagenet=dict(data="cifar10", image_size=64, workers=0), dvs_gesture=_NMNIST, cifar10_dvs=_NMNIST)
+SMALL_DATA = dict(imagenet=dict(data="cifar10", image_size=64), dvs_gesture=_NMNIST, cifar10_dvs=_NMNIST)
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10012
+# %% ../../nbs/studies/00_recipes.ipynb #89fdb663
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recipe:
     "Settings for a teacher and its students, with their origins, and what the paper prints about them."
@@ -220,18 +222,18 @@ class Recipe:
     about: str  # one line for people
     protocol: Protocol = field(repr=False)
     methods: tuple[str, ...]  # that are compared
-    student: Mapping[str, Choice] = field(repr=False)  # fields of `Config`
-    teacher: Mapping[str, Choice] = field(repr=False)  # fields of `TeacherConfig`; empty for a baseline
+    student: Mapping[str, Choice] = field(repr=False)  # settings of `Config`, of all methods
+    teacher: Mapping[str, Choice] = field(repr=False)  # settings of `TeacherConfig`; empty for a baseline
     teacher_name: str = ""  # of its run folder; recipes with the same teacher share it
     published: tuple[Published, ...] = field(default=(), repr=False)  # each printed number belongs to one recipe
-    study: str = ""  # arguments of `sastc_study`, for a grid or a sweep
+    study: str = ""  # arguments of `sastc study`, for a grid or a sweep
 
     def folder(self, small: bool = False) -> Path:
-        "Where `sastc_compare` and `sastc_distill` put its runs."
+        "Where `sastc compare` and `sastc distill` put its runs."
         return Path("runs", self.name.replace("/", "-") + "-small" * small)
 
     def teacher_place(self, small: bool = False) -> str:
-        "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc_teacher` makes."
+        "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc teacher` makes."
         if not self.teacher:
             return ""
         fixed = self.student.get("teacher")
@@ -240,7 +242,7 @@ class Recipe:
     def _teacher_folder(self, small: bool) -> Path:
         return Path("runs", f"{self.protocol.data}-{self.teacher_name}-teacher" + "-small" * small)
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10013
+# %% ../../nbs/studies/00_recipes.ipynb #36972c02
 from fastcore.basics import patch
 
 
@@ -248,9 +250,9 @@ from fastcore.basics import patch
 def values(
     self: Recipe,
     side: str,  # "student" or "teacher"
-    small: bool = False,  # the CPU-sized twin
+    small: bool = False,  # the small variant, for two CPU cores
 ) -> dict:
-    "Settings of one side by name, without run folders."
+    "Settings of one side by name, those of all methods, without run folders."
     full = {name: choice.value for name, choice in getattr(self, side).items() if name != "teacher"}
     if not small:
         return full
@@ -263,29 +265,29 @@ def values(
 @patch
 def config(
     self: Recipe,
-    method: str = "",  # name in `METHODS`; empty for sastc, or for the one that a baseline recipe has
-    small: bool = False,  # the CPU-sized twin
-    **given,  # any setting of `Config`, which goes before the recipe's
+    method: str = "",  # name in `METHODS`; empty for the last one that the recipe compares
+    small: bool = False,  # the small variant, for two CPU cores
+    **given,  # any setting of the run, which overrides the recipe's
 ) -> Config:
-    "Settings of a student. Raises `ValueError` with a sentence for a value that is not accepted."
-    method = method or ("sastc" if "sastc" in self.methods else self.methods[0])
-    config = configure(Config, dict(self.values("student", small), method=method, teacher=self.teacher_place(small)) | given)
-    config.folder = config.folder or str(self.folder(small) / f"{config.method}-seed{config.seed}")
+    "Settings of a student by one method. Raises `ValueError` with a sentence for a value that is not accepted or has no effect."
+    own = dict(self.values("student", small), teacher=self.teacher_place(small))
+    config = settings_for(Config, dict(method=method or self.methods[-1]) | given, own)
+    config.folder = config.folder or str(self.folder(small) / f"{config['method'].rpartition(':')[2]}-seed{config.seed}")
     return config
 
 
 @patch
 def teacher_config(
     self: Recipe,
-    small: bool = False,  # the CPU-sized twin
-    **given,  # any setting of `TeacherConfig`, which goes before the recipe's
+    small: bool = False,  # the small variant, for two CPU cores
+    **given,  # any setting of the run, which overrides the recipe's
 ) -> TeacherConfig:
     "Settings of the teacher. Raises `ValueError` for a recipe without one."
     if not self.teacher:
-        raise ValueError(f"recipe: {self.name} has no teacher; one that distils is accepted")
-    return configure(TeacherConfig, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))) | given)
+        raise ValueError(f"recipe: expected one that distils, got {self.name}, which has no teacher")
+    return settings_for(TeacherConfig, given, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))))
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10015
+# %% ../../nbs/studies/00_recipes.ipynb #9a6a03be
 @patch
 def numbers(
     self: Recipe,
@@ -302,22 +304,35 @@ def commands(self: Recipe, small: bool = False) -> list[str]:
     "Lines for a shell: the teacher, the student by one method, the comparison of all methods; or the study."
     which = f"--recipe {self.name}" + " --small" * small
     trained = bool(self.teacher) and not self.teacher_place(small).startswith(PREFIX)
-    teacher = [f"sastc_teacher {which}"] * trained
+    teacher = [f"sastc teacher {which}"] * trained
     if self.study:
-        return [*teacher, f"sastc_study {self.study} {which}"]
-    return [*teacher, f"sastc_distill {which}", *[f"sastc_compare {which}"] * (len(self.methods) > 1)]
+        return [*teacher, f"sastc study {self.study} {which}"]
+    return [*teacher, f"sastc distill {which}", *[f"sastc compare {which}"] * (len(self.methods) > 1)]
+
+# %% ../../nbs/studies/00_recipes.ipynb #c2bb2e1c
+@patch
+def entries_of(
+    self: Recipe,
+    side: str,  # "student" or "teacher"
+    small: bool = False,  # the small variant
+) -> dict[str, Entry]:  # by short name
+    "Settings of one side that have an effect in at least one of its runs, with their values."
+    configs = [self.teacher_config(small)] if side == "teacher" else [self.config(method, small) for method in self.methods]
+    return {name: entry for config in configs for name, entry in entries(config).items()}
 
 
 @patch
-def table(self: Recipe) -> pd.DataFrame:  # a row a setting: of, setting, value, small, origin, note
-    "All settings, at full size and in the small twin, with their origins."
+def table(self: Recipe) -> pd.DataFrame:  # one row per setting: of, setting, value, small, origin, note, meaning
+    "All settings, at full size and in the small variant, with their origins; those that have no effect for its methods and data are left out."
     rows = []
     for side in ("teacher", "student") if self.teacher else ("student",):
-        choices, small, declared = getattr(self, side), self.values(side, small=True), settings(TeacherConfig if side == "teacher" else Config)
-        for name in dict.fromkeys([*choices, *small]):
-            twin = self.teacher_place(small=True) if name == "teacher" else small[name]
-            choice = choices.get(name) or Choice(declared[name].default, "ours", "the default of the package")
-            rows.append(dict(of=side, setting=name, value=choice.value, small=twin, origin=choice.origin, note=choice.note))
+        choices, full, small = getattr(self, side), self.entries_of(side), self.entries_of(side, small=True)
+        known = small | full
+        for name in dict.fromkeys([*choices, *self.values(side, small=True)]):
+            if name in known:
+                choice = choices.get(name) or Choice(full[name].value if name in full else "", "ours", "the default of the package")
+                values = dict(value=choice.value if name in full else "–", small=small[name].value if name in small else "–")
+                rows.append(dict(of=side, setting=name, **values, origin=choice.origin, note=choice.note, meaning=known[name].declared.metadata["help"]))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/studies/00_recipes.ipynb #3ec10017
@@ -342,8 +357,11 @@ def _rows():
     quoted, plain = set(), [row for row in PUBLISHED if row.noise is None]
     for dataset, student, teacher, time_steps in dict.fromkeys((row.dataset, row.student, row.teacher, row.time_steps) for row in plain if row.student):
         published = tuple(
-            row for row in plain
-            if row not in quoted and (row.dataset, row.teacher) == (dataset, teacher) and (row.student is None or (row.student, row.time_steps) == (student, time_steps))
+            row
+            for row in plain
+            if row not in quoted
+            and (row.dataset, row.teacher) == (dataset, teacher)
+            and (row.student is None or (row.student, row.time_steps) == (student, time_steps))
         )
         quoted.update(published)
         given = dataset, student, teacher, Choice(time_steps, "P")
@@ -354,41 +372,49 @@ def _rows():
             events = dataset, student, "ResNet-19 (events)", Choice(time_steps, "P")
             yield _recipe(f"{_key(student)}-{end}", f"{student} on event data, {time_steps} steps", *events, published=published)
         else:
-            yield _recipe(f"{_key(student)}-baseline-{end}", f"{student} without a teacher, {time_steps} steps", *given, methods=("baseline",), published=published)
+            yield _recipe(
+                f"{_key(student)}-baseline-{end}", f"{student} without a teacher, {time_steps} steps", *given, methods=("baseline",), published=published
+            )
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec10019
+# %% ../../nbs/studies/00_recipes.ipynb #9e15bec2
 _TABLE7 = "CIFAR-100", "VGG-11", "ResNet-32x4", Choice(3, "P")
 _APPENDIX = "CIFAR-100", "VGG-11", "ResNet-32x4", Choice(3, "I", "as in table 7")
 _DYNAMICS = _from("I", "20 and 120 as in the public code of Kim et al. 2023; its third is epoch 300, here the last", keep_epochs=(20, 120, 240))
-_VARIED = ("beta", "alpha", "temperature", "factor", "attn_scale", "batch_size", "student_pool", "teacher_pool", "align", "detach_reset")
+_VARIED = ("beta", "alpha", "temperature", "factor", "attn_scale", "batch_size", "student_pool", "teacher_pool", "alignment", "detach_reset")
 
 
 def _studies():
     "What the paper varies: pairs of layers, wrong labels, few images, settings; and what it follows over epochs."
     for student, teacher in (("VGG-11", "ResNet-19"), ("ResNet-18", "PyramidNet-20"), ("WRN-16-2", "WRN-28-4")):
         given, counts = ("CIFAR-10", student, teacher, Choice(3, "?", "not stated for figure 2")), _from("P", "figure 2 counts the stem", candidates="paper")
-        yield _recipe(f"grid-{_key(student)}-from-{_key(teacher)}", "figure 2: Feature KD on every pair of layers", *given, counts, study="grid", methods=_FOUR[1:])
+        yield _recipe(
+            f"grid-{_key(student)}-from-{_key(teacher)}", "figure 2: Feature KD on every pair of layers", *given, counts, study="grid", methods=_FOUR[1:]
+        )
     yield _recipe("noisy-labels", "table 7 as one study", *_TABLE7, study="noisy_labels")
     for noise in (0, 10, 20, 30, 40, 50):
-        learns, teaches = (_from(origin, note, label_noise=noise / 100) for origin, note in (("P", ""), ("I", "the printed accuracy of the teacher falls with noise")))
+        learns, teaches = (
+            _from(origin, note, label_noise=noise / 100) for origin, note in (("P", ""), ("I", "the printed accuracy of the teacher falls with noise"))
+        )
         published = tuple(row for row in PUBLISHED if row.noise == noise)
         own = dict(teacher_name=f"resnet32x4-noise{noise}") if noise else {}
         yield _recipe(f"noisy-labels-{noise}", f"table 7: {noise} % of the training labels are wrong", *_TABLE7, learns, teaches, published=published, **own)
         if noise:
-            yield _recipe(f"noisy-labels-{noise}-clean-teacher", f"as table 7 with {noise} % wrong labels, but the teacher saw the right ones", *_TABLE7, learns)
+            yield _recipe(
+                f"noisy-labels-{noise}-clean-teacher", f"as table 7 with {noise} % wrong labels, but the teacher saw the right ones", *_TABLE7, learns
+            )
     yield _recipe("few-shot", "appendix 2, as inferred, as one study", *_APPENDIX, study="few_shot")
     for share in (25, 50, 75, 100):
         learns = _from("I", "balanced over classes; the teacher sees all images", train_images=500 * share)
         yield _recipe(f"few-shot-{share}", f"appendix 2, as inferred: {share} % of the training images", *_APPENDIX, learns)
     most_steps = *_APPENDIX[:3], Choice(7, "I", "the most of table 2")
-    yield _recipe("information", "appendix 1, as inferred: Fisher information over time at three epochs (sastc_explain draws it)", *most_steps, _DYNAMICS)
+    yield _recipe("information", "appendix 1, as inferred: Fisher information over time at three epochs (sastc explain draws it)", *most_steps, _DYNAMICS)
     for name in _VARIED:
         yield _recipe(f"sensitivity-{name}", f"appendix 3, as inferred: values of {name}", *_APPENDIX, study=f"sensitivity --vary {name}", methods=("sastc",))
 
 
 _RECIPES = {recipe.name: recipe for recipe in (*_rows(), *_studies())}
 
-# %% ../../nbs/studies/00_recipes.ipynb #3ec1001b
+# %% ../../nbs/studies/00_recipes.ipynb #8d274c4f
 def recipes() -> list[Recipe]:
     "All recipes."
     return list(_RECIPES.values())
@@ -407,13 +433,13 @@ def recipe(name: str) -> Recipe:
         return _RECIPES[name]
     near = get_close_matches(name.lower(), _RECIPES, n=1, cutoff=0.4)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"recipe: {name!r} is not known{hint}; sastc_recipes lists the {len(_RECIPES)} that are")
+    raise ValueError(f"recipe: expected one of the {len(_RECIPES)} that sastc recipes lists, got {name!r}{hint}")
 
 
 def recipe_table(
     found: list[Recipe],
-) -> pd.DataFrame:  # text, a row a recipe: recipe, about, printed accuracies by method, command
+) -> pd.DataFrame:  # text, one row per recipe: recipe, about, printed accuracies by method, command
     "Recipes beside what the paper prints."
     columns = dict.fromkeys(["recipe", "about", *_FOUR, "command"], "")
     printed = [{method: f"{value:.2f}" for method, value in r.numbers().items() if method in METHODS} for r in found]
-    return pd.DataFrame(columns | dict(recipe=r.name, about=r.about, command=r.commands()[-1].split()[0]) | row for r, row in zip(found, printed))
+    return pd.DataFrame(columns | dict(recipe=r.name, about=r.about, command=r.commands()[-1].split()[1]) | row for r, row in zip(found, printed))

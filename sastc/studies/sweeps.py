@@ -7,9 +7,9 @@ __all__ = ['TEACHER_LABELS', 'KEEP', 'SENSITIVITY', 'STUDIES', 'study_text', 'no
            'few_shot', 'few_shot_table', 'few_shot_figure', 'sensitivity', 'sensitivity_table', 'sensitivity_figure',
            'grid', 'grid_table', 'grid_summary', 'grid_figure', 'Study', 'write_study']
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2004
+# %% ../../nbs/studies/04_sweeps.ipynb #b8764019
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,23 +19,28 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..common.checks import one_of
-from ..training.config import METHODS, Config, TeacherConfig, configure, settings
-from .comparisons import _each_once, sweep
-from ..models import candidates as candidate_layers
-from ..models import create_model
-from .figures import _GREY, _METHOD_STYLE, _figure, _named, _nothing, _rounded, method_of
-from .report import Picture, Section, Table, Words, _teachers, write_report
-from ..training.runs import Run, load_model
+from ..common.settings import flat
+from ..methods import FeatureKD, Method
+from ..methods.sastc import named_layers
+from ..models.networks import build_network
+from .comparisons import check_each_once, folder_name, settings_by_method, sweep, with_spread
+from .drawing import GREY, empty_figure, escaped, nth_style, rounded, style_of, titled
+from .figures import in_order, method_of
+from .report import Picture, Section, Table, Words, teachers_of, write_report
+from ..training.checkpoints import load_model
+from ..training.config import Config, TeacherConfig
+from ..training.runs import Run
 from ..training.session import data_of
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2007
+# %% ../../nbs/studies/04_sweeps.ipynb #df62527f
 def _runs(folder: str | Path) -> list[Run]:
     return [Run(config.parent) for config in sorted(Path(folder).glob("*/config.json"))]
 
 
 def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFrame:
     "Test accuracy of finished runs, in percent, mean and standard deviation over those with the same key; keys ascending, methods in their order."
-    methods = [*METHODS, "teacher"]
+    runs = list(runs)
+    methods = in_order(method_of(run) for _, run in runs)
 
     def place(item):
         return [methods.index(value) if name == "method" else value for name, value in zip(by, item[0])]
@@ -53,11 +58,10 @@ def study_text(
     "A table of a study with accuracies beside their spread, for people."
     shown = pd.DataFrame({"seeds": table.seeds.astype(int)})
     for which, title in dict(last="last epoch", best="best epoch").items():
-        spread = table[f"accuracy_{which}_sd"].map(lambda sd: "" if pd.isna(sd) else f" ± {sd:.2f}")
-        shown[title] = table[f"accuracy_{which}"].map("{:.2f} %".format) + spread
+        shown[title] = with_spread(table[f"accuracy_{which}"], table[f"accuracy_{which}_sd"], unit=" %")
     return shown
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2011
+# %% ../../nbs/studies/04_sweeps.ipynb #ef075e66
 TEACHER_LABELS = ("noisy", "clean")
 
 
@@ -65,21 +69,21 @@ def noisy_labels(
     folder: str | Path,  # of the study
     config: Config,  # what all students share; `teacher` is the run folder of a teacher trained on the same images with clean labels
     noise: Sequence[float] = (0, 0.1, 0.2, 0.3, 0.4, 0.5),  # shares of wrong training labels
-    methods: Sequence[str] = ("baseline", "kd", "feature_kd", "sastc"),  # names of `METHODS`
+    methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),  # of the runs and of the noise
     teacher_labels: str = "noisy",  # what teachers learn from: "noisy" labels, the students' own, or "clean" ones
 ) -> pd.DataFrame:  # see `noise_table`
     "Train students, and teachers, on labels that are wrong in part. Raises as `sweep` does, and for a teacher that does not fit."
-    _each_once(noise=noise, methods=methods, seeds=seeds)
+    check_each_once(noise=noise, methods=methods, seeds=seeds)
     one_of("teacher_labels", teacher_labels, TEACHER_LABELS)
-    folder, teacher, wanted = Path(folder), _teacher_settings(config), {}
+    folder, teacher, wanted, students = Path(folder), _teacher_settings(config), {}, settings_by_method(methods, config)
     for seed, share in product(seeds, noise):
-        noisy, source = dict(label_noise=share, noise_over=config.noise_over, noise_seed=seed, seed=seed), Path(config.teacher)
+        source, perturbed = config.teacher, dict(seed=seed, label_noise=share) | (dict(noise_seed=seed) if share else {})
         if share and teacher_labels == "noisy":
-            source = folder / f"teacher-noise{share:g}-seed{seed}"
-            wanted[source] = replace(teacher, **noisy)
-        for method in methods:
-            wanted[folder / f"noise{share:g}-{method}-seed{seed}"] = replace(config, method=method, teacher=str(source), **noisy)
+            source = str(folder / f"teacher-noise{share:g}-seed{seed}")
+            wanted[Path(source)] = teacher.but(**perturbed)
+        for method, student in students.items():
+            wanted[folder / f"noise{share:g}-{method}-seed{seed}"] = student.but(teacher=source, **perturbed)
     sweep(wanted)
     return noise_table(folder)
 
@@ -87,50 +91,51 @@ def noisy_labels(
 def _teacher_settings(config: Config) -> TeacherConfig:
     "Settings of the teacher that `config` names."
     if not config.teacher:
-        raise ValueError("teacher: none given; the run folder of a teacher is accepted, whose settings are used to train others on noisy labels")
+        raise ValueError("teacher: expected the run folder of a teacher, whose settings are used to train others on noisy labels, got none")
     run = Run(config.teacher)
     if run.kind != "teacher":
-        raise ValueError(f"teacher: {config.teacher} is the run of a {run.kind}; the run of a teacher is accepted")
-    teacher = configure(TeacherConfig, {name: value for name, value in run.config.items() if name in settings(TeacherConfig)})
-    for name, accepted in dict(data=config.data, image_size=config.image_size, train_images=config.train_images, label_noise=0).items():
-        if getattr(teacher, name) != accepted:
-            raise ValueError(f"teacher: {config.teacher} was trained with {name} {getattr(teacher, name)!r}; one trained with {accepted!r} is accepted")
-    return teacher
+        raise ValueError(f"teacher: expected the run of a teacher, got {config.teacher}, the run of a {run.kind}")
+    teacher, student = flat(run.settings), flat(config)
+    for name in ("data", "image_size", "train_images", "label_noise"):
+        wanted = 0 if name == "label_noise" else student.get(name)
+        if teacher.get(name) != wanted:
+            raise ValueError(f"teacher: expected one that was trained with {name} {wanted!r}, got {config.teacher}, trained with {teacher.get(name)!r}")
+    return run.settings
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2012
+# %% ../../nbs/studies/04_sweeps.ipynb #3bebbdd5
 def noise_table(
     folder: str | Path,  # of the study
 ) -> pd.DataFrame:  # index: label_noise, method ("teacher" among them); seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a study of noisy labels, its teachers included."
     runs = _runs(folder)
-    members = [run for run in runs if run.kind == "student"] + _teachers(runs)
+    members = [run for run in runs if run.kind == "student"] + teachers_of(runs)
     return _averaged([((run.config.get("label_noise", 0.0), method_of(run)), run) for run in members], ["label_noise", "method"])
 
 
 def _over(table: pd.DataFrame, about: str, title: str, subtitle: str, scale: float = 1) -> go.Figure:
-    "Accuracy of each method over the first level of a table, at the last and at the best epoch."
+    "Accuracy of each method over the first level of a table, a panel for the last and one for the best epoch."
     if not len(table):
-        return _nothing(title, "No run has finished yet.")
+        return empty_figure(title, "No run has finished yet.")
     grid = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=["last epoch", "best epoch by validation"])
     for panel, which in enumerate(("last", "best"), 1):
         for method, rows in table.groupby("method", sort=False):
-            colour, symbol = _METHOD_STYLE[method]
-            spread = dict(array=_rounded(rows[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
+            colour, symbol = style_of(method)
+            spread = dict(array=rounded(rows[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
             line = dict(mode="lines+markers", line_color=colour, marker=dict(symbol=symbol, size=8), error_y=spread)
             line |= dict(name=method, legendgroup=method, showlegend=panel == 1, hovertemplate="%{x}: %{y:.2f} %")
             x = [scale * value for value in rows.index.get_level_values(0)]
-            grid.add_scatter(x=x, y=_rounded(rows[f"accuracy_{which}"]), row=1, col=panel, **line)
+            grid.add_scatter(x=x, y=rounded(rows[f"accuracy_{which}"]), row=1, col=panel, **line)
     grid.update_xaxes(title_text=about).update_yaxes(title_text="test accuracy, %", col=1)
-    return _figure(title, f"{subtitle}; mean ± one standard deviation over seeds", height=400, grid=grid).update_layout(showlegend=True)
+    return titled(title, f"{subtitle}; mean ± one standard deviation over seeds", height=400, grid=grid).update_layout(showlegend=True)
 
 
 def noise_figure(
     table: pd.DataFrame,  # from `noise_table`
 ) -> go.Figure:
-    "Test accuracy over the share of wrong labels, a line a method and one for the teachers."
+    "Test accuracy over the share of wrong labels, one line per method and one for the teachers."
     return _over(table, "wrong training labels, %", "Noisy labels", "the test labels are clean", scale=100)
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2021
+# %% ../../nbs/studies/04_sweeps.ipynb #3950986f
 KEEP = ("epochs", "steps")
 
 
@@ -138,20 +143,19 @@ def few_shot(
     folder: str | Path,  # of the study
     config: Config,  # what all students share, the teacher included; `epochs` and `train_images` (0 for all) are those of share 1
     shares: Sequence[float] = (0.25, 0.5, 0.75, 1),  # of the training images, above 0 and at most 1
-    methods: Sequence[str] = ("baseline", "kd", "feature_kd", "sastc"),  # names of `METHODS`
+    methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),
     keep: str = "epochs",  # what all shares have in common: the number of "epochs" or, nearly, of "steps"
 ) -> pd.DataFrame:  # see `few_shot_table`
     "Train students on parts of the training images. Raises as `sweep` does, and for a share out of range."
-    _each_once(shares=shares, methods=methods, seeds=seeds)
+    check_each_once(shares=shares, methods=methods, seeds=seeds)
     one_of("keep", keep, KEEP)
     if not all(0 < share <= 1 for share in shares):
-        raise ValueError(f"shares: {list(shares)} given; numbers above 0 and at most 1 are accepted")
-    total = config.train_images or len(data_of(config).y_train)
-    wanted = {}
-    for seed, share, method in product(seeds, shares, methods):
-        size = dict(train_images=round(share * total), epochs=config.epochs if keep == "epochs" else round(config.epochs / share))
-        wanted[Path(folder) / f"share{share:g}-{method}-seed{seed}"] = replace(config, method=method, seed=seed, **size)
+        raise ValueError(f"shares: expected numbers above 0 and at most 1, got {list(shares)}")
+    total, epochs, wanted = config["train_images"] or len(data_of(config).y_train), config["epochs"], {}
+    for seed, share, (method, student) in product(seeds, shares, settings_by_method(methods, config).items()):
+        size = dict(train_images=round(share * total), epochs=epochs if keep == "epochs" else round(epochs / share))
+        wanted[Path(folder) / f"share{share:g}-{method}-seed{seed}"] = student.but(seed=seed, **size)
     sweep(wanted)
     return few_shot_table(folder)
 
@@ -167,14 +171,14 @@ def few_shot_table(
 def few_shot_figure(
     table: pd.DataFrame,  # from `few_shot_table`
 ) -> go.Figure:
-    "Test accuracy over the number of training images, a line a method."
+    "Test accuracy over the number of training images, one line per method."
     return _over(table, "training images", "Few images", "all methods learn from the same images")
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2031
+# %% ../../nbs/studies/04_sweeps.ipynb #56719122
 SENSITIVITY = dict(
     beta=(100, 200, 400, 800, 1600), alpha=(0, 0.5, 1, 2), temperature=(1, 2, 4, 8), factor=(2, 4, 8), attn_scale=(1, 4, 16),
     batch_size=(16, 32, 64, 128), projection=("code", "semckd", "bottleneck", "linear"), student_pool=("max", "avg"), teacher_pool=("avg", "max"),
-    align=("features", "similarity"), detach_reset=(False, True),
+    alignment=("features", "similarity"), detach_reset=(False, True),
 )  # fmt: skip
 
 
@@ -185,95 +189,129 @@ def sensitivity(
     seeds: Sequence[int] = (0, 1, 2),
 ) -> pd.DataFrame:  # see `sensitivity_table`
     "Train students with one setting changed at a time. Raises as `sweep` does, and for an unknown setting or value."
-    _each_once(vary=list(vary), seeds=seeds, **vary)
-    for name in vary:
-        one_of("vary", name, [name for name in settings(Config) if name not in ("seed", "folder")])
-    variations = {f"{name}={value}": replace(config, **{name: value}) for name, values in vary.items() for value in values}
-    variations = {"base": config} | {name: varied for name, varied in variations.items() if varied != config}
-    sweep({Path(folder) / f"{name}-seed{seed}": replace(varied, seed=seed) for seed in seeds for name, varied in variations.items()})
+    check_each_once(vary=list(vary), seeds=seeds, **vary)
+    if fixed := [name for name in vary if name in ("seed", "folder")]:
+        raise ValueError(f"vary: expected settings other than seed and folder, got {fixed[0]!r}")
+    wanted = {"base": config}
+    for name, values in vary.items():
+        for value in values:
+            if (varied := config.but(**{name: value})) != config:
+                wanted[_free_name(folder_name(f"{name}={value}"), wanted)] = varied
+    sweep({Path(folder) / f"{name}-seed{seed}": varied.but(seed=seed) for seed in seeds for name, varied in wanted.items()})
     return sensitivity_table(folder)
 
 
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    "A name that is not taken; two values may differ only in what no folder can be called."
+    return next(free for free in (name, *(f"{name}_{number}" for number in range(2, 1000))) if free not in taken)
+
+# %% ../../nbs/studies/04_sweeps.ipynb #1b0deca6
 def sensitivity_table(
     folder: str | Path,  # of the study
 ) -> pd.DataFrame:  # index: setting, value; seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a study of sensitivity; the runs with all settings at their base stand in every setting's rows."
-    runs = _runs(folder)
-    base = [run for run in runs if run.folder.name.startswith("base-seed")]
-    varied = [(name, run) for run in runs for name in run.config if base and name not in ("seed", "folder") and run.config[name] != base[0].config[name]]
-    varied += [(name, run) for name in dict(varied) for run in base]
-    return _averaged([((name, _plain(run.config[name])), run) for name, run in varied], ["setting", "value"])
+    runs = [(run, {name: _plain(value) for name, value in run.config.items()}) for run in _runs(folder)]
+    base = [(run, config) for run, config in runs if run.folder.name.startswith("base-seed")]
+    usual = base[0][1] if base else {}
+    varied = [
+        (name, run, config) for run, config in runs for name in config if name in usual and name not in ("seed", "folder") and config[name] != usual[name]
+    ]
+    varied += [(name, run, config) for name in dict.fromkeys(name for name, *_ in varied) for run, config in base]
+    return _averaged([((name, config[name]), run) for name, run, config in varied], ["setting", "value"])
 
 
 def _plain(value):
     return tuple(value) if isinstance(value, list) else value
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2032
+# %% ../../nbs/studies/04_sweeps.ipynb #031cb07f
 def sensitivity_figure(
     table: pd.DataFrame,  # from `sensitivity_table`
     which: str = "best",  # epoch: "best" by validation, or "last"
 ) -> go.Figure:
-    "Test accuracy over the values of each setting, a panel a setting, on one scale."
-    title, (colour, symbol) = "Sensitivity", _METHOD_STYLE["sastc"]
+    "Test accuracy over the values of each setting, one panel per setting, on one scale."
+    title, (colour, symbol) = "Sensitivity", nth_style(0)
     if not len(table):
-        return _nothing(title, "No setting has two finished runs yet.")
+        return empty_figure(title, "No setting has two finished runs yet.")
     names = table.index.get_level_values("setting").unique().tolist()
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     grid = make_subplots(rows, columns, shared_yaxes=True, subplot_titles=names, horizontal_spacing=0.03, vertical_spacing=0.36 / rows)
     for number, name in enumerate(names):
         part = table.loc[name]
-        spread = dict(array=_rounded(part[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
+        spread = dict(array=rounded(part[f"accuracy_{which}_sd"].fillna(0)), thickness=1.5, width=4)
         line = dict(mode="lines+markers", line_color=colour, marker=dict(symbol=symbol, size=8), showlegend=False, name=name)
         where = dict(row=number // columns + 1, col=number % columns + 1)
-        grid.add_scatter(x=[f"{value:g}" if isinstance(value, float) else str(value) for value in part.index], y=_rounded(part[f"accuracy_{which}"]), error_y=spread, **line, **where)
+        grid.add_scatter(
+            x=[f"{value:g}" if isinstance(value, float) else str(value) for value in part.index],
+            y=rounded(part[f"accuracy_{which}"]),
+            error_y=spread,
+            **line,
+            **where,
+        )
     grid.update_xaxes(type="category").update_yaxes(title_text="%", col=1)
     subtitle = f"test accuracy of the {which} epoch; the other settings at their base; mean ± one standard deviation over seeds"
-    return _figure(title, subtitle, height=120 + 240 * rows, grid=grid)
+    return titled(title, subtitle, height=120 + 240 * rows, grid=grid)
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2041
+# %% ../../nbs/studies/04_sweeps.ipynb #82bd4075
 def grid(
     folder: str | Path,  # of the study
     config: Config,  # what all runs share, the teacher included
-    methods: Sequence[str] = ("kd", "sastc"),  # to compare the pairs with
+    methods: Sequence[str | type[Method]] = ("kd", "sastc"),  # to compare the pairs with
     seeds: Sequence[int] = (0,),
-    candidates: str = "paper",  # preset of the layers to pair; `student_layers` and `teacher_layers` of `config` go before it
+    candidates: str = "paper",  # preset of the layers to pair; `student_layers` and `teacher_layers` of the method in `config` override it
 ) -> pd.DataFrame:  # see `grid_table`
     "Train Feature KD on every pair of a student layer and a teacher layer, and other methods beside it. Raises as `sweep` does."
-    _each_once(methods=methods, seeds=seeds)
-    config = replace(config, candidates=candidates)
+    check_each_once(methods=methods, seeds=seeds)
     if not config.teacher:
-        raise ValueError("teacher: none given; a run folder or checkpoint is accepted")
-    student = create_model(config.student, time_steps=config.time_steps, width=config.width)
-    students = config.student_layers or candidate_layers(student, candidates)
-    teachers = config.teacher_layers or candidate_layers(load_model(config.teacher), candidates)
-    runs = {method: replace(config, method=method) for method in methods}
-    runs |= {f"pair{s}-{t}": replace(config, method="feature_kd", pair=(s, t)) for s in range(len(students)) for t in range(len(teachers))}
-    sweep({Path(folder) / f"{name}-seed{seed}": replace(run, seed=seed) for seed in seeds for name, run in runs.items()})
+        raise ValueError("teacher: expected a run folder or checkpoint, got none")
+    students, teachers = _paired_layers(config, candidates)
+    runs = {name: made.but(candidates=candidates) if "candidates" in flat(made) else made for name, made in settings_by_method(methods, config).items()}
+    for (s, student), (t, teacher) in product(enumerate(students), enumerate(teachers)):
+        runs[f"pair{s}-{t}"] = config.but(method=FeatureKD, student_layer=student, teacher_layer=teacher)
+    sweep({Path(folder) / f"{name}-seed{seed}": run.but(seed=seed) for seed in seeds for name, run in runs.items()})
     return grid_table(folder)
+
+
+def _paired_layers(config: Config, candidates: str) -> tuple[list[str], list[str]]:
+    "Layers of student and teacher that are paired."
+    size = dict(num_classes=10, in_channels=3, image_size=flat(config).get("image_size") or None)  # no name of a layer depends on them
+    student = build_network(config.student, config["student"], time_steps=config.time_steps, neuron=config.neuron, **size)
+    networks = dict(student_layers=student, teacher_layers=load_model(config.teacher))
+    students, teachers = (named_layers(side, network, getattr(config.method, side, ()), candidates) for side, network in networks.items())
+    return students, teachers
+
+# %% ../../nbs/studies/04_sweeps.ipynb #a18611f5
+def _layer_order(layers: Sequence[Sequence[str]]) -> list[str]:
+    "Layers in the order of a network."
+    listed = list(max((names for names in layers if len(names) > 1), key=len, default=()))
+    others = {name for names in layers for name in names} - {*listed}
+    return listed + sorted(others, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
 def grid_table(
     folder: str | Path,  # of the study
-) -> pd.DataFrame:  # index: method, student, teacher (layer names of Feature KD, else empty); seeds, accuracies in percent with `_sd` over seeds
+) -> pd.DataFrame:  # index: method, student, teacher (names of the layers of a pair, else empty); seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a grid, pairs in the order of the layers."
-    found = {}
-    for run in _runs(folder):
-        if run.kind == "student":
-            single = METHODS[run.config["method"]].single_pair
-            names = tuple(run.layers[side][0] for side in ("student", "teacher")) if single else ("", "")
-            found[run.folder] = (method_of(run), *(run.config["pair"] if single else (-1, -1)), *names), run
-    table = _averaged(found.values(), ["method", "student_position", "teacher_position", "student", "teacher"])
+    runs = [run for run in _runs(folder) if run.kind == "student"]
+    students, teachers = (_layer_order([run.layers[side] for run in runs]) for side in ("student", "teacher"))
+    found = []
+    for run in runs:
+        pair = ("", "", -1, -1)
+        if {"student_layer", "teacher_layer"} <= run.config.keys():
+            [student], [teacher] = run.layers["student"], run.layers["teacher"]
+            pair = student, teacher, students.index(student), teachers.index(teacher)
+        found.append(((method_of(run), *pair[2:], *pair[:2]), run))
+    table = _averaged(found, ["method", "student_position", "teacher_position", "student", "teacher"])
     return table.droplevel(["student_position", "teacher_position"])
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2042
+# %% ../../nbs/studies/04_sweeps.ipynb #8315e929
 def grid_summary(
     table: pd.DataFrame,  # from `grid_table`
 ) -> pd.DataFrame:  # index: the mean over pairs (the Feature KD of the paper's tables), worst and best pair, other methods; accuracies in percent, pairs above
     "What the pairs of a grid come to, beside the other methods; `pairs_above` counts the pairs that do better."
     columns = ["accuracy_last", "accuracy_best"]
-    pairs = table[table.index.get_level_values("method") == "feature_kd"][columns]
-    others = table.drop("feature_kd", errors="ignore").droplevel(["student", "teacher"])[columns]
+    paired = table.index.get_level_values("student") != ""
+    pairs, others = table[paired][columns], table[~paired].droplevel(["student", "teacher"])[columns]
     summary = pd.concat([pairs.agg(["mean", "min", "max"]).set_axis(["mean of pairs", "worst pair", "best pair"]), others])
     for which in ("last", "best"):
         summary[f"pairs_above_{which}"] = [int((pairs[f"accuracy_{which}"] > value).sum()) for value in summary[f"accuracy_{which}"]]
@@ -286,30 +324,33 @@ def grid_figure(
 ) -> go.Figure:
     "Heat map of accuracy over pairs of layers, and the pairs in order with the mean and the other methods as lines."
     title, column = "Every pair of layers", f"accuracy_{which}"
-    if "feature_kd" not in table.index.get_level_values("method"):
-        return _nothing(title, "No pair has finished yet.")
-    pairs = table.loc["feature_kd"]
+    pairs = table[table.index.get_level_values("student") != ""]
+    if not len(pairs):
+        return empty_figure(title, "No pair has finished yet.")
+    colour, pairs = style_of(pairs.index.get_level_values("method")[0])[0], pairs.droplevel("method")
     students, teachers = (pairs.index.get_level_values(side).unique() for side in ("student", "teacher"))
     accuracy = pairs[column].unstack("teacher").reindex(index=students, columns=teachers)
     panels = make_subplots(1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.14, subplot_titles=["accuracy of a pair, %", "pairs in order"])
     shown = dict(colorscale="Cividis", texttemplate="%{z:.1f}", hovertemplate="%{y} imitates %{x}<br>%{z:.2f} %<extra></extra>", showscale=False)
-    panels.add_heatmap(z=accuracy.round(3).to_numpy(), x=_named(teachers), y=_named(students), xgap=1, ygap=1, row=1, col=1, **shown)
+    panels.add_heatmap(z=accuracy.round(3).to_numpy(), x=escaped(teachers), y=escaped(students), xgap=1, ygap=1, row=1, col=1, **shown)
     order = pairs[column].sort_values()
     names = [f"{student} – {teacher}" for student, teacher in order.index]
-    dots = dict(mode="markers", marker=dict(color=_METHOD_STYLE["feature_kd"][0], size=8), showlegend=False, hovertemplate="%{customdata}: %{y:.2f} %<extra></extra>")
-    panels.add_scatter(x=list(range(1, len(order) + 1)), y=_rounded(order), customdata=_named(names), row=1, col=2, **dots)
+    dots = dict(mode="markers", marker=dict(color=colour, size=8), showlegend=False, hovertemplate="%{customdata}: %{y:.2f} %<extra></extra>")
+    panels.add_scatter(x=list(range(1, len(order) + 1)), y=rounded(order), customdata=escaped(names), row=1, col=2, **dots)
     _reference_lines(panels, grid_summary(table)[column].drop(["worst pair", "best pair"]))
     panels.update_xaxes(type="category", title_text="teacher layer", showgrid=False, col=1).update_xaxes(title_text="pairs, worst to best", col=2)
     panels.update_yaxes(type="category", title_text="student layer", autorange="reversed", showgrid=False, col=1).update_yaxes(title_text="%", col=2)
-    return _figure(title, f"Feature KD with one pair, test accuracy of the {which} epoch", height=max(380, 60 * len(students) + 200), grid=panels)
+    return titled(
+        title, f"one student layer imitates one teacher layer, test accuracy of the {which} epoch", height=max(380, 60 * len(students) + 200), grid=panels
+    )
 
 
 def _reference_lines(panels: go.Figure, values: pd.Series) -> None:
     for name, value in values.items():
-        line = dict(color=_METHOD_STYLE.get(name, (_GREY,))[0], dash="dash", width=1.5)
+        line = dict(color=GREY if name == "mean of pairs" else style_of(name)[0], dash="dash", width=1.5)
         panels.add_hline(float(value), line=line, annotation_text=f"{name} {value:.2f}", annotation_position="top left", row=1, col=2)
 
-# %% ../../nbs/studies/04_sweeps.ipynb #5e0d2051
+# %% ../../nbs/studies/04_sweeps.ipynb #a4ef9f90
 class Study(NamedTuple):
     "How a study is made and shown."
 
@@ -317,13 +358,14 @@ class Study(NamedTuple):
     train: Callable  # (folder, config, lists of the study) -> table
     table: Callable  # folder -> table
     figure: Callable  # table -> figure
+    summary: Callable | None = None  # table -> a second table
 
 
 STUDIES = dict(
     noisy_labels=Study("accuracy over the share of wrong training labels", noisy_labels, noise_table, noise_figure),
     few_shot=Study("accuracy over the number of training images", few_shot, few_shot_table, few_shot_figure),
     sensitivity=Study("accuracy over one setting at a time", sensitivity, sensitivity_table, sensitivity_figure),
-    grid=Study("accuracy of Feature KD over pairs of layers, beside other methods", grid, grid_table, grid_figure),
+    grid=Study("accuracy of Feature KD over pairs of layers, beside other methods", grid, grid_table, grid_figure, grid_summary),
 )
 
 
@@ -336,6 +378,6 @@ def write_study(
     table = study.table(folder)
     said = "Mean and standard deviation over seeds. The best epoch is chosen on held-out training images; the test images are used once, at the end."
     parts = [Picture(study.figure(table), study.about), Words(said), Table("Test accuracy", study_text(table).reset_index().set_index(table.index.names[0]))]
-    if name == "grid":
-        parts.append(Table("Pairs and methods", grid_summary(table).round(2)))
+    if study.summary and len(table):
+        parts.append(Table("Summary", study.summary(table).round(2)))
     return write_report(folder, result=Section("Result", parts))

@@ -6,9 +6,10 @@
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TEACHER_MODES', 'SGD', 'Adam', 'StepSchedule', 'CosineSchedule', 'Optimisation',
            'RunConfig', 'settings_for', 'TeacherConfig', 'Config']
 
-# %% ../../nbs/training/00_config.ipynb #58fcbb5b
+# %% ../../nbs/training/00_config.ipynb #974a371f
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ..common.checks import in_range
 from ..common.settings import Registry, Settings, entries, flat, part, resolve, setting
@@ -76,14 +77,12 @@ class Optimisation(Settings):
     clip: float = setting(0.0, "largest norm of the gradient; 0 for no clipping", least=0)
     precision: str = setting("fp32", "arithmetic of the networks", ["fp32", "bf16", "fp16"])
 
-# %% ../../nbs/training/00_config.ipynb #b1ff290a
+# %% ../../nbs/training/00_config.ipynb #9e3a7563
 class RunConfig(Settings):
     """Settings that training a teacher and distilling a student have in common.
 
     Keyword arguments are the parts themselves; `settings_for` takes short names. Raises `ValueError` with a sentence for a value that is not
     accepted."""
-
-    defaults: ClassVar[Mapping[str, Any]] = {}  # where a kind of run begins with other values than its parts do
 
     data: Source = part(Cifar10, "data set: digits, cifar10, cifar100, an .npz file or an image folder; event recordings: nmnist, dvs_gesture, cifar10_dvs", SOURCES)
     optimisation: Optimisation = part(Optimisation)
@@ -114,7 +113,7 @@ def settings_for(
     "Settings of a run. Raises `ValueError` with a sentence for what is not known, has no effect or is not accepted."
     return resolve(kind, given, base, importing)
 
-# %% ../../nbs/training/00_config.ipynb #733fa7b8
+# %% ../../nbs/training/00_config.ipynb #a29f7cce
 TEACHER_MODES = dict(
     fold_mean="the ANN sees each frame, and its features and logits are averaged over frames",
     mean_frame="the ANN sees the average frame",
@@ -126,11 +125,14 @@ def _network(name: str) -> type[Network]:
     return NETWORKS.settings_class(NETWORKS[name], name)
 
 
+def _teachers_optimisation() -> Optimisation:
+    return Optimisation(epochs=300, batch_size=128, optimizer=SGD(lr=0.1), schedule=StepSchedule(milestones=(0.5, 0.6, 0.7)))
+
+
 class TeacherConfig(RunConfig):
     "Settings for training an ANN teacher."
 
-    defaults = dict(epochs=300, batch_size=128, lr=0.1, milestones=(0.5, 0.6, 0.7))
-
+    optimisation: Optimisation = part(_teachers_optimisation)
     model: Network = part(_network("resnet19"), "network to train", NETWORKS)
     frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0)
 
@@ -145,7 +147,7 @@ class TeacherConfig(RunConfig):
 
 
 def _stem(name: str) -> str:
-    return name.rstrip("/").split("/")[-1].split(":")[-1].removesuffix(".npz")
+    return re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".npz")
 
 # %% ../../nbs/training/00_config.ipynb #74871785
 class Config(RunConfig):

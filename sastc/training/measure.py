@@ -72,16 +72,26 @@ def _costs(recorder: RateRecorder, cost: CostRecorder, device: torch.device) -> 
     spikes, chances = torch.stack(list(recorder.counts.values())).sum(0)
     return dict(firing_rate=(spikes / chances).item()) | found
 
-# %% ../../nbs/training/06_measure.ipynb #cdf05e6f
+# %% ../../nbs/training/06_measure.ipynb #5849d786
 def compared_layers(
     method,  # of the run; if it compares layers, these are taken
     student: nn.Module,
     teacher: nn.Module,
 ) -> tuple[Taps, Taps]:
     "Student and teacher with the candidate layers, or those that the method names."
-    preset = getattr(method, "candidates", "code")
+    preset = getattr(method, "candidates", None)
     named = (student, getattr(method, "student_layers", ())), (teacher, getattr(method, "teacher_layers", ()))
-    return tuple(Taps(network, list(layers) or candidates(network, preset)) for network, layers in named)
+    return tuple(Taps(network, list(layers) or _candidates(network, preset)) for network, layers in named)
+
+
+def _candidates(network: nn.Module, preset: str | None) -> list[str]:
+    "Layers of a preset; for a method that has none the default, or in a network that is too small for it all that could be compared."
+    if preset is not None:
+        return candidates(network, preset)
+    try:
+        return candidates(network, "code")
+    except ValueError:
+        return candidates(network, "stages")
 
 
 def fixed_batches(

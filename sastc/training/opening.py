@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OpenRun', 'teacher_place', 'open_run', 'assess']
 
-# %% ../../nbs/training/10_opening.ipynb #2cd978ca
+# %% ../../nbs/training/10_opening.ipynb #2d4992b9
 import copy
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +13,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..data.sources import Data, fingerprint
+from ..data.sources import Data
 from ..methods import Method, Shapes, Step
 from ..models.preprocessing import adapted
 from ..models.pretrained import PREFIX
 from ..models.taps import Taps
-from .checkpoints import load_checkpoint, checkpoint_file, load_model
-from .config import Config, RunConfig, settings_for
+from .checkpoints import load_model
+from .config import RunConfig, settings_for
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure
 from .runs import Run
 from .session import data_of, preprocessing_of, tried
 from .upgrade import KINDS
 
-# %% ../../nbs/training/10_opening.ipynb #78fe02cd
+# %% ../../nbs/training/10_opening.ipynb #6970a1b3
 class OpenRun:
     "A run with its networks, its method and its data, each loaded when it is asked for."
 
@@ -35,8 +35,10 @@ class OpenRun:
 
     @cached_property
     def settings(self) -> RunConfig:
-        "Settings as objects; the method that was passed is among them."
-        return self.run.settings if self._method is None else settings_for(KINDS[self.run.kind], dict(method=self._method), self.run.config, importing=False)
+        "Settings as objects; what was passed takes the place of what the run names."
+        network = "student" if self.run.kind == "student" else "model"
+        own = {network: self._student, "data": self._data, "method": self._method}
+        return settings_for(KINDS[self.run.kind], {name: thing for name, thing in own.items() if thing is not None}, self.run.config, importing=False)
 
     @cached_property
     def network(self) -> nn.Module:
@@ -55,7 +57,9 @@ class OpenRun:
         "The data of the run, whole. Raises `ValueError` for others."
         data, recorded = self._data if self._data is not None else data_of(self.settings), self.run.data
         if recorded and (recorded["num_classes"], recorded["test_images"]) != (data.num_classes, len(data.y_test)):
-            raise ValueError(f"data: expected those of the run ({recorded['name']}: {recorded['num_classes']} classes, {recorded['test_images']:,} test images), got {data.name} with {data.num_classes} and {len(data.y_test):,}")
+            raise ValueError(
+                f"data: expected those of the run ({recorded['name']}: {recorded['num_classes']} classes, {recorded['test_images']:,} test images), got {data.name} with {data.num_classes} and {len(data.y_test):,}"
+            )
         return data
 
     @cached_property
@@ -68,10 +72,12 @@ class OpenRun:
         if not teacher:
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
         if teacher.startswith("own:"):
-            raise ValueError(f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher=")
+            raise ValueError(
+                f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher="
+            )
         return load_model(teacher if teacher.startswith(PREFIX) else teacher_place(self.run, teacher))
 
-# %% ../../nbs/training/10_opening.ipynb #3d69a68c
+# %% ../../nbs/training/10_opening.ipynb #059032fd
 from fastcore.basics import patch
 
 
@@ -116,7 +122,11 @@ def method(self: OpenRun) -> Method:
         method, content = copy.deepcopy(self.settings.method), self.run.checkpoint("last")
         layers = method.layers(self.network, self.teacher if method.uses_teacher else None)
         shapes = tried("student", Taps(self.network, layers[0]), self.data), tried("teacher", Taps(self.teacher, layers[1]), self.data) if layers[1] else []
-        method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps))
+        method.build(
+            Shapes(
+                *([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps
+            )
+        )
         method.load_state_dict(content["method"])
         self.__dict__["_built"] = method.eval()
     return self.__dict__["_built"]
@@ -147,7 +157,9 @@ def assess(
     "Evaluate a trained network on the whole test set of its run, in the precision of its run."
     opened = open_run(source, which, kind="", **own)
     data = opened.data
-    found = measure(opened.network, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes, opened.settings.optimisation.precision, costs=True)
+    found = measure(
+        opened.network, data.batches("test", 128, shuffle=False, drop_last=False), data.num_classes, opened.settings.optimisation.precision, costs=True
+    )
     if opened.run.kind == "student" and (own.get("teacher") is not None or opened.run.config.get("teacher")):
         found |= evaluate_mismatch(*compared_layers(opened.settings.method, opened.network, opened.teacher), fixed_batches(data))
     return found

@@ -6,7 +6,7 @@
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'RunWriter', 'check_free',
            'environment', 'compare']
 
-# %% ../../nbs/training/04_runs.ipynb #d715ae13
+# %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import os
 import platform
 import shlex
@@ -21,6 +21,7 @@ import pandas as pd
 import psutil
 import torch
 from fastcore.basics import patch
+from filelock import FileLock
 from torch import nn
 
 from ..common.files import atomic
@@ -30,7 +31,7 @@ from .config import RunConfig, settings_for
 from .records import append_line, keep_lines, read_json, read_lines, write_json
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
-# %% ../../nbs/training/04_runs.ipynb #5d67bdb0
+# %% ../../nbs/training/04_runs.ipynb #4bf0fdf4
 FINAL = ("finished", "stopped", "failed")
 
 
@@ -58,6 +59,8 @@ def now() -> str:
 
 def _said_since(status: Mapping, started: Mapping) -> Mapping:
     "What a run has said since its job began; nothing that an earlier process said."
+    if not started:
+        return status
     began = started.get("started", 0)
     return status if "time" in status and datetime.fromisoformat(status["time"]).timestamp() + 1 > began else {}
 
@@ -252,20 +255,22 @@ def model(self: Run, which: str = "best") -> nn.Module:
     "The network of one of the `checkpoints`, in evaluation mode."
     return load_model(self.folder, which)
 
-# %% ../../nbs/training/04_runs.ipynb #c4551bce
+# %% ../../nbs/training/04_runs.ipynb #071357f3
 class RunWriter:
     "Writes a run folder."
 
     def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None):
         self.folder = Path(folder)
-        check_free(self.folder, resume)
-        (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".claim"):  # of two processes that start at once, one gets the sentence
+            check_free(self.folder, resume)
+            (self.folder / "checkpoints").mkdir(exist_ok=True)
+            write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
+            self.status(state="running")
         write_json(self.folder / "environment.json", environment())
         write_json(self.folder / "layers.json", layers)
         if data is not None:
             write_json(self.folder / "data.json", data)
-        self.status(state="running")
 
     def status(self, **status) -> None:
         "Say where the run stands."

@@ -11,17 +11,23 @@ from collections.abc import Mapping
 from ..common.settings import flat
 from .config import Config, TeacherConfig, settings_for
 
-# %% ../../nbs/training/03_upgrade.ipynb #e37a25f3
+# %% ../../nbs/training/03_upgrade.ipynb #004bcbe2
 CONFIG_VERSION = 2
 KINDS = dict(teacher=TeacherConfig, student=Config)
 _RENAMED = dict(align="alignment")
 _GONE = dict(over_teacher="sum", drop_last=True, fold_time=False, noise_over="others", channels_last=True)  # settings without a successor, as they were when they had no effect
 
 
+def _by_default(first: Mapping) -> bool:
+    "Whether the pair of layers of Feature KD is the one that nobody chose: the last candidates."
+    chosen = first.get("student_layers") or first.get("teacher_layers")
+    return not chosen and list(first.get("pair", (-1, -1))) == [-1, -1] and first.get("candidates", "code") == "code"
+
+
 def _second(kind: str, first: Mapping, layers: Mapping) -> dict:
     "Settings of the first format in the words of the second."
     known = {_RENAMED.get(name, name): value for name, value in first.items() if name not in (*_GONE, "pair")}
-    if first.get("method") == "feature_kd":
+    if first.get("method") == "feature_kd" and not _by_default(first):
         for side in ("student", "teacher"):
             if names := layers.get(side):
                 known[f"{side}_layer"] = names[0]

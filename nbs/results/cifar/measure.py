@@ -11,11 +11,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sastc.studies.comparisons import open_student, open_teacher
+from sastc import open_run
+from sastc.methods.calibrator import calibrate, label_pull
 from sastc.methods.losses import mean_output
-from sastc.training.runs import Run
-from sastc.training.loop import _distiller, evaluate_mismatch
-from sastc.training.measure import compared_layers, evaluating, fixed_batches
+from sastc.training.measure import evaluate_mismatch, fixed_batches
 
 OUT = Path(__file__).with_name("measured.json")
 
@@ -24,15 +23,22 @@ def rounded(tensor: torch.Tensor) -> list:
     return tensor.double().numpy().round(4).tolist()
 
 
-def of_calibrator(student, teacher, calibrator, batches) -> dict:
-    found, pulls = [], []
+def pull_of_labels(opened, images, labels, teacher_features) -> torch.Tensor:
+    student, method = opened.taps[0], opened.method
+    outputs, features = student(images)
+    gradients = torch.autograd.grad(F.cross_entropy(mean_output(outputs), labels), features)
+    return label_pull(method.attention, method.alignment, features, teacher_features, gradients)
+
+
+def of_calibrator(opened, batches) -> dict:
+    method, found, pulls = opened.method, [], []
     for images, labels in batches.epoch(0):
-        outputs, features = student(images)
-        targets = teacher(images)[1]
-        found.append([part.detach() for part in calibrator(features, targets)])
-        if calibrator.taught_by_labels:
-            gradients = torch.autograd.grad(F.cross_entropy(mean_output(outputs), labels), features)
-            pulls.append(calibrator.label_pull(features, targets, gradients))
+        step = opened.step(images, labels)
+        with torch.no_grad():
+            features, stepwise = method.features(step)
+            found.append(calibrate(method.attention, method.alignment, features, step.teacher_features, stepwise))
+        if getattr(method.attention, "attention_gradient", "") == "labels":
+            pulls.append(pull_of_labels(opened, images, labels, step.teacher_features))
     attention, distance = (torch.cat(parts, 1) for parts in zip(*found))
     differences = attention - attention[:1]
     measured = dict(distance=distance.mean((0, 1)), attention=attention.mean(1), difference_error=differences.std(1) / differences.shape[1] ** 0.5)
@@ -40,20 +46,10 @@ def of_calibrator(student, teacher, calibrator, batches) -> dict:
 
 
 def measure(folder: Path) -> dict:
-    student = open_student(folder, "last")
-    _, config, network, data = student
-    ann, batches = open_teacher(student), fixed_batches(data, 20)
-    compared = compared_layers(config, network, ann)
-    measured = evaluate_mismatch(*compared, batches)
-    state = Run(folder).checkpoint("last")["calibrator"]
-    if state is None:
-        return measured
-    learner, _ = _distiller(network, ann, config, data)
-    if learner.calibrator.state_dict().keys() != state.keys():
-        raise ValueError(f"{folder}: the checkpoint holds another calibrator than its configuration")
-    learner.calibrator.load_state_dict(state)
-    with evaluating(learner), torch.enable_grad():
-        return measured | of_calibrator(learner.taps, learner.teacher, learner.calibrator, batches)
+    opened = open_run(folder, "last")
+    batches = fixed_batches(opened.data, 20)
+    measured = evaluate_mismatch(*opened.taps, batches)
+    return measured | (of_calibrator(opened, batches) if hasattr(opened.method, "attention") else {})
 
 
 if __name__ == "__main__":
