@@ -7,7 +7,7 @@ import { argv } from "node:process";
 const js = createRequire(realpathSync(argv[1]))("@eslint/js");
 
 const readonly = (names) => Object.fromEntries(names.split(" ").map((name) => [name, "readonly"]));
-const BROWSER = "Blob Image ResizeObserver URL XMLSerializer atob clearInterval document requestAnimationFrame setInterval setTimeout";
+const BROWSER = "Blob Image MutationObserver ResizeObserver URL XMLSerializer atob clearInterval document requestAnimationFrame setInterval setTimeout";
 
 export default [
   js.configs.recommended,

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
 
+from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
 from sastc.training.jobs import Job, find_jobs
+from sastc.training.runs import now
 
 pytestmark = needs_browser
 
@@ -58,7 +60,9 @@ def change(page, selector):
     shown = page.locator(selector).first
     shown.wait_for()
     before = shown.evaluate("element => element.outerHTML")
-    page.wait_for_function("([selector, before]) => { const e = document.querySelector(selector); return e && e.outerHTML !== before; }", arg=[selector, before])
+    page.wait_for_function(
+        "([selector, before]) => { const e = document.querySelector(selector); return e && e.outerHTML !== before; }", arg=[selector, before]
+    )
 
 
 def step(page):
@@ -83,7 +87,7 @@ def test_a_run_from_launch_to_resume(jupyter, page, runs):
     notebook.reload()
     state(page, "running")
     assert field(page, "Student", "temperature").input_value() == "3.5"
-    assert page.locator(".sastc-job .tiles").get_by_text("images a second").is_visible()
+    assert page.locator(".sastc-job .tiles").get_by_text("images per second").is_visible()
     for live in (CURVE, ATTENTION):
         change(page, live)
 
@@ -95,7 +99,9 @@ def test_a_run_from_launch_to_resume(jupyter, page, runs):
 
     press(page, "Resume")
     state(page, "running")
-    page.wait_for_function("step => Number(document.querySelector('.sastc-job')?.innerText.match(/step ([0-9,]+) of/)?.[1].replace(',', '')) > step", arg=stopped)
+    page.wait_for_function(
+        "step => Number(document.querySelector('.sastc-job')?.innerText.match(/step ([0-9,]+) of/)?.[1].replace(',', '')) > step", arg=stopped
+    )
     assert json.loads((job.folder / "config.json").read_text())["settings"]["temperature"] == 3.5
 
     pid = Job(job.folder).process.pid
@@ -112,10 +118,10 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
     launch, said = page.get_by_role("button", name="Launch", exact=True), page.locator(".sastc-launch .problem")
     sentences = {
-        ("Student", "time_steps", "0", "2"): "time_steps: 0 given; a number of at least 1 is accepted",
-        ("Training", "lr", "fast", "0.02"): "lr: 'fast' given; a number of at least 0 is accepted",
-        ("Data", "data", "digit", "digits"): "data: 'digit' is not known (did you mean 'digits'?)",
-        ("Training", "processes", "none", "1"): "processes: 'none' given; a whole number of at least 1 is accepted",
+        ("Student", "time_steps", "0", "2"): "time_steps: expected a number of at least 1, got 0",
+        ("Training", "lr", "fast", "0.02"): "lr: expected a number of at least 0, got 'fast'",
+        ("Data", "data", "digit", "digits"): "data: expected one of digits, cifar10",
+        ("Training", "processes", "none", "1"): "processes: expected a whole number of at least 1, got 'none'",
     }
     for (group, name, wrong, right), sentence in sentences.items():
         field(page, group, name).fill(wrong)
@@ -124,7 +130,7 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
         field(page, group, name).fill(right)
         said.first.wait_for(state="detached")
         assert launch.is_enabled()
-    assert page.locator(".sastc-launch pre").first.inner_text().startswith("sastc_teacher --data digits")
+    assert page.locator(".sastc-launch pre").first.inner_text().startswith("sastc teacher --data digits")
     assert not runs.exists()
 
 
@@ -133,11 +139,11 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     field(page, "Begin with", "preset").select_option("a row of the paper (recipe)")
     name, problem = field(page, "Begin with", "recipe"), page.locator(".sastc-launch .problem")
     name.fill("cifar10/vgg11-base")
-    problem.get_by_text("recipe: 'cifar10/vgg11-base' is not known (did you mean 'cifar10/vgg11-baseline-T").wait_for()
+    problem.get_by_text(re.compile(r"recipe: .*'cifar10/vgg11-base'.*cifar10/vgg11-baseline-T")).wait_for()
     name.fill("cifar10/vgg11-baseline-T2")
     problem.first.wait_for(state="detached")
     field(page, "Begin with", "small").check()
-    page.get_by_text("VGG-11 without a teacher, 2 steps; the twin for two CPU cores. Printed test accuracy, in %: baseline 92.48").wait_for()
+    page.get_by_text("VGG-11 without a teacher, 2 steps; the small variant, for two CPU cores. Printed test accuracy, in %: baseline 92.48").wait_for()
     page.get_by_text("Where the settings of the recipe come from").click()
     page.locator(".origins").get_by_role("cell", name="released code").first.wait_for()
     for group, changed in dict(Data=dict(data="digits", train_images="128"), Training=dict(epochs="1")).items():
@@ -148,7 +154,9 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     (job,) = find_jobs(runs)
     assert job.folder == runs / "cifar10-vgg11-baseline-T2-small" / "baseline-seed1000"
     kept = json.loads((job.folder / "config.json").read_text())["settings"]
-    assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(method="baseline", data="digits", width=0.25, precision="bf16", epochs=1)
+    assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(
+        method="baseline", data="digits", width=0.25, precision="bf16", epochs=1
+    )
 
 
 def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):
@@ -157,8 +165,9 @@ def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):
     field(page, "Student", "method").select_option("baseline")
     press(page, "Launch")
     state(page, "failed")
-    assert "batch_size: 4096 given" in page.locator(".sastc-job .line").inner_text()
-    page.locator(".sastc-job pre", has_text="sastc_distill: batch_size: 4096 given").wait_for()  # the log has opened
+    line = page.locator(".sastc-job .line").inner_text()
+    assert "batch_size: " in line and "4096" in line
+    page.locator(".sastc-job pre", has_text="sastc distill: batch_size: ").wait_for()  # the log has opened
 
 
 def test_voila_shows_the_same(jupyter, page, runs):
@@ -172,3 +181,46 @@ def test_voila_shows_the_same(jupyter, page, runs):
         state(page, "finished")
         page.locator(".sastc-job .tiles").get_by_text("test accuracy, best epoch").wait_for()
     assert [job.stage.settings["seed"] for job in find_jobs(runs)][0] == 5 and Path(find_jobs(runs)[0].folder / "result.json").exists()
+
+
+def test_help_shows_for_the_pointer_and_for_the_keyboard(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    control = field(page, "Student", "beta")
+    about = page.locator(".sastc-launch .field", has=page.get_by_label("beta", exact=True)).locator(".help")
+    assert not about.is_visible()
+    control.focus()
+    about.get_by_text("weight of the calibration").wait_for()
+    assert control.evaluate("control => document.getElementById(control.getAttribute('aria-describedby')).textContent") == "weight of the calibration"
+    field(page, "Training", "lr").focus()
+    about.wait_for(state="hidden")
+    control.hover()
+    about.wait_for(state="visible")
+
+
+def test_another_method_brings_its_own_fields(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    field(page, "Student", "beta").fill("3")
+    field(page, "Student", "method").select_option("kd")
+    field(page, "Student", "beta").wait_for(state="detached")
+    assert field(page, "Student", "temperature").is_visible()
+    field(page, "Student", "method").select_option("sastc")
+    field(page, "Student", "beta").wait_for()
+    assert float(field(page, "Student", "beta").input_value()) == 3
+    launch = page.get_by_role("button", name="Launch", exact=True)
+    assert launch.is_enabled()
+
+
+def test_a_cell_that_is_run_again_asks_once(jupyter, page, runs):
+    count = "import asyncio\nsum(task.get_name() == 'sastc view' for task in asyncio.all_tasks())"
+    shutil.copytree(Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core", runs)
+    running = dict(state="running", step=1, steps=9, epoch=0, epochs=1, seconds=1.0, host="another machine", time=now())
+    (runs / "sastc-seed0" / "status.json").write_text(json.dumps(running))
+    (runs / "sastc-seed0" / "result.json").unlink()
+    views = f"from sastc.lab import AttentionView, LaunchPanel, RunBoard\nfrom IPython.display import display\ndisplay(LaunchPanel({runs.name!r}), AttentionView({runs.name + '/sastc-seed0'!r}), RunBoard({runs.name!r}))"
+    jupyter.write("again.ipynb", views, count)
+    notebook = jupyter.open(page, "again.ipynb")
+    for _ in range(3):
+        notebook.run_cell(0)
+        page.locator(".sastc .title").first.wait_for()
+        assert notebook.run_cell(1) == "3"
+    page.get_by_text("is being trained, at step 1 of 9").first.wait_for()

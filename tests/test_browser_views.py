@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 
+from browser import browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
+from sastc.training.runs import now
 
 pytestmark = needs_browser
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
@@ -38,7 +39,9 @@ class Writer(threading.Thread):
 
     def status(self, state: str, step: int) -> None:
         path = self.folder / "status.json"
-        path.with_suffix(".tmp").write_text(json.dumps(dict(state=state, step=step, steps=840, epoch=step // 140, epochs=6)))
+        path.with_suffix(".tmp").write_text(
+            json.dumps(dict(state=state, step=step, steps=840, epoch=step // 140, epochs=6, host="another machine", time=now()))
+        )
         path.with_suffix(".tmp").replace(path)
 
     def run(self):
@@ -73,7 +76,7 @@ def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
     notebook.reload()
     wait_for_step(page, before + 1)
     live.stopped.set()
-    page.get_by_text("Finished after step 840 of 840.").wait_for()
+    page.get_by_text("Finished after 840 steps.").wait_for()
     live.join()
     recorded = [json.loads(line)["step"] for line in (live.folder / "attention.jsonl").read_text().splitlines()]
     page.wait_for_function("last => document.querySelector('.where').textContent.startsWith(`step ${last},`)", arg=recorded[-1])
@@ -156,7 +159,7 @@ def test_board_sorts_chooses_and_reports(jupyter, runs, page):
     for name in ("sastc-seed0", "sastc-seed1"):
         page.get_by_label(f"choose {name}").check()
     page.locator(".legend", has_text="sastc (2 seeds)").wait_for()
-    assert page.locator(".curves polygon").count() == 2  # bands of held-out loss and accuracy
+    assert page.locator(".curves polygon:not(.mark)").count() == 4  # a band in each panel
     page.locator(".differences", has_text="seed").wait_for()
     notebook.reload()
     page.locator(".legend", has_text="sastc (2 seeds)").wait_for()
@@ -215,5 +218,5 @@ def test_voila_shows_the_same(jupyter, runs, page):
         page.get_by_role("button", name="minutes").click()
         page.wait_for_function("() => document.querySelector('.tall tbody th').innerText.startsWith('baseline-seed1')")
         live.stopped.set()
-        page.get_by_text("Finished after step 840 of 840.").wait_for()
+        page.get_by_text("Finished after 840 steps.").wait_for()
     live.join()

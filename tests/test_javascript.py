@@ -11,13 +11,13 @@ import plotly.colors
 import pytest
 
 from sastc.lab import AttentionView, RunBoard
-from sastc.lab.live import STATIC, Curves, bundle
+from sastc.lab.live import STATIC, FigureView, bundle
 from sastc.studies.figures import COLOURS
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests" / "js").glob("*.test.mjs"))
 SCRIPTS = [*sorted(STATIC.glob("*.js")), *sorted((ROOT / "tests" / "js").glob("*.mjs")), ROOT / "eslint.config.mjs"]
-WIDGETS = dict(curves=Curves, attention=AttentionView, board=RunBoard)
+WIDGETS = dict(view=FigureView, attention=AttentionView, board=RunBoard)
 LEAST_NODE = 20  # its test runner is stable, and arrays have findLastIndex
 RECORDED = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed0"
 
@@ -54,7 +54,7 @@ def test_every_script_is_javascript():
 @pytest.mark.parametrize("name", WIDGETS)
 def test_bundles_and_pages_are_modules(name, tmp_path):
     "node refuses a name that is declared twice, also where the search of `bundle` does not see it."
-    view = WIDGETS[name]() if name == "curves" else WIDGETS[name](RECORDED)
+    view = WIDGETS[name]() if name == "view" else WIDGETS[name](RECORDED)
     page = re.findall(r'<script type="module">(.*?)</script>', view.to_html(), re.S)
     assert len(page) == 1
     for kind, source in dict(bundle=bundle(f"{name}.js"), page=page[0]).items():

@@ -202,7 +202,7 @@ def test_without_a_compiler_the_eager_kernel_takes_over_and_says_so_once(monkeyp
 
 def test_compiled_is_an_error_without_a_compiler(monkeypatch):
     monkeypatch.setattr(kernels, "_compile", broken)
-    with pytest.raises(RuntimeError, match=r"backend: 'compiled' given, and compiling failed \(g\+\+ not found\); 'eager' is accepted here"):
+    with pytest.raises(RuntimeError, match=r"backend: expected 'eager', since compiling failed here \(g\+\+ not found\), got 'compiled'"):
         Kernel(plus_one)(torch.zeros(1, 4), backend="compiled")
 
 

@@ -2,15 +2,16 @@
 
 import copy
 import itertools
+import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sastc.neurons.network import over_time
-from sastc.neurons.neuron import LIF, lif
+from sastc.neurons.neuron import IF, LIF, PLIF, Neuron, lif
 from sastc.neurons.time import fold, unfold
 
 LOW = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2**-20}  # relative rounding of a gradient, with a few bits to spare
@@ -452,3 +453,203 @@ def test_deep_copy_keeps_time_and_shares_nothing():
     assert twin[1] is not network[1]
     twin[1].decay = 0.9
     assert network[1].dynamics.decay == 0.5 and twin[1].dynamics.decay == 0.9
+
+
+# ---------------------------------------------------------------- every neuron, reset and surrogate
+
+
+def literal_slope(distance, gamma, surrogate):
+    if surrogate == "triangle":
+        return (gamma - distance.abs()).clamp(min=0) / gamma**2
+    if surrogate == "arctangent":
+        return 1 / (gamma * (1 + (torch.pi * distance / gamma) ** 2))
+    if surrogate == "sigmoid":
+        steep = 4 / gamma
+        return steep * torch.sigmoid(steep * distance) * torch.sigmoid(-steep * distance)
+    return (distance.abs() < gamma).to(distance.dtype) / (2 * gamma)
+
+
+class LiteralSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, potential, threshold, gamma, surrogate):
+        ctx.save_for_backward(potential)
+        ctx.constants = threshold, gamma, surrogate
+        return (potential > threshold).to(potential.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (potential,) = ctx.saved_tensors
+        threshold, gamma, surrogate = ctx.constants
+        return grad * literal_slope(potential - threshold, gamma, surrogate), None, None, None
+
+
+def literal(current, decay, threshold, gamma, surrogate, reset, detach_reset):
+    remaining, spikes = torch.zeros_like(current[0]), []
+    for arriving in current:
+        potential = decay * remaining + arriving
+        spike = LiteralSpike.apply(potential, threshold, gamma, surrogate)
+        fired = spike.detach() if detach_reset else spike
+        remaining = potential * (1 - fired) if reset == "hard" else potential - threshold * fired
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+kinds = st.sampled_from([LIF, IF, PLIF])
+dynamics = st.fixed_dictionaries(
+    dict(
+        threshold=st.sampled_from([0.5, 1.0]) | st.floats(0.1, 2),
+        gamma=st.sampled_from([0.5, 1.0, 2.0]) | st.floats(0.1, 3),
+        surrogate=st.sampled_from(["triangle", "arctangent", "sigmoid", "rectangle"]),
+        reset=st.sampled_from(["hard", "soft"]),
+        detach_reset=st.booleans(),
+    )
+)
+decays = st.sampled_from([0.25, 0.5, 0.9]) | st.floats(0.01, 0.99)
+
+
+def made(kind, decay, options, **more):
+    return kind(**options, **({} if kind is IF else dict(decay=decay)), **more)
+
+
+def literal_run(neuron, current, upstream, options):
+    "Spikes, gradient of the current and, of a learned decay factor, of its logit, in float64."
+    leaf = current.detach().double().requires_grad_()
+    logit = neuron.decay_logit.detach().double().requires_grad_() if isinstance(neuron, PLIF) else None
+    decay = {IF: lambda: 1.0, LIF: lambda: neuron.decay, PLIF: lambda: logit.sigmoid()}[type(neuron)]()
+    spikes = literal(leaf, decay, **options)
+    return spikes.detach(), *torch.autograd.grad(spikes, [leaf] + [logit] * isinstance(neuron, PLIF), upstream.double(), materialize_grads=True)
+
+
+def neuron_run(neuron, current, upstream):
+    leaf = current.detach().clone().requires_grad_()
+    spikes = neuron(leaf)
+    return spikes.detach(), *torch.autograd.grad(spikes, [leaf, *neuron.parameters()], upstream)
+
+
+def unambiguous(neuron, current, options, margin=1e-5):
+    "No potential so near to the threshold, and with a rectangle to its edges, that rounding decides."
+    _, potentials = literal_run(neuron, current, torch.zeros_like(current), options), []
+    remaining, decay = torch.zeros_like(current[0], dtype=torch.float64), float(neuron.decay_factor())
+    for arriving in current.double():
+        potentials.append(decay * remaining + arriving)
+        spike = (potentials[-1] > neuron.threshold).double()
+        remaining = potentials[-1] * (1 - spike) if neuron.reset == "hard" else potentials[-1] - neuron.threshold * spike
+    distance = (torch.stack(potentials) - neuron.threshold).abs()
+    return bool((distance > margin).all() and ((distance - neuron.gamma).abs() > margin).all())
+
+
+@many
+@given(seed=seeds, time_steps=steps, shape=shapes, kind=kinds, decay=decays, options=dynamics)
+def test_every_neuron_equals_a_literal_loop(seed, time_steps, shape, kind, decay, options):
+    current, upstream = drawn(seed, time_steps, shape)
+    neuron = made(kind, decay, options, backend="eager").double()
+    expected, found = literal_run(neuron, current, upstream, options), neuron_run(neuron, current, upstream)
+    assert found[0].equal(expected[0]) and len(found) == (3 if kind is PLIF else 2)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+@given(seed=seeds, time_steps=steps, kind=kinds, decay=decays, options=dynamics)
+def test_every_neuron_takes_a_static_current_for_its_copies(seed, time_steps, kind, decay, options):
+    current, _ = drawn(seed, 1, (3, 2))
+    _, upstream = drawn(seed + 1, time_steps, (3, 2))
+    neuron = made(kind, decay, options).double()
+    leaf = current.clone().requires_grad_()
+    spikes = neuron.fire(leaf, time_steps)
+    found = torch.autograd.grad(spikes, [leaf, *neuron.parameters()], upstream)
+    expected_spikes, expected, *of_decay = literal_run(neuron, current.repeat(time_steps, 1, 1), upstream, options)
+    assert spikes.equal(expected_spikes)
+    torch.testing.assert_close(list(found), [expected.sum(0, keepdim=True), *of_decay], atol=1e-10, rtol=1e-10)
+
+
+@given(seed=seeds, time_steps=steps, kind=kinds, decay=decays, options=dynamics, dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
+def test_every_neuron_computes_in_float32_at_least(seed, time_steps, kind, decay, options, dtype):
+    current, upstream = drawn(seed, time_steps, (4, 3), dtype)
+    neuron = made(kind, decay, options)
+    assume(unambiguous(neuron, current, options))
+    spikes, gradient, *of_decay = neuron_run(neuron, current, upstream)
+    expected_spikes, expected, *expected_of_decay = literal_run(neuron, current, upstream, options)
+    assert spikes.dtype == gradient.dtype == dtype and all(each.dtype == torch.float32 for each in of_decay)
+    assert spikes.double().equal(expected_spikes)
+    scale = max(1e-3, expected.abs().max().item())
+    torch.testing.assert_close(gradient.double(), expected, atol=max(LOW[dtype], 1e-5) * scale, rtol=max(LOW[dtype], 1e-4))
+    for one, other in zip(of_decay, expected_of_decay):
+        torch.testing.assert_close(one.double(), other, atol=max(LOW[dtype], 1e-4) * scale * current.numel(), rtol=1e-2)
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("surrogate", ["triangle", "arctangent", "sigmoid", "rectangle"])
+@pytest.mark.parametrize("kind", [LIF, IF, PLIF])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_infinite_currents_leave_every_gradient_finite(kind, surrogate, reset, dtype):
+    "All sequences of three edges, which may overflow, and of three edges or infinities of one sign: inf - inf has no answer."
+    sequences = list(itertools.product(EDGES, repeat=3))
+    for infinity in (float("inf"), float("-inf")):
+        sequences += itertools.product([edge for edge in EDGES if abs(edge) < 1e38] + [infinity], repeat=3)
+    current = torch.tensor(sequences, dtype=torch.float64).T.to(dtype)
+    spikes, gradient, *of_decay = neuron_run(kind(surrogate=surrogate, reset=reset), current, torch.ones_like(current))
+    assert set(spikes.unique().tolist()) == {0, 1}
+    assert gradient.isfinite().all()
+    assert all(each.isfinite() for each in of_decay)
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("kind, options", [
+    (PLIF, dict(surrogate="sigmoid", reset="soft", detach_reset=False)),
+    (PLIF, dict(surrogate="triangle", reset="hard", detach_reset=True)),
+    (IF, dict(surrogate="rectangle", reset="soft", detach_reset=True)),
+    (LIF, dict(surrogate="arctangent", reset="hard", detach_reset=False)),
+])  # fmt: skip
+def test_compiled_neurons_equal_the_eager_ones_and_the_literal_loop(kind, options):
+    options = dict(threshold=0.8, gamma=0.7) | options
+    current, upstream = drawn(11, 3, (4, 5, 6), torch.float32)
+    eager, compiled = (made(kind, 0.4, options, backend=backend) for backend in ("eager", "compiled"))
+    assert unambiguous(eager, current, options)
+    found, expected = neuron_run(compiled, current, upstream), literal_run(compiled, current, upstream, options)
+    for one, other, exact in zip(found, neuron_run(eager, current, upstream), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=2e-6)
+        torch.testing.assert_close(one.double(), exact, atol=2e-5, rtol=2e-5)
+    static = neuron_run(compiled, current[:1], upstream[:1])  # compiled anew for one row
+    torch.testing.assert_close(list(static), list(neuron_run(eager, current[:1], upstream[:1])), atol=2e-6, rtol=2e-6)
+
+
+def test_a_learned_decay_factor_learns():
+    "A target that only another decay factor reaches."
+    torch.manual_seed(0)
+    current = torch.rand(6, 400)
+    target, neuron = LIF(decay=0.9)(current), PLIF(decay=0.3, surrogate="sigmoid")
+    optimizer = torch.optim.Adam(neuron.parameters(), 0.05)
+    for _ in range(120):
+        optimizer.zero_grad()
+        ((neuron(current) - target).mean(1) ** 2).sum().backward()
+        optimizer.step()
+    assert 0.8 < float(neuron.decay_factor()) < 0.97
+
+
+def test_a_subclass_is_a_neuron():
+    class Fading(Neuron):
+        share: float = 0.7
+
+        def decay_factor(self):
+            return self.share**2
+
+    current, upstream = drawn(3, 4, (5,))
+    options = dict(threshold=1.0, gamma=1.0, surrogate="triangle", reset="hard", detach_reset=False)
+    assert run(Fading(share=0.5), current, upstream)[0].equal(literal(current, 0.25, **options))
+    assert Fading(3, share=0.5).time_steps == 3 and "share=0.5" in repr(Fading(share=0.5))
+
+
+@pytest.mark.parametrize("options, sentence", [
+    (dict(surrogate="triangel"), "surrogate: expected one of triangle, arctangent, sigmoid, rectangle, got 'triangel' .did you mean 'triangle'"),
+    (dict(reset="hart"), "reset: expected one of hard, soft, got 'hart'"),
+    (dict(detach_reset=1), "detach_reset: expected True or False, got 1"),
+])  # fmt: skip
+def test_neurons_refuse_unknown_dynamics(options, sentence):
+    for kind in (LIF, IF, PLIF):
+        with pytest.raises(ValueError, match=sentence):
+            kind(**options)
+    with pytest.raises(TypeError, match="decay"):
+        IF(decay=0.5)
+    for decay in (0, 1, 1.5):
+        with pytest.raises(ValueError, match="decay: expected a number from 0.001 to 0.999"):
+            PLIF(decay=decay)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sastc.training.runs import RunWriter, identity, write_json
-from sastc.lab import AttentionView, RunBoard
+from sastc.lab import AttentionView, RunBoard, live
+from sastc.training.records import write_json
+from sastc.training.runs import Run, RunWriter, identity, now
 
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
-CONFIG = json.loads((RECORDED / "sastc-seed0" / "config.json").read_text())["settings"]
+CONFIG = Run(RECORDED / "sastc-seed0").config
 LAYERS = dict(student=["a", "b"], teacher=["x", "y", "z"])
 
 
@@ -31,6 +32,11 @@ def run(tmp_path):
     writer = RunWriter(tmp_path / "run", "student", CONFIG, LAYERS)
     writer.status(state="running", step=0, steps=100, epoch=0, epochs=2)
     return writer
+
+
+def names(board) -> set[str]:
+    "Names of the curves."
+    return {trace["name"] for trace in board.figure["data"] if trace.get("name")}
 
 
 def steps(view) -> list[int]:
@@ -50,7 +56,7 @@ def test_a_view_looks_by_itself_until_the_run_has_finished(run):
         return view
 
     view = asyncio.run(asyncio.wait_for(watch(), 60))
-    assert (steps(view), view.words, view.message) == ([10, 20], "Finished after step 20 of 20.", "")
+    assert (steps(view), view.words, view.message) == ([10, 20], "Finished after 20 steps.", "")
 
 
 def test_a_closed_view_stops_looking(run):
@@ -82,12 +88,12 @@ def test_a_killed_run_is_called_lost(run):
     dead_identity = identity(dead.pid)
     dead.wait()
     view, board = AttentionView(run.folder), RunBoard(run.folder.parent)
-    assert view.words.startswith("Running: step 0 of 100")
-    write_json(run.folder / "status.json", dict(state="running", step=5, steps=100, epoch=0, epochs=2, **dead_identity))
+    assert view.words.startswith("The run is being trained, at step 0 of 100 (epoch 1 of 2)") or view.words.startswith("The run is being trained")
+    write_json(run.folder / "status.json", dict(state="running", step=5, steps=100, epoch=0, epochs=2, saved=True, time=now(), **dead_identity))
     view.refresh()
     board.refresh()
-    assert view.words.startswith("Its process is gone without a word, at step 5 of 100")
-    assert board.rows[0]["state"] == "lost" and "resumed from its last checkpoint" in board.rows[0]["problem"]
+    assert view.words.startswith("The run broke off at step 5 of 100 (epoch 1 of 2): its process is gone without a final word")
+    assert board.rows[0]["state"] == "lost" and board.rows[0]["problem"] == view.words and view.words.endswith("Resume continues from the last checkpoint.")
 
 
 def test_a_long_run_is_thinned_and_saved_whole(run, tmp_path):
@@ -116,20 +122,66 @@ def test_a_page_asks_no_host_for_anything(view):
     assert "default-src 'none'" in page and "<title>&lt;page&gt;</title>" in page
 
 
-@pytest.mark.parametrize("name", ["config.json", "layers.json", "status.json", "result.json", "epochs.jsonl"])
-def test_a_damaged_file_is_a_row_that_says_so(tmp_path, name):
+DAMAGE = dict(
+    truncated='{"step": 1,\n', list="[1]\n", number="3\n", deep="[" * 100_000 + "\n",
+    wrong='{"kind": 7, "settings": [], "step": "x", "state": 3, "time": 1, "test_accuracy_best": "x", "student": 1}\n',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["config.json", "layers.json", "status.json", "result.json", "epochs.jsonl", "steps.jsonl"])
+def test_a_damaged_file_is_a_row_that_says_so(tmp_path, name, damage):
     for run in ("good", "bad"):
         shutil.copytree(RECORDED / "sastc-seed0", tmp_path / run)
     board = RunBoard(tmp_path)
     assert [row["state"] for row in board.rows] == ["finished", "finished"]
-    (tmp_path / "bad" / name).write_text('{"step": 1,\n')
+    (tmp_path / "bad" / name).write_text(DAMAGE[damage])
     board.refresh()
     bad, good = board.rows
     assert (good["state"], bad["state"]) == ("finished", "damaged") and bad["problem"].startswith(f"{name}: "), bad
-    assert {line["name"] for line in board.lines} == {"sastc"}
-    shutil.copy(RECORDED / "sastc-seed0" / name, tmp_path / "bad" / name)
+    assert names(board) == {"sastc"}
+    if (RECORDED / "sastc-seed0" / name).exists():
+        shutil.copy(RECORDED / "sastc-seed0" / name, tmp_path / "bad" / name)
+    else:
+        (tmp_path / "bad" / name).unlink()
     board.refresh()
     assert board.rows[0]["state"] == "finished"
+
+
+def test_an_empty_config_is_no_settings(tmp_path):
+    shutil.copytree(RECORDED / "sastc-seed0", tmp_path / "bad")
+    (tmp_path / "bad" / "config.json").write_text("")
+    assert "config.json: damaged" in RunBoard(tmp_path).rows[0]["problem"]
+    assert "config.json: damaged" in AttentionView(tmp_path / "bad").message
+
+
+ATTENTION = dict(
+    text='{"step": 1, "epoch": 0, "attention": "much", "saturation": 0}', ragged='{"step": 1, "epoch": 0, "attention": [[1], [1, 2]], "saturation": 0}',
+    short='{"step": 1, "epoch": 0, "attention": [[[1.0]]], "saturation": 0}', none='{"step": 1, "epoch": 0}', list="[]", half='{"step": 1, "ep',
+    saturation='{"step": 1, "epoch": 0, "attention": [[[1, 0, 0], [1, 0, 0]]], "saturation": [3]}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ATTENTION)
+def test_damaged_attention_is_a_sentence(run, damage):
+    (run.folder / "attention.jsonl").write_text(ATTENTION[damage] + "\n")
+    view = AttentionView(run.folder)
+    assert view.message and not view.records, view.message
+    assert "attention.jsonl" in view.message
+    (run.folder / "attention.jsonl").unlink()
+    run.record("attention", **record(10))
+    view.refresh()
+    assert (steps(view), view.message) == ([10], "")
+
+
+@pytest.mark.parametrize("name", ["config.json", "layers.json", "status.json", "result.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_view_of_a_damaged_run_says_which_file(tmp_path, name, damage):
+    shutil.copytree(RECORDED / "sastc-seed0", tmp_path / "run")
+    view = AttentionView(tmp_path / "run")
+    (tmp_path / "run" / name).write_text(DAMAGE[damage])
+    view._look()
+    assert f"{name}: damaged" in view.message and len(view.records) == 60  # what it had stays
 
 
 def test_runs_that_come_and_go(tmp_path):
@@ -139,7 +191,80 @@ def test_runs_that_come_and_go(tmp_path):
     board.refresh()
     assert board.words == "8 runs: 8 finished."
     board.chosen = ["deep/er/kd-seed0", "deep/er/kd-seed1"]
-    assert {line["name"] for line in board.lines} == {"kd (2 seeds)"} and board.differences["columns"] == ["seed"]
+    assert names(board) == {"kd (2 seeds)"} and board.differences["columns"] == ["seed"]
     shutil.rmtree(tmp_path / "later" / "deep" / "er" / "kd-seed1")
     board.refresh()
-    assert {line["name"] for line in board.lines} == {"kd"} and board.differences["rows"] == []
+    assert names(board) == {"kd"} and board.differences["rows"] == []
+
+
+def test_a_picture_is_saved_in_the_run_folder_only(run, tmp_path):
+    run.record("attention", **record(10))
+    view = AttentionView(run.folder)
+    before = sorted(tmp_path.rglob("*"))
+    for view.compare in ("/../../../x", "../x", "time:0/../../x", "run\x00", "time:7"):
+        view._asked(dict(save="png"), [b"PNG"])
+        assert view.saved.startswith("compare: expected one of"), view.saved
+    assert sorted(tmp_path.rglob("*")) == before
+    view.compare = "time:1"
+    view._asked(dict(save="png"), [b"PNG"])
+    assert (run.folder / "attention-step10-from-time1.png").read_bytes() == b"PNG"
+
+
+# ---- who goes on asking ----
+
+
+class Shell:
+    "As much of the kernel's shell as tells which cell is executed."
+
+    def __init__(self):
+        self.number = 0
+
+    def execute(self, cell: str, code: str = "pass") -> None:
+        self.number += 1
+        self.cell, self.code = cell, code
+
+    def get_parent(self) -> dict:
+        metadata = dict(cellId=self.cell) if self.cell else {}
+        return dict(msg_type="execute_request", header=dict(msg_id=str(self.number)), metadata=metadata, content=dict(code=self.code))
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    shell = Shell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(live, "_of_cell", {})
+    return shell
+
+
+def pollers() -> int:
+    return sum(task.get_name() == "sastc view" and not task.cancelling() for task in asyncio.all_tasks())
+
+
+@pytest.mark.parametrize("cell", ["a1b2", ""])  # a front end that names cells, and one that does not
+def test_a_cell_that_is_run_again_leaves_no_poller_behind(run, shell, cell):
+    async def watch():
+        counts = []
+        for _ in range(3):
+            shell.execute(cell, "AttentionView(folder); RunBoard(folder)")
+            AttentionView(run.folder, seconds=0.01)
+            RunBoard(run.folder.parent, seconds=0.01)
+            await asyncio.sleep(0.05)
+            counts.append(pollers())
+        shell.execute("another" if cell else "", "view = AttentionView(folder)")
+        AttentionView(run.folder, seconds=0.01)
+        counts.append(pollers())
+        return counts
+
+    assert asyncio.run(watch()) == [2, 2, 2, 3]
+
+
+def test_a_view_asks_once(run):
+    async def watch():
+        view = AttentionView(run.folder, seconds=0.01)
+        view.poll(view._look)
+        first = pollers()
+        view.close()
+        view.poll(view._look)  # who is closed does not begin again
+        return first, pollers()
+
+    assert asyncio.run(watch()) == (1, 0)

@@ -7,7 +7,7 @@ __all__ = ['STOPPED', 'command', 'run_command', 'by_recipe', 'demo_command', 'te
            'compare_command', 'shared_settings', 'study_command', 'recipes_command', 'evaluate_command',
            'report_command', 'explain_command', 'export_command', 'bench_command']
 
-# %% ../../nbs/cli/02_commands.ipynb #666235d0
+# %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import inspect
 import json
 import os
@@ -21,6 +21,7 @@ import torch
 from .options import numbers, parse, words
 from ..common.checks import one_of
 from ..methods import METHODS
+from ..neurons.kernels import keep_freed_memory
 from ..training.checkpoints import check_model
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.loop import NotFinite
@@ -28,7 +29,7 @@ from ..training.opening import assess
 from ..training.runs import Run, sentence_of
 from ..training.session import distill, train_teacher
 
-# %% ../../nbs/cli/02_commands.ipynb #aa3dedcf
+# %% ../../nbs/cli/02_commands.ipynb #9e964507
 STOPPED = 130
 _COMMANDS: dict[str, tuple[Callable, type[RunConfig] | None]] = {}
 
@@ -49,6 +50,7 @@ def run_command(
 ) -> int:  # exit status: 0 whole, 1 failed, 2 wrong use, 130 stopped
     "Run a subcommand."
     function, settings = _COMMANDS[name]
+    keep_freed_memory()  # this process is ours alone
     try:
         given = parse(f"sastc {name}", function, arguments, settings)
         own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.kind is parameter.VAR_POSITIONAL]

@@ -179,7 +179,7 @@ class Registry(Mapping):
     def __len__(self) -> int:
         return len(self._all())
 
-# %% ../../nbs/common/02_settings.ipynb #8ec035c6
+# %% ../../nbs/common/02_settings.ipynb #3b796998
 from fastcore.basics import patch
 
 
@@ -193,13 +193,15 @@ def find(
     module, separator, attribute = str(name).partition(":")
     if not separator or name in self._all():
         return self[name]
+    if "<locals>" in attribute:
+        raise ValueError(f"{self.kind}: expected a class that can be imported, got {name!r}, which was made in a function; pass the object itself")
     try:
         found = importlib.import_module(module) if importing else sys.modules[module]
         for step in attribute.split("."):
             found = getattr(found, step)
     except KeyError:
         raise ValueError(f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first, or pass the object itself") from None
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name of a module
         raise ValueError(f"{self.kind}: expected a name or an import path, got {name!r} ({error})") from error
     return found
 
@@ -363,8 +365,13 @@ def _elsewhere(kind: type, name: str) -> list[tuple[str, str]]:
             continue
         for choice, option in registry.options():
             inner = [option, *map(part_class, own_parts(option).values())]
-            found += [(part_name, choice)] if any(name in own_settings(kind) or name in own_parts(kind) for kind in inner) else []
+            found += [(part_name, choice)] if any(name in own_settings(kind) or _choosable(kind, name) for kind in inner) else []
     return found
+
+
+def _choosable(kind: type, name: str) -> bool:
+    declared = own_parts(kind).get(name)
+    return declared is not None and declared.metadata["registry"] is not None
 
 
 def _unknown(name: str, value, kind: type, made: Settings) -> str:

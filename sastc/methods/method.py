@@ -35,7 +35,7 @@ class Record(NamedTuple):
     values: dict[str, torch.Tensor]  # tensors or scalars, without gradient
     derived: Callable[[dict], dict] = lambda averages: {}  # numbers worked out from the averages, by name
 
-# %% ../../nbs/methods/00_method.ipynb #ed28f4b9
+# %% ../../nbs/methods/00_method.ipynb #aecf1e95
 @dataclass
 class Step:
     "What a training step knows."
@@ -56,7 +56,8 @@ class Step:
 
     def record(self, name: str, values: dict[str, torch.Tensor], derived: Callable[[dict], dict] = lambda averages: {}) -> None:
         "Note something to watch; it goes to the file NAME.jsonl of the run folder."
-        self.records[name] = Record({key: torch.as_tensor(value).detach() for key, value in values.items()}, derived)
+        # copies, since what is noted of a parameter is its value before the step
+        self.records[name] = Record({key: torch.as_tensor(value).detach().clone() for key, value in values.items()}, derived)
 
 
 class Shapes(NamedTuple):
@@ -97,7 +98,7 @@ def about(method: Method | type[Method]) -> str:
     kind = method if isinstance(method, type) else type(method)
     return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
-# %% ../../nbs/methods/00_method.ipynb #763c73f2
+# %% ../../nbs/methods/00_method.ipynb #856694f8
 class Sum(Method):
     "Two methods at once."
 
@@ -117,6 +118,8 @@ class Sum(Method):
         return tuple(first + second for first, second in zip(*found))
 
     def _parts(self, student: Sequence, teacher: Sequence) -> list[tuple[Sequence, Sequence]]:
+        if self.counts is None and (student or teacher):
+            raise ValueError(f"layers: expected to be called before `build` and `terms`, so that each method knows its layers, got {len(student)} student and {len(teacher)} teacher layers")
         s, n = self.counts or (0, 0)
         return [(student[:s], teacher[:n]), (student[s:], teacher[n:])]
 

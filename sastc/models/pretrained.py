@@ -14,7 +14,7 @@ from torch import nn
 from ..common.checks import one_of
 from .preprocessing import Preprocessing
 
-# %% ../../nbs/models/09_pretrained.ipynb #b4d10006
+# %% ../../nbs/models/09_pretrained.ipynb #1da768d1
 PREFIX = "torchvision:"
 
 
@@ -30,10 +30,10 @@ def pretrained_source(
     if not which or which in weights.__members__:
         return name, weights[which] if which else weights.DEFAULT
     if not Path(which).is_file():
-        raise FileNotFoundError(f"teacher: {source!r} given; {which} is no file, and the weights of {name} are called {', '.join(weights.__members__)}")
+        raise FileNotFoundError(f"teacher: expected a file or one of {', '.join(weights.__members__)} for {name}, got {which!r}, which is no file")
     return name, Path(which)
 
-# %% ../../nbs/models/09_pretrained.ipynb #4ae6249c
+# %% ../../nbs/models/09_pretrained.ipynb #7dc2dde9
 def pretrained(
     source: str,  # see `pretrained_source`
 ) -> nn.Module:  # in evaluation mode, on the CPU; a ResNet has `taps` and `stages`
@@ -46,7 +46,7 @@ def pretrained(
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"teacher: the weights {weights} do not fit {name} ({' '.join(str(error).split())[:200]})") from error
+        raise ValueError(f"teacher: expected weights of {name}, got {weights}, which do not fit ({' '.join(str(error).split())[:200]})") from error
     if isinstance(network, models.ResNet):
         network.stages = ("layer1", "layer2", "layer3", "layer4")
         network.taps = ("maxpool", *network.stages, "avgpool")
@@ -64,13 +64,13 @@ def _preprocessing(name: str, weights) -> Preprocessing:
 
 
 def _from_file(path: Path, name: str) -> dict[str, torch.Tensor]:
-    accepted = f"a state dict of {name}, saved by torch.save(network.state_dict(), ...), is accepted"
+    wanted = f"teacher: expected a state dict of {name}, saved by torch.save(network.state_dict(), ...)"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that it cannot read
-        raise ValueError(f"teacher: {path} cannot be read ({str(error).splitlines()[0]}); {accepted}") from error
+        raise ValueError(f"{wanted}, got {path}, which cannot be read ({str(error).splitlines()[0]})") from error
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) and value.numel() for value in state.values()):
-        raise ValueError(f"teacher: {path} holds something else than tensors by name; {accepted}")
+        raise ValueError(f"{wanted}, got {path}, which holds something else than tensors by name")
     return state
 
 
@@ -79,4 +79,4 @@ def _fetched(weights, name: str) -> dict[str, torch.Tensor]:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network; a file that was cut short
         instead = f"fetch it on a machine with a network and name the file: {PREFIX}{name}:FILE"
-        raise FileNotFoundError(f"teacher: {weights} of {name} could not be fetched from {weights.url} ({error}); {instead}") from error
+        raise FileNotFoundError(f"teacher: expected a network connection to fetch {weights} of {name} from {weights.url}, got {error}; {instead}") from error

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CANDIDATES', 'evaluating', 'inside', 'Taps', 'tap_shapes', 'candidates']
 
-# %% ../../nbs/models/05_taps.ipynb #7811db4e
+# %% ../../nbs/models/05_taps.ipynb #e58c43df
 import contextlib
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..common.checks import one_of
+from ..neurons.network import logits_of
 from ..neurons.neuron import Neuron
 from ..neurons.time import fold, unfold
 
@@ -35,7 +36,7 @@ def inside(model: nn.Module) -> tuple[nn.Module, str]:  # the network, and what 
     "The network in a wrapper for several processes or devices."
     return (model.module, "module.") if isinstance(model, (DistributedDataParallel, DataParallel)) else (model, "")
 
-# %% ../../nbs/models/05_taps.ipynb #67e61c71
+# %% ../../nbs/models/05_taps.ipynb #296c18a2
 class Taps:
     "A network together with the names of modules whose outputs are wanted."
 
@@ -59,6 +60,8 @@ class Taps:
 
         def catch(name):
             def hook(module, args, output):
+                if not isinstance(output, torch.Tensor):
+                    raise ValueError(f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it")
                 if name in caught:
                     raise ValueError(f"names: module {name!r} runs more than once in a forward pass; name one that runs once")
                 kept = output.clone() if output.is_inference() else output
@@ -73,7 +76,7 @@ class Taps:
         with contextlib.ExitStack() as hooks:
             for name, module in zip(self.names, self._modules):
                 hooks.enter_context(module.register_forward_hook(catch(name)))
-            output = self.model(fold(x) if frame_by_frame else x)
+            output = logits_of(self.model(fold(x) if frame_by_frame else x))
         features = [_feature(name, caught) for name in self.names]
         return unfold(output, steps) if frame_by_frame else output, features
 

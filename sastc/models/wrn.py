@@ -35,7 +35,7 @@ class PreActivationBlock(nn.Module):
         shortcut = x if self.project is None else self.project(active)
         return shortcut + self.branch(active)
 
-# %% ../../nbs/models/03_wrn.ipynb #564a3845
+# %% ../../nbs/models/03_wrn.ipynb #dbd74658
 class WRN(nn.Module):
     "Wide residual network (method page, section 3.3): [N, C, H, W] -> [N, K]."
 
@@ -54,7 +54,7 @@ class WRN(nn.Module):
     ):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"depth: {depth} given; 6n + 4 with n of at least 1 is accepted (10, 16, 22, 28, 34, 40, ...)")
+            raise ValueError(f"depth: expected 6n + 4 with n of at least 1 (10, 16, 22, 28, 34, 40, ...), got {depth}")
         channels = scaled(16, width)
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         for name, base, stride in zip(self.stages, (16, 32, 64), (1, 2, 2)):

@@ -94,7 +94,7 @@ def _example(tensor):
             torch._dynamo.mark_dynamic(example, axis)
     return example
 
-# %% ../../nbs/neurons/00_kernels.ipynb #34aee2c7
+# %% ../../nbs/neurons/00_kernels.ipynb #7a7c809c
 BACKENDS = ("auto", "eager", "compiled")
 _REPAID_AFTER = dict(cpu=2**31, cuda=2**36)  # elements; other devices stay eager
 
@@ -136,7 +136,7 @@ class Kernel:
             except Exception as error:  # the compiler's own exceptions are of many kinds
                 Kernel.failure = str(error).strip().splitlines()[0][:200] or type(error).__name__
                 if forced:
-                    raise RuntimeError(f"backend: 'compiled' given, and compiling failed ({Kernel.failure}); 'eager' is accepted here") from error
+                    raise RuntimeError(f"backend: expected 'eager', since compiling failed here ({Kernel.failure}), got 'compiled'") from error
                 warnings.warn(f"compiling failed ({Kernel.failure}); the eager kernels are used, which are slower", stacklevel=2)
         return self.compiled.get(key)
 

@@ -124,7 +124,7 @@ def _recursion(currents, neuron, decay=None):
             before.append(neuron.reset.after(potential, spike, neuron.threshold))
     return potentials, spikes, before
 
-# %% ../../nbs/neurons/02_neuron.ipynb #ef8d53cc
+# %% ../../nbs/neurons/02_neuron.ipynb #c3b29df6
 def _spikes(current, *learned, time_steps, neuron):
     # a learned decay factor comes as [1, 1], as kernels want their tensors
     currents = current.unbind() if len(current) == time_steps else current.unbind() * time_steps
@@ -143,7 +143,7 @@ def _gradient(current, grad_spikes, *learned, neuron):
             kept = kept.mul_(deltas[-1])
             delta = delta.add_(kept, alpha=neuron.decay) if decay is None else torch.addcmul(delta, kept, decay)
         if decay is not None and left is not None:
-            of_decay.append(delta * left)
+            of_decay.append(delta * left.clamp(-torch.finfo(left.dtype).max, torch.finfo(left.dtype).max))  # keeps 0 * inf out
         deltas.append(delta)
     rows = [sum(deltas)] if static else deltas[::-1]
     if decay is not None:

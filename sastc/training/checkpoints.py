@@ -18,7 +18,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.pretrained import PREFIX, pretrained, pretrained_source
 from ..neurons.neuron import NEURONS
 
-# %% ../../nbs/training/02_checkpoints.ipynb #65d91aed
+# %% ../../nbs/training/02_checkpoints.ipynb #2e36e8f5
 _FORMAT = "sastc checkpoint 1"
 
 
@@ -58,7 +58,7 @@ def load_checkpoint(path: str | Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that it cannot read
-        raise ValueError(f"checkpoint: {path} cannot be read ({_first_line(error)}); an undamaged file written by sastc is accepted") from error
+        raise ValueError(f"checkpoint: expected an undamaged file written by sastc, got {path}, which cannot be read ({_first_line(error)})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"checkpoint: {path} is not a checkpoint of sastc (it holds {found}); load it into a module of your own and pass that")

@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['arguments', 'command', 'Device', 'devices', 'Stage', 'Job', 'launch', 'check_launch', 'work', 'find_jobs']
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0004
+# %% ../../nbs/training/09_jobs.ipynb #51eb9b08
+import copy
+import importlib
 import os
 import shlex
 import signal
@@ -13,9 +15,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,35 +24,59 @@ import psutil
 import torch
 
 from ..common.checks import in_range
-from .config import Config, RunConfig, TeacherConfig, configure, settings
-from .runs import check_free, identity, living, now, read_json, write_json
+from ..common.settings import Entry, entries, flat, written
+from ..data.sources import SOURCES
+from ..models.pretrained import PREFIX
+from ..neurons.kernels import keep_freed_memory
+from .config import RunConfig, TeacherConfig, settings_for
 from .loop import NotFinite
+from .records import Damaged, read_json, write_json
+from .runs import FINAL, Run, check_free, identity, living, now, sentence_of, state_of
 from .session import check_inputs, distill, train_teacher
+from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0007
-_COMMANDS = dict(teacher="sastc_teacher", student="sastc_distill")
-_KINDS = dict(teacher=TeacherConfig, student=Config)
+# %% ../../nbs/training/09_jobs.ipynb #8ee4f372
+def _choices(config: RunConfig) -> dict[str, str]:
+    "Choices that have to be named to get the parts of a configuration."
+    wanted, named = {name: entry.value for name, entry in entries(config).items() if entry.choice is not None}, {}
+    while True:
+        fresh = entries(settings_for(type(config), named, importing=False))
+        missing = next((name for name, value in wanted.items() if name not in named and name in fresh and fresh[name].value != value), None)
+        if missing is None:
+            return named
+        named[missing] = wanted[missing]
+
+
+def _without_effect(config: RunConfig, entry: Entry) -> bool:
+    "Whether a setting waits for another one that is off; naming it would be refused."
+    needed = entry.declared.metadata.get("needs")
+    return bool(needed) and not next(other.value for other in entries(config).values() if other.path == (*entry.path[:-1], needed))
+
+# %% ../../nbs/training/09_jobs.ipynb #575a804c
+def _typed(name: str, value) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    text = written(value)
+    return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
+
+
+def arguments(config: RunConfig) -> list[str]:
+    "Arguments of the command that trains by a configuration; defaults are left out."
+    chosen, given = _choices(config), []
+    defaults = flat(settings_for(type(config), chosen, importing=False))
+    for name, entry in entries(config).items():
+        differs = name in chosen if entry.choice is not None else entry.value != defaults[name]
+        given += _typed(name, entry.value) if differs and not _without_effect(config, entry) else []
+    return given
+
+# %% ../../nbs/training/09_jobs.ipynb #42dc4b4c
+_SUBCOMMANDS = dict(teacher="teacher", student="distill")  # of sastc, by kind of run
 
 
 def _kind(config: RunConfig) -> str:
     return "teacher" if isinstance(config, TeacherConfig) else "student"
 
 
-def arguments(config: RunConfig) -> list[str]:
-    "Arguments of the command that trains by a configuration; defaults are left out."
-    given = []
-    for name, declared in settings(type(config)).items():
-        value = getattr(config, name)
-        if value == declared.default:
-            continue
-        if isinstance(value, bool):
-            given.append(f"--{name}" if value else f"--no-{name}")
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        given += [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
-    return given
-
-# %% ../../nbs/training/09_jobs.ipynb #33aa0008
 def command(
     config: RunConfig,  # of a teacher or a student
     processes: int = 1,  # each with a CUDA device of its own, or all on the CPU
@@ -59,13 +84,10 @@ def command(
     resume: bool = False,  # continue the run in `config.folder`
 ) -> str:
     "Line for a shell that trains by a configuration."
-    name = _COMMANDS[_kind(config)]
     given = ["--folder", config.folder, "--resume"] if resume else arguments(config)
-    if processes > 1:
-        launcher = "torchrun --nproc_per_node" if config.device == "cpu" else "accelerate launch --num_processes"
-        name = f"{launcher} {processes} $(which {name})"
+    program = "sastc" if processes == 1 else f"torchrun --nproc_per_node {processes} $(which sastc)"
     variables = [f"{key}={value} " for key, value in _visible(gpu).items()]
-    return "".join(variables) + f"{name} {shlex.join(given)}".strip()
+    return "".join(variables) + f"{program} {shlex.join([_SUBCOMMANDS[_kind(config)], *given])}"
 
 
 def _visible(gpu: int | None) -> dict[str, str]:
@@ -104,42 +126,80 @@ def _other_devices() -> list[Device]:
     mps = [Device("mps", "Apple GPU")] if torch.backends.mps.is_available() else []
     return [*mps, Device("cpu", f"{os.cpu_count()} cores, {psutil.virtual_memory().available / 2**30:.0f} GiB of memory free")]
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0014
-_FINAL = ("finished", "stopped", "failed")
-
-
+# %% ../../nbs/training/09_jobs.ipynb #4f3d89d1
 class Stage(NamedTuple):
     "One run of a job."
 
     kind: str  # "teacher" or "student"
     folder: Path
-    settings: dict  # of `TeacherConfig` or `Config`
+    settings: dict  # by short name
 
     @property
     def status(self) -> dict:
+        "What the run said last. Raises `Damaged`."
         return read_json(self.folder / "status.json", {})
 
+    @property
+    def config(self) -> RunConfig:
+        "Settings as objects. Raises `ValueError` for a class that this process does not know."
+        return settings_for(KINDS[self.kind], {}, self.settings, importing=False)
 
+# %% ../../nbs/training/09_jobs.ipynb #6afdde3d
+def _is_stage(stage) -> bool:
+    known = isinstance(stage, dict) and stage.get("kind") in tuple(KINDS) and isinstance(stage.get("settings"), dict)
+    return known and isinstance(stage["settings"].get("folder", ""), str)
+
+
+def _stored_job(folder: Path) -> dict:
+    "What a folder says that is to be trained. Raises `Damaged` naming the file."
+    stored, path = read_json(folder / "job.json"), folder / "job.json"
+    if stored is None:
+        stored, path = dict(stages=[read_json(folder / "config.json", {})], processes=1, gpu=None, cwd=os.getcwd()), folder / "config.json"
+    stages, processes, gpu = (stored.get(name) for name in ("stages", "processes", "gpu"))
+    if not isinstance(stages, list) or not all(map(_is_stage, stages)) or not 0 < len(stages) < 3:
+        raise Damaged(f"{path}: damaged (expected a kind (teacher or student) and settings of each run)")
+    if type(processes) is not int or processes < 1 or type(gpu) not in (int, type(None)) or not isinstance(stored.get("cwd"), str):
+        raise Damaged(
+            f"{path}: damaged (expected a number of processes, the number of a GPU or null, and a folder, got {processes!r:.30}, {gpu!r:.30} and {stored.get('cwd')!r:.60})"
+        )
+    return stored
+
+# %% ../../nbs/training/09_jobs.ipynb #820f62b9
 class Job:
-    "A process that trains, and its run folders. Raises `FileNotFoundError` for a folder without either."
+    "A process that trains, and its run folders. Raises `FileNotFoundError` for a folder without either; what is read later may raise `Damaged`."
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        stored = read_json(self.folder / "job.json")
-        if stored is None:
-            config = read_json(self.folder / "config.json")
-            if config is None:
-                raise FileNotFoundError(f"folder: {folder} holds no run")
-            stored = dict(stages=[config], processes=1, gpu=None, cwd=os.getcwd())
-        self.processes, self.gpu, self.cwd = stored["processes"], stored["gpu"], Path(stored["cwd"])
-        base = Path() if self.cwd == Path.cwd() else self.cwd
-        folders = [base / stage["settings"]["folder"] for stage in stored["stages"][:-1]]
-        self.stages = [Stage(stage["kind"], place, stage["settings"]) for stage, place in zip(stored["stages"], [*folders, self.folder])]
+        if not any((self.folder / name).exists() for name in ("job.json", "config.json")):
+            raise FileNotFoundError(f"folder: expected the folder of a run, got {folder}, which holds none")
+
+    @cached_property
+    def _stored(self) -> dict:
+        return _stored_job(self.folder)
+
+    @property
+    def processes(self) -> int:
+        "How many train together."
+        return self._stored["processes"]
+
+    @property
+    def gpu(self) -> int | None:
+        "Number of the CUDA device; None for any."
+        return self._stored["gpu"]
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        "The runs, in their order; the last one lies in the folder of the job."
+        stored, cwd = self._stored["stages"], Path(self._stored["cwd"])
+        base = Path() if cwd == Path.cwd() else cwd
+        places = [*(base / stage["settings"].get("folder", "") for stage in stored[:-1]), self.folder]
+        layers = read_json(self.folder / "layers.json", {})
+        return [Stage(stage["kind"], place, upgraded(stage, layers)) for stage, place in zip(stored, places)]
 
     def __repr__(self):
         return f"Job({str(self.folder)!r}, {self.state})"
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0015
+# %% ../../nbs/training/09_jobs.ipynb #2fc26088
 from fastcore.basics import patch
 
 
@@ -150,37 +210,46 @@ def stage(self: Job) -> Stage:
 
 
 @patch(as_prop=True)
+def started(self: Job) -> dict:
+    "The process that was started, with `stop` if it was asked to; empty where a command started the run."
+    return read_json(self.folder / "process.json", {})
+
+
+@patch(as_prop=True)
 def process(self: Job) -> psutil.Process | None:
     "The process, if it is alive and on this machine."
-    return living(read_json(self.folder / "process.json", {})) or living(self.stage.status)
+    return _alive(self.started) or _alive(self.stage.status)
 
 
-@patch
-def _said(self: Job, stage: Stage) -> dict:
-    "What a stage has said since the process began; nothing that an earlier process said."
-    status, began = stage.status, read_json(self.folder / "process.json", {}).get("started", 0)
-    return status if "time" in status and datetime.fromisoformat(status["time"]).timestamp() + 1 > began else {}
+def _alive(who: dict) -> psutil.Process | None:
+    "A number alone names no process: who wrote the folder may not know what else has it here."
+    return living(who) if "started" in who else None
 
 
 @patch(as_prop=True)
 def state(self: Job) -> str:
-    "starting, running, stopping; finished, stopped, failed; or lost: its process is gone without a final word."
-    alive = self.process  # asked first: a process may say its last word in between
-    said, current, started = self._said(self.stages[-1]), self._said(self.stage), read_json(self.folder / "process.json", {})
-    if said.get("state") in _FINAL:
-        return "stopping" if living(started) else said["state"]
-    if (current or started).get("host") not in (None, identity()["host"]):
-        return "running"  # on another machine, as far as the folder tells
-    if alive is None:
-        return "stopped" if started.get("stop") else "lost"
-    return "stopping" if started.get("stop") else "running" if current.get("state") == "running" else "starting"
+    "How the job stands (see `sastc.training.runs.state_of`)."
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0016
+    def told():
+        return state_of(self.stages[-1].status, self.started, self.stage.status)
+
+    found = told()
+    return told() if found in ("lost", "stopped") else found  # it may have said its last word after it was asked
+
+# %% ../../nbs/training/09_jobs.ipynb #8359c1e1
+@patch(as_prop=True)
+def sentence(self: Job) -> str:
+    "How the job stands, in words."
+    state, stage, last = self.state, self.stage, self.stages[-1].status
+    reason = {"reason": last["reason"]} if "reason" in last else {}
+    return sentence_of(state, stage.status | reason, "The teacher" if stage.kind == "teacher" else "The student")
+
+
 @patch
 def log(self: Job, lines: int = 20) -> str:
     "The last lines that the process printed; of a progress bar its latest state."
     path = self.folder / "log.txt"
-    if not path.exists():
+    if not path.is_file():
         return ""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 100_000))
@@ -188,26 +257,10 @@ def log(self: Job, lines: int = 20) -> str:
     shown = (line.rstrip().rsplit("\r", 1)[-1] for line in text.split("\n"))
     return "\n".join([line for line in shown if line.strip()][-lines:])
 
+# %% ../../nbs/training/09_jobs.ipynb #26421372
+_LAUNCHED: dict[Path, list[Path]] = {}  # folders of the stages of every job that this process launched, by its folder
 
-@patch(as_prop=True)
-def sentence(self: Job) -> str:
-    "How the job stands, in words."
-    state, stage, pid = self.state, self.stage, read_json(self.folder / "process.json", self.stage.status).get("pid")
-    status, who = stage.status, "The teacher" if stage.kind == "teacher" else "The student"
-    at = f"at step {status['step']} of {status['steps']}" if "steps" in status else "before the first step"
-    last = stage.folder / "checkpoints" / "last.pt"
-    after = f"Resume continues from {last}." if last.exists() else "There is no checkpoint yet: resume begins again."
-    return {
-        "starting": f"Process {pid} is loading.",
-        "running": f"{who} is {'judged on the test images' if status.get('stage') == 'testing' else 'being trained'}.",
-        "stopping": "The process ends" + (" after the step under way, with a checkpoint." if status.get("state") == "running" else "."),
-        "finished": "Finished.",
-        "stopped": f"{who} was stopped {at}. {after}",
-        "failed": f"{who} failed {at}. {read_json(self.folder / 'status.json', {}).get('reason')}. {after}".replace(".. ", ". "),
-        "lost": f"{who} broke off {at}: process {pid} is gone without a final word. It was killed, most often because memory ran out. {after}",
-    }[state]
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0018
 def launch(
     *configs: RunConfig,  # of a student, of a teacher, or of a teacher and the student that is distilled from it
     processes: int = 1,  # each with a CUDA device of its own, or all on the CPU
@@ -217,78 +270,132 @@ def launch(
 
     Raises `ValueError` or `FileNotFoundError` with the sentence of the command line before one is started."""
     configs = check_launch(*configs, processes=processes, gpu=gpu)
-    stages = [dict(kind=_kind(config), settings=asdict(config)) for config in configs]
-    folder = Path(configs[-1].folder)
-    write_json(folder / "job.json", dict(stages=stages, processes=processes, gpu=gpu, cwd=os.getcwd()))
-    return _start(Job(folder))
+    _write_job(Path(configs[-1].folder), [(_kind(config), flat(config)) for config in configs], processes, gpu)
+    job = Job(configs[-1].folder)
+    _LAUNCHED[job.folder.resolve()] = [stage.folder.resolve() for stage in job.stages]
+    return _start(job)
 
 
+def _write_job(folder: Path, stages: Iterable[tuple[str, dict]], processes: int, gpu: int | None) -> None:
+    content = [dict(kind=kind, version=CONFIG_VERSION, settings=settings) for kind, settings in stages]
+    write_json(folder / "job.json", dict(stages=content, processes=processes, gpu=gpu, cwd=os.getcwd()))
+
+# %% ../../nbs/training/09_jobs.ipynb #03ff7472
 def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None, found: Sequence[Device] | None = None) -> list[RunConfig]:
     "The configurations that `launch` would train, with run folders; raises its sentences. `found`: the devices, to save looking for them."
     kinds = [_kind(config) for config in configs]
     if kinds not in (["teacher"], ["student"], ["teacher", "student"]):
-        raise ValueError(f"configs: {kinds} given; one of a teacher, of a student, or a teacher's and then a student's are accepted")
-    configs = [replace(config, folder=config.folder or str(Path("runs") / config.label())) for config in configs]
+        raise ValueError(f"configs: expected one of a teacher, one of a student, or a teacher's and then a student's, got {', '.join(kinds) or 'none'}")
+    configs = [copy.copy(config) for config in configs]
+    for config in configs:
+        config.folder = config.folder or str(Path("runs") / config.label())
     if len(configs) == 2:
-        configs[1] = replace(configs[1], teacher=configs[0].folder)
+        configs[1].teacher = configs[0].folder
     for config in configs:
         check_inputs(config, ["teacher"] if len(configs) == 2 else [])
+        _check_named(config)
         _check_folder(Path(config.folder))
     if len({Path(config.folder).resolve() for config in configs}) < len(configs):
-        raise ValueError(f"folder: {configs[0].folder} given for the teacher and for the student; a folder for each is accepted")
+        raise ValueError(f"folder: expected a folder for the teacher and another for the student, got {configs[0].folder} for both")
     _check_processes(configs[-1], processes, gpu, found)
     return configs
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0019
+# %% ../../nbs/training/09_jobs.ipynb #053d0687
+def _defined_in(entry: Entry) -> list[str]:
+    "Modules in which a choice is defined; of a sum those of its parts."
+    found = []
+    for name in dict.fromkeys([str(entry.value), *str(entry.value).split("+")]):
+        try:
+            thing = entry.choice.find(name, importing=False)
+        except ValueError:  # a path with a plus in it
+            continue
+        builder = getattr(thing, "builder", thing)
+        found.append(getattr(builder.func if isinstance(builder, partial) else builder, "__module__", None))
+    return [module for module in found if module and not module.startswith("sastc.")]
+
+
+def _check_named(config: RunConfig) -> None:
+    "What is chosen has to be found by another process, which has no objects of this one."
+    for name, entry in entries(config).items():
+        if entry.choice is not None and (str(entry.value).startswith("own:") or "__main__" in _defined_in(entry)):
+            raise ValueError(
+                f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process"
+            )
+
+
 def _check_folder(folder: Path) -> None:
     check_free(folder, resume=False)
     if (folder / "job.json").exists() and (process := Job(folder).process):  # so young that it has no config.json
-        raise ValueError(f"folder: {folder} is being written by process {process.pid}; stop that run first or choose another folder")
+        raise ValueError(
+            f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"
+        )
 
 
-def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: Sequence[Device] | None) -> None:
+def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: Sequence[Device] | None = None) -> None:
     in_range("processes", processes, least=1, whole=True)
     if processes == 1:
         return
     if gpu is not None:
-        raise ValueError(f"processes: {processes} given with CUDA device {gpu} alone; 1 is accepted")
+        raise ValueError(f"processes: expected 1 with CUDA device {gpu} alone, got {processes}")
     there = sum(device.gpu is not None for device in found or devices())
     if config.device == "auto" and processes > there:
-        raise ValueError(f"processes: {processes} given, and there are {there} CUDA devices; at most one process for each is accepted, or device cpu")
+        raise ValueError(f"processes: expected at most one for each of the {there} CUDA devices, or device cpu, got {processes}")
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0020
-def _start(job: Job) -> Job:
-    if not job.cwd.is_dir():  # the folder came from elsewhere
-        job.cwd = Path.cwd()
-    folder, place = job.stages[-1].settings["folder"], job.folder.resolve()
-    folder = folder if (job.cwd / folder).resolve() == place else str(place)
+# %% ../../nbs/training/09_jobs.ipynb #40eedc48
+def _modules(stages: Sequence[Stage]) -> dict[str, str]:  # name of a module: folder that it is imported from
+    "Modules that define what is chosen, the package's own not among them. Raises `ValueError` for one that this process has not imported."
+    chosen = [entry for stage in stages for entry in entries(stage.config).values() if entry.choice is not None]
+    found = {}
+    for module in dict.fromkeys(module for entry in chosen for module in _defined_in(entry)):
+        if file := getattr(sys.modules.get(module), "__file__", None):
+            inside = module.count(".") + (Path(file).stem == "__init__")
+            found[module] = str(Path(file).resolve().parents[inside])
+    return found
+
+
+def _program(job: Job) -> str:
+    "What Python is told to execute."
+    modules = _modules(job.stages)
+    places = [str(Path(__file__).resolve().parents[2]) if "__file__" in globals() else "", *modules.values()]
     # a server that was started in the background ignores SIGINT, and its children with it
-    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    python = [sys.executable, "-c", f"{heeding}; from sastc.training.jobs import work; work({folder!r})"]
+    heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    found = f"sys.path += [place for place in {list(dict.fromkeys(filter(None, places)))!r} if place not in sys.path]"
+    folders = [str(stage.folder) for stage in job.stages]
+    return f"{heeding}; {found}; from sastc.training.jobs import work; work({folders!r}, {list(modules)!r})"
+
+# %% ../../nbs/training/09_jobs.ipynb #5cba0b91
+def _start(job: Job) -> Job:
+    python = [sys.executable, "-P", "-c", _program(job)]
     if job.processes > 1:
-        python = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.processes}", "--no-python", *python]
-    variables = os.environ | _visible(job.gpu) | dict(PYTHONUNBUFFERED="1", TQDM_MININTERVAL="10")  # a log need not hold every step
+        python = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={job.processes}", "--no-python", *python]
+    quiet = dict(PYTHONUNBUFFERED="1", PYTHONSAFEPATH="1", TQDM_MININTERVAL="10")  # a log need not hold every step
     with open(job.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
-            python, cwd=job.cwd, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            python, cwd=Path.cwd(), env=os.environ | _visible(job.gpu) | quiet, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,  # out of reach of Ctrl-C and of the end of the kernel
-        )
+        )  # fmt: skip
     write_json(job.folder / "process.json", identity(process.pid))
     threading.Thread(target=process.wait, daemon=True).start()  # or it would remain as a zombie
     return job
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0022
-def work(folder: str) -> None:
+# %% ../../nbs/training/09_jobs.ipynb #08549e39
+def work(
+    folders: Sequence[str],  # of the stages; the last one is the folder of the job
+    modules: Sequence[str] = (),  # to import first
+) -> None:
     "Train the stages of a job, each from where it stands. Sentences and tracebacks go to the log."
-    job = Job(folder)
+    job = Job(folders[-1])
+    keep_freed_memory()  # this process is ours alone
     try:
-        for stage in job.stages:
-            if stage.status.get("state") != "finished" and _train(stage).status["state"] == "stopped":
+        for module in modules:
+            importlib.import_module(module)
+        for stage, place in zip(job.stages, folders, strict=True):
+            if stage.status.get("state") != "finished" and _train(stage._replace(folder=Path(place))).status["state"] == "stopped":
                 return _note(job, state="stopped")
     except KeyboardInterrupt:  # a stop before the first step
         _note(job, state="stopped")
     except (ValueError, OSError, NotFinite) as error:
-        print(f"{_COMMANDS[job.stage.kind]}: {error}", file=sys.stderr)
+        print(f"sastc {_SUBCOMMANDS[job.stage.kind]}: {error}", file=sys.stderr)
         _note(job, state="failed", reason=str(error))
     except Exception as error:
         traceback.print_exc()
@@ -297,32 +404,33 @@ def work(folder: str) -> None:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
-
-def _train(stage: Stage):
-    train, kind = (train_teacher, TeacherConfig) if stage.kind == "teacher" else (distill, Config)
-    config = configure(kind, stage.settings)
-    if resume := (stage.folder / "config.json").exists():
-        config = kind(folder=str(stage.folder))
-    sys.argv = [_COMMANDS[stage.kind], *arguments(config), *["--resume"] * resume]  # for the record in environment.json
+# %% ../../nbs/training/09_jobs.ipynb #258b87ad
+def _train(stage: Stage) -> Run:
+    train, folder = dict(teacher=train_teacher, student=distill)[stage.kind], str(stage.folder)
+    begun = (stage.folder / "config.json").exists()
+    config = stage.config
+    config.folder = folder
+    given = ["--folder", folder, "--resume"] if begun else arguments(config)
+    sys.argv = ["sastc", _SUBCOMMANDS[stage.kind], *given]  # for the record in environment.json
     print("$", shlex.join(sys.argv))
-    return train(config, resume=resume)
+    return train(folder=folder, resume=True) if begun else train(config)
 
 
 def _note(job: Job, **status) -> None:
     "Say how the job ended, where this process has not said so for its last stage."
     said, me = read_json(job.folder / "status.json", {}), identity()
-    if (said.get("state") not in _FINAL or said["pid"] != me["pid"]) and os.environ.get("RANK", "0") == "0":
+    if (said.get("state") not in FINAL or said.get("pid") != me["pid"]) and os.environ.get("RANK", "0") == "0":
         write_json(job.folder / "status.json", said | me | status | dict(time=now()))
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0024
+# %% ../../nbs/training/09_jobs.ipynb #c81ee40e
 @patch
 def stop(self: Job) -> None:
     "Ask for a stop with a checkpoint; returns at once. Raises `ValueError` where there is no process to stop."
     process, status = self.process, self.stage.status
-    if process is None or self.state in _FINAL:  # a notebook outlives the runs in it
-        raise ValueError(f"folder: {self.folder} has no process on this machine to stop ({self.state})")
+    if process is None or self.state in FINAL:  # a notebook outlives the runs in it
+        raise ValueError(f"folder: expected a run with a process on this machine, got {self.folder}, which has none to stop ({self.state})")
     write_json(self.folder / "process.json", identity(process.pid) | dict(stop=True))
-    trains = status.get("state") == "running" and living(status)
+    trains = status.get("state") == "running" and _alive(status)
     if trains:
         return trains.send_signal(signal.SIGINT)
     for loading in [*process.children(recursive=True), process]:  # there is nothing to save yet
@@ -331,20 +439,101 @@ def stop(self: Job) -> None:
 
 @patch
 def resume(self: Job) -> Job:
-    "Continue from the last checkpoint in a new process. Raises `ValueError` if the job is alive or finished."
+    """Continue from the last checkpoint in a new process.
+
+    Raises `ValueError` if the job is alive or finished, and for a folder that would have something written elsewhere."""
     if self.state == "finished":
-        raise ValueError(f"folder: the run in {self.folder} is finished; there is nothing to resume")
-    if self.state not in ("stopped", "failed", "lost"):
-        raise ValueError(f"folder: {self.folder} is being written by another process ({self.state}); stop that run first")
-    stages = [dict(kind=stage.kind, settings=stage.settings) for stage in self.stages]
-    write_json(self.folder / "job.json", dict(stages=stages, processes=self.processes, gpu=self.gpu, cwd=str(self.cwd)))
+        raise ValueError(f"folder: expected a run that can go on, got {self.folder}, which is finished; there is nothing to resume")
+    if self.state not in ("not started", "stopped", "failed", "lost"):
+        raise ValueError(f"folder: expected one that no process writes, got {self.folder} ({self.state}); stop that run first")
+    for stage in self.stages:
+        if stage.status.get("state") != "finished":
+            _check_resumable(self, stage)
+    _check_processes(self.stages[-1].config, self.processes, self.gpu)
+    _take_over(self)
     return _start(self)
 
-# %% ../../nbs/training/09_jobs.ipynb #33aa0025
+# %% ../../nbs/training/09_jobs.ipynb #96ded4cc
+def _check_resumable(job: Job, stage: Stage) -> None:
+    "Raise a sentence for a stage that would write elsewhere, or train something else than before."
+    own, place = job.folder.resolve(), stage.folder.resolve()
+    if place != own and place not in _LAUNCHED.get(own, ()) and not _is_its_teacher(own, place, stage):
+        raise ValueError(
+            f"folder: expected the teacher of the job in {job.folder} in a folder beside it, or in one that holds that very run, got {stage.folder}; "
+            "train the teacher first, and launch the student with it"
+        )
+    for path in [*stage.folder.glob("*"), *stage.folder.glob("checkpoints/*")]:
+        if path.is_symlink() and not path.resolve().is_relative_to(place):
+            raise ValueError(
+                f"folder: expected files of the run itself in {stage.folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place"
+            )
+    if gone := [name for name in stage.settings if name not in entries(stage.config)]:
+        raise ValueError(
+            f"{gone[0]}: expected a setting that this version knows, got {stage.settings[gone[0]]!r} in {stage.folder}; begin a new run without it"
+        )
+    root = stage.settings.get("root", "data")
+    if root != "data" and own not in _LAUNCHED and not (Path(job._stored["cwd"]) / root).is_dir():
+        raise ValueError(f"root: expected a folder that exists, got {root} in {stage.folder}; make the folder if the data may be fetched into it")
+
+
+def _is_its_teacher(own: Path, place: Path, stage: Stage) -> bool:
+    "Whether a folder holds the run of a stage, or will hold it beside the job."
+    if (place / "config.json").exists():
+        run = Run(place)
+        return run.kind == stage.kind and _comparable(run.config) == _comparable(stage.settings)
+    free = not place.exists() or not any(place.iterdir())
+    return free and place.parent in (own.parent, own.parent.parent) and not place.name.startswith(".")
+
+
+def _comparable(settings: dict) -> dict[str, str]:
+    return {name: written(value) for name, value in settings.items() if name != "folder"}
+
+# %% ../../nbs/training/09_jobs.ipynb #4a212861
+def _take_over(job: Job) -> None:
+    "Make this process the one that starts the job."
+    cwd = Path(job._stored["cwd"])
+    moved = cwd != Path.cwd() and cwd.is_dir()
+    stages = [stage._replace(settings=_absolute(stage, cwd)) if moved else stage for stage in job.stages]
+    for before, stage in zip(job.stages, stages):
+        content = read_json(stage.folder / "config.json")
+        if content and before.settings != stage.settings and before.status.get("state") != "finished":
+            write_json(
+                stage.folder / "config.json",
+                content | dict(settings=content["settings"] | {name: stage.settings[name] for name in _PATHS if name in stage.settings}),
+            )
+    _write_job(job.folder, [(stage.kind, stage.settings) for stage in stages], job.processes, job.gpu)
+    job.__dict__.pop("_stored", None)
+    job.__dict__.pop("stages", None)
+
+
+_PATHS = ("data", "root", "teacher", "folder")
+
+
+def _absolute(stage: Stage, base: Path) -> dict:
+    "Settings whose paths mean the same in every working directory."
+
+    def path(name: str, text: str) -> str:
+        named = not text or (name == "data" and text in SOURCES) or text.startswith((PREFIX, "own:"))
+        return text if named or not (base / text).exists() else str(base / text)
+
+    return stage.settings | {name: path(name, stage.settings[name]) for name in _PATHS if isinstance(stage.settings.get(name), str)}
+
+# %% ../../nbs/training/09_jobs.ipynb #a1954bcf
+def _written_at(folder: Path) -> float:
+    "When a folder was written last; its files may go away while they are looked at."
+    times = [0.0]
+    for file in folder.glob("*.json"):
+        try:
+            times.append(file.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
 def find_jobs(
     folder: str | Path = "runs",  # holds run folders, or folders of run folders
-) -> list[Job]:  # those that were written last come first
+) -> list[Job]:  # those that were written last come first; damaged ones among them
     "Jobs and runs in a folder."
     marks = [mark for name in ("job.json", "config.json") for depth in ("*", "*/*") for mark in Path(folder).glob(f"{depth}/{name}")]
-    latest = {mark.parent: max(file.stat().st_mtime for file in mark.parent.glob("*.json")) for mark in marks}
+    latest = {mark.parent: _written_at(mark.parent) for mark in marks}
     return [Job(place) for place in sorted(latest, key=latest.get, reverse=True)]

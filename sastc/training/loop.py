@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESERVED', 'learning_rate_factor', 'StopRequest', 'shows_progress', 'NotFinite', 'Trainer']
 
-# %% ../../nbs/training/07_loop.ipynb #020fea2c
+# %% ../../nbs/training/07_loop.ipynb #e14e6304
 import copy
 import math
 import os
@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
-from ..neurons.kernels import keep_freed_memory, peak_memory_mib
+from ..neurons.kernels import peak_memory_mib
 from ..neurons.time import fold, unfold
 from .config import Optimisation, RunConfig, settings_for
 from .learner import Learner, Outcome
@@ -61,7 +62,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.made = True
 
-# %% ../../nbs/training/07_loop.ipynb #4c8613d1
+# %% ../../nbs/training/07_loop.ipynb #7fd88c6b
 def shows_progress() -> bool:
     "Whether somebody looks: a terminal or a notebook. A log file gets a line for each epoch instead."
     return not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or in_notebook())
@@ -88,8 +89,6 @@ class Trainer:
     ):  # fmt: skip
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
         self.network, self.method, self.compared, self.seen, self.optimisation = learner.network, learner.method, compared, seen, config.optimisation
-        if accelerator.device.type == "cpu":
-            keep_freed_memory()
         learner.to(accelerator.device, memory_format=torch.channels_last)
         for taps in (learner.teacher, *(compared or ())):
             if taps is not None:
@@ -151,7 +150,7 @@ def _agreed(self: Trainer, stop: bool) -> bool:
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
 # %% ../../nbs/training/07_loop.ipynb #113372d3
-RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss")  # names of other columns of the records
+RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss", "steps", "epochs", "images", "right")  # names of files, of other columns and of what is counted
 
 
 @patch
@@ -204,6 +203,8 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
     for name, value in both.items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
+    if not outcome.records.keys() <= self.watched.keys():
+        self._check_names(outcome.records)
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
@@ -212,12 +213,17 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 
 
 @patch
+def _check_names(self: Trainer, names: Iterable[str]) -> None:
+    for name in names:
+        if name in RESERVED or "/" in name:
+            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+
+
+@patch
 def _name_terms(self: Trainer, outcome: Outcome) -> None:
     "Keep what the parts of the loss are called."
     self.labelled |= {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
-    for name in (*outcome.terms, *outcome.records):
-        if name in RESERVED or "/" in name:
-            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+    self._check_names(outcome.terms)
     if self.writer:
         self.writer.terms(self.labelled)
 

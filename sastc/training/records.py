@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['Damaged', 'write_json', 'read_json', 'append_line', 'parsed_lines', 'read_lines', 'keep_lines']
 
-# %% ../../nbs/training/01_records.ipynb #c3e4f6a9
+# %% ../../nbs/training/01_records.ipynb #d223af05
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from ..common.files import atomic
 
-# %% ../../nbs/training/01_records.ipynb #3930be80
+# %% ../../nbs/training/01_records.ipynb #309c3f70
 class Damaged(ValueError):
     "A file of a run folder cannot be read."
 
@@ -21,20 +23,88 @@ def write_json(path: Path, content) -> None:
     with atomic(path) as file:
         file.write(json.dumps(content, indent=1).encode())
 
+# %% ../../nbs/training/01_records.ipynb #f1875306
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_pid(value) -> bool:
+    return _is_count(value) and 0 < value < 2**31
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300  # neither NaN nor infinite
+
+
+def _is_time(value) -> bool:
+    try:
+        return bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+# %% ../../nbs/training/01_records.ipynb #eae43285
+_WORDS = {
+    _is_count: "a whole number of at least 0",
+    _is_pid: "the number of a process",
+    _is_number: "a number",
+    _is_time: "a time",
+    _is_text: "text",
+    _is_names: "a list of names",
+    _is_mapping: "entries by name",
+}
+_PROCESS = dict(pid=_is_pid, started=_is_number, host=_is_text)
+_PROGRESS = dict.fromkeys(("step", "steps", "epoch", "epochs"), _is_count)
+_NUMBERS = ("test_accuracy_last", "test_accuracy_best", "validation_accuracy_best", "firing_rate", "operations", "microjoule", "ann_microjoule", "minutes")
+_FORMS = {  # by name of the file
+    "config.json": dict(kind=_is_text, version=_is_count, settings=_is_mapping),
+    "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
+    "process.json": _PROCESS,
+    "layers.json": dict(student=_is_names, teacher=_is_names),
+    "result.json": dict.fromkeys(_NUMBERS, _is_number),
+}
+
+
+def _check_form(path: Path, content: Mapping) -> None:
+    for name, fits in _FORMS.get(path.name, {}).items():
+        if name in content and not fits(content[name]):
+            raise Damaged(f"{path}: damaged ({name}: expected {_WORDS.get(fits, 'another value')}, got {content[name]!r:.60})")
+
+# %% ../../nbs/training/01_records.ipynb #151c6814
+def _check_file(path: Path) -> None:
+    "A pipe would let its reader wait for ever."
+    if path.exists() and not path.is_file():
+        raise Damaged(f"{path}: damaged (expected a file)")
+
 
 def read_json(path: Path, default=None, kind: type = dict):
     "Content of a JSON file; `default` where there is none. Raises `Damaged` naming the file."
+    path = Path(path)
+    _check_file(path)
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return default
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: damaged ({error})") from error
     if not isinstance(content, kind):
         raise Damaged(f"{path}: damaged (it holds a {type(content).__name__}, not a {kind.__name__})")
+    if kind is dict:
+        _check_form(path, content)
     return content
 
-# %% ../../nbs/training/01_records.ipynb #0da86050
+# %% ../../nbs/training/01_records.ipynb #6f3c6bbf
 def append_line(path: Path, record: dict) -> None:
     "Add a record to a JSON-lines file."
     with open(path, "ab") as file:
@@ -47,13 +117,16 @@ def parsed_lines(content: bytes, path: Path, first: int = 1) -> list[dict]:
     for number, line in enumerate(content.split(b"\n")[:-1], first):
         try:
             records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Damaged(f"{path}: line {number} is damaged ({error})") from error
+        if not isinstance(records[-1], dict) or not _is_number(records[-1].get("step")):
+            raise Damaged(f"{path}: line {number} is damaged (expected a record with a step, got {line.decode(errors='replace'):.60})")
     return records
 
 
 def read_lines(path: Path) -> list[dict]:
     "Records of a JSON-lines file; a last line that is still being written is left out."
+    _check_file(path)
     return parsed_lines(path.read_bytes(), path) if path.exists() else []
 
 

@@ -35,7 +35,8 @@ def _second(kind: str, first: Mapping, layers: Mapping) -> dict:
         known.pop("frames", None)
     kept = {name: value for name, value in first.items() if name in _GONE and value != _GONE[name]}
     try:
-        return flat(settings_for(KINDS[kind], {}, known, importing=False)) | kept
+        today = flat(settings_for(KINDS[kind], {}, known, importing=False))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in today.items()} | kept  # as JSON has it
     except ValueError:  # a choice that this process does not know; readers show what is there
         return known | kept
 

@@ -52,7 +52,7 @@ test("in a narrow place columns move under the name", () => {
 
 const stateOf = (more) => ({
   title: "runs", words: "4 runs.", notice: "", rows: ROWS, chosen: [], sort: "name", descending: false, filter: "",
-  lines: [], points: bytesOf(), hidden: [], differences: { columns: [], rows: [], words: "Choose two." }, ...more
+  figure: { data: [], layout: {} }, points: bytesOf(), hidden: [], differences: { columns: [], rows: [], words: "Choose two." }, ...more
 });
 
 /** A model with a kernel, which keeps what it is asked for. */

@@ -3,21 +3,33 @@ import { Buffer } from "node:buffer";
 import { beforeEach, test } from "node:test";
 
 import { drawCharts } from "../../sastc/lab/static/charts.js";
-import curves from "../../sastc/lab/static/curves.js";
+import { describeAll } from "../../sastc/lab/static/described.js";
 import { button, html, setAttributes, svg } from "../../sastc/lab/static/nodes.js";
 import { StillModel, showStill, unpacked } from "../../sastc/lab/static/still.js";
+import view from "../../sastc/lab/static/view.js";
 import { byClass, byTag, bytesOf, frame, newPage } from "./dom.mjs";
 
 let el;
 beforeEach(() => { el = newPage(); });
 
-const ABOUT = [
-  { name: "kd", panel: "accuracy", dashed: false, count: 2, columns: 2 },
-  { name: "sastc", panel: "accuracy", dashed: false, count: 2, columns: 4 },
-  { name: "sastc", panel: "loss", dashed: true, count: 1, columns: 2 }
-];
-const BYTES = bytesOf(10, 20, 0.2, 0.4, 10, 20, 0.5, 0.7, 0.4, 0.6, 0.6, 0.8, 10, 2.5);
-const given = (more) => ({ about: ABOUT, bytes: BYTES, hidden: [], toggle() {}, xTitle: "training step", percents: ["accuracy"], message: "none", note: "note", ...more });
+const heading = (text, x) => ({ text, x, y: 1, showarrow: false });
+const FIGURE = {
+  data: [
+    { name: "kd", legendgroup: "kd", xaxis: "x", yaxis: "y", mode: "lines+markers", line: { color: "#00f" }, marker: { symbol: "circle", size: 5 }, count: 2 },
+    { legendgroup: "sastc", showlegend: false, xaxis: "x", yaxis: "y", fill: "toself", fillcolor: "#f00", opacity: 0.2, count: 4 },
+    { name: "sastc", legendgroup: "sastc", xaxis: "x", yaxis: "y", mode: "lines+markers", line: { color: "#f00" }, marker: { symbol: "square", size: 5 }, count: 2 },
+    { name: "sastc", legendgroup: "sastc", showlegend: false, xaxis: "x2", yaxis: "y2", mode: "lines", line: { color: "#f00", dash: "dot" }, count: 1 }
+  ],
+  layout: {
+    title: { text: "Loss and accuracy", subtitle: { text: "note" } },
+    xaxis: { domain: [0, 0.4], title: { text: "training step" } }, yaxis: { domain: [0, 1], tickformat: ".0%" },
+    xaxis2: { domain: [0.6, 1] }, yaxis2: { domain: [0, 1] },
+    annotations: [heading("accuracy", 0.2), heading("loss", 0.8)]
+  }
+};
+const BYTES = bytesOf(10, 20, 0.2, 0.4, 10, 20, 20, 10, 0.6, 0.8, 0.6, 0.4, 10, 20, 0.5, 0.7, 10, 2.5);
+const NOTHING = { data: [], layout: { title: { text: "Loss and accuracy" }, annotations: [{ text: "none", x: 0.5, y: 0.5 }] } };
+const given = (more) => ({ figure: FIGURE, bytes: BYTES, hidden: [], toggle() {}, ...more });
 const titles = (box) => byClass(box, "panel").map((panel) => panel.children[0].textContent);
 
 test("attributes: listeners are added, what is false is left out, true is empty", () => {
@@ -35,25 +47,28 @@ test("attributes: listeners are added, what is false is left out, true is empty"
 test("a chart for each quantity, with a band where a line has one", () => {
   drawCharts(el, given());
   assert.deepEqual(titles(el), ["accuracy", "loss"]);
-  assert.deepEqual([byTag(el, "path").length, byTag(el, "polygon").length, byTag(el, "circle").length], [3, 1, 5]);
+  const drawn = byClass(el, "panels")[0];
+  const marks = byClass(drawn, "mark").length;
+  assert.deepEqual([byTag(drawn, "path").length, byTag(drawn, "polygon").length - marks, byTag(drawn, "circle").length, marks], [3, 1, 2, 2]);
   const [picture] = byClass(el, "panel")[0].querySelectorAll("svg");
   assert.equal(picture.getAttribute("aria-label"), "accuracy by training step: kd 40.0%, sastc 70.0%");
-  assert.equal(el.children[1].textContent, "note");
+  assert.deepEqual([el.children[0].textContent, el.children[2].textContent], ["Loss and accuracy", "note"]);
 });
 
 test("what is hidden is not drawn, and the legend says so", () => {
   const asked = [];
   drawCharts(el, given({ hidden: ["sastc"], toggle: (name) => asked.push(name) }));
-  assert.equal(byTag(el, "path").length, 1);
+  const drawn = byClass(el, "panels")[0];
+  assert.deepEqual([byTag(drawn, "path").length, byTag(drawn, "polygon").length], [1, 0]);
   const names = byTag(el, "button");
   assert.deepEqual(names.map((name) => [name.textContent, name.getAttribute("aria-pressed")]), [["kd", "true"], ["sastc", "false"]]);
   names[1].fire("click");
   assert.deepEqual(asked, ["sastc"]);
 });
 
-test("without lines a message stands there", () => {
-  drawCharts(el, given({ about: [], bytes: bytesOf() }));
-  assert.equal(el.children[1].textContent, "none");
+test("a figure without lines says why", () => {
+  drawCharts(el, given({ figure: NOTHING, bytes: bytesOf() }));
+  assert.deepEqual([el.children[0].textContent, el.children[2].textContent, byTag(el, "svg").length], ["", "none", 0]);
 });
 
 test("drawn again, charts keep what has the focus and what is pointed at", () => {
@@ -69,7 +84,7 @@ test("drawn again, charts keep what has the focus and what is pointed at", () =>
   assert.equal(globalThis.document.activeElement, byTag(el, "button")[1]);
   const [words] = byClass(holder, "readout");
   assert.deepEqual([words.hidden, words.textContent], [false, "10kd 20.0%sastc 50.0%"]);
-  drawCharts(el, given({ about: ABOUT.slice(0, 1), bytes: bytesOf(10, 20, 0.2, 0.4) }));
+  drawCharts(el, given({ figure: { ...FIGURE, data: FIGURE.data.slice(0, 1) }, bytes: bytesOf(10, 20, 0.2, 0.4) }));
   assert.deepEqual(titles(el), ["accuracy"]);
 });
 
@@ -87,9 +102,9 @@ test("keys and the pointer read out values; Escape ends it", () => {
 });
 
 test("the widget draws once per frame, when its state changes, until it ends", () => {
-  const state = { lines: ABOUT, points: BYTES, hidden: [], x_title: "training step", percents: ["accuracy"], message: "", note: "" };
+  const state = { figure: FIGURE, points: BYTES, hidden: [] };
   const model = new StillModel(state);
-  const end = curves.render({ model, el });
+  const end = view.render({ model, el });
   assert.equal(byTag(el, "path").length, 0);
   frame();
   assert.equal(byTag(el, "path").length, 3);
@@ -126,4 +141,14 @@ test("the same view twice fills one place after the other", () => {
   const render = ({ model, el: place }) => place.append(html("p", {}, model.get("title")));
   for (const title of ["first", "second"]) showStill(render, "abc", { title });
   assert.deepEqual(places.map((place) => place.textContent), ["first", "second"]);
+});
+
+test("lines of help describe the controls above them", () => {
+  const field = (name) => html("div", { class: "field" }, html("input", { name }), html("span", { class: "help" }, `about ${name}`));
+  const form = html("div", {}, field("lr"), field("beta"), html("div", { class: "field" }, html("p")));
+  describeAll(form);
+  describeAll(form);
+  const told = byTag(form, "input").map((input) => input.getAttribute("aria-describedby"));
+  assert.deepEqual(told, byClass(form, "help").map((help) => help.id));
+  assert.notEqual(told[0], told[1]);
 });

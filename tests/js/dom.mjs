@@ -21,9 +21,10 @@ class Element {
 
   getAttribute(name) { return this.attributes[name] ?? null; }
 
-  // of the selectors that are used, these are enough: a list of tags and [attributes]
+  // of the selectors that are used, these are enough: a list of tags, .classes and [attributes]
   matches(selector) {
-    const one = (part) => part.startsWith("[") ? part.slice(1, -1) in this.attributes : part === this.tag;
+    const classes = (this.attributes.class ?? "").split(" ");
+    const one = (part) => part.startsWith("[") ? part.slice(1, -1) in this.attributes : part.startsWith(".") ? classes.includes(part.slice(1)) : part === this.tag;
     return selector.split(", ").some(one);
   }
 

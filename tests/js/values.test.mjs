@@ -3,8 +3,9 @@ import test from "node:test";
 
 import { extent, nearestIndex, roomy, ticks } from "../../sastc/lab/static/axes.js";
 import { DIFFERENCES, PALETTE, WEIGHTS, colourAt, inkOn, lineColour } from "../../sastc/lab/static/colours.js";
+import { legendOf, panelsOf } from "../../sastc/lab/static/figure.js";
 import { broken, ending, longest } from "../../sastc/lab/static/labels.js";
-import { pathOf, pointsOf, unpackLines } from "../../sastc/lab/static/lines.js";
+import { pathOf, pointsOf } from "../../sastc/lab/static/lines.js";
 import { toggled } from "../../sastc/lab/static/model.js";
 import { floats, grouped, percent, short, signed } from "../../sastc/lab/static/numbers.js";
 import { moved } from "../../sastc/lab/static/readout.js";
@@ -81,26 +82,35 @@ test("numbers for people", () => {
   assert.equal(grouped(1234567), "1,234,567");
 });
 
-test("lines come with their columns, colours and dashes", () => {
-  const about = [
-    { name: "kd", panel: "loss", dashed: false, count: 2, columns: 4 },
-    { name: "kd", panel: "loss", dashed: true, count: 1, columns: 2 },
-    { name: "sastc", panel: "loss", dashed: false, count: 1, columns: 2 }
+const trace = (name, more) => ({ name, legendgroup: name, mode: "lines", line: { color: "#00f" }, count: 1, ...more });
+
+test("panels come with their lines and bands, headings and titles", () => {
+  const layout = {
+    xaxis: { domain: [0, 0.5] }, yaxis: { domain: [0, 1], range: [0, 2] },
+    xaxis2: { domain: [0.5, 1], title: { text: "epoch" } }, yaxis2: { domain: [0, 1], tickformat: ".0%", title: { text: "share" } },
+    annotations: [{ text: "loss", x: 0.25, y: 1 }, { text: "elsewhere", x: 0.9, y: 1 }]
+  };
+  const data = [
+    trace("kd", { count: 2, mode: "lines+markers", marker: { size: 5, symbol: "x" } }),
+    trace("kd", { fill: "toself", fillcolor: "#0f0", opacity: 0.2, showlegend: false }),
+    trace("sastc", { xaxis: "x2", yaxis: "y2", line: { color: "#f00", dash: "dot" } })
   ];
-  const [band, dotted, other] = unpackLines(about, bytesOf(1, 2, 10, 20, 9, 19, 11, 21, 5, 50, 6, 60));
-  assert.deepEqual([band.x, band.y, band.low, band.high].map((column) => [...column]), [[1, 2], [10, 20], [9, 19], [11, 21]]);
-  assert.deepEqual([[...dotted.x], [...dotted.y], dotted.low], [[5], [50], undefined]);
-  assert.deepEqual([[...other.x], [...other.y]], [[6], [60]]);
-  assert.deepEqual([band.dash, dotted.dash, other.dash], ["", "2 3", ""]);
-  assert.equal(band.colour, dotted.colour);
-  assert.notEqual(band.colour, other.colour);
+  const figure = { data, layout };
+  const panels = panelsOf(figure, bytesOf(1, 2, 10, 20, 3, 30, 5, 50));
+  assert.deepEqual(panels.map(({ title, xTitle, percent: share, range }) => [title, xTitle, share, range]), [["loss", "epoch", false, [0, 2]], ["share", "epoch", true, undefined]]);
+  const [[line], [band]] = [panels[0].lines, panels[0].bands];
+  assert.deepEqual([[...line.x], [...line.y], line.symbol, line.size, line.dashed], [[1, 2], [10, 20], "x", 5, false]);
+  assert.deepEqual([[...band.x], [...band.y], band.opacity], [[3], [30], 0.2]);
+  const [dotted] = panels[1].lines;
+  assert.deepEqual([[...dotted.x], [...dotted.y], dotted.dash, dotted.size], [[5], [50], "2 3", 0]);
+  assert.deepEqual(legendOf(figure, panels).map((entry) => entry.name), ["kd", "sastc"]);
 });
 
-test("names that share a colour differ in their dashes", () => {
-  const about = Array.from({ length: PALETTE.length + 1 }, (_, i) => ({ name: `run ${i}`, panel: "", dashed: false, count: 0, columns: 2 }));
-  const lines = unpackLines(about, bytesOf());
-  assert.equal(lines[0].colour, lines.at(-1).colour);
-  assert.notEqual(lines[0].dash, lines.at(-1).dash);
+test("the legend shows a solid line of a name where there is one", () => {
+  const data = [trace("kd", { line: { dash: "dot" }, showlegend: false }), trace("kd", {})];
+  const figure = { data, layout: {} };
+  const [entry] = legendOf(figure, panelsOf(figure, bytesOf(1, 2, 3, 4)));
+  assert.equal(entry.line.dashed, false);
 });
 
 test("a path has a gap where a value is not a number, and points leave it out", () => {

@@ -4,8 +4,6 @@ import { keepDrawn, put, toggled } from "./model.js";
 import { button, heading, html, root } from "./nodes.js";
 import { drawDifferences, drawTable } from "./rows.js";
 
-const NOTE = "solid: held-out images; dotted: training images; band: ± one standard deviation over seeds";
-
 /** The parts of the view in their order. */
 function partsOf(model, ask) {
   const status = (attributes) => html("p", { role: "status", ...attributes });
@@ -31,15 +29,12 @@ function drawBoard(p, model, ask) {
   if (p.filter.value !== model.get("filter")) p.filter.value = model.get("filter"); // setting it would move the cursor to its end
   p.bar.hidden = p.table.hidden = none;
   drawTable(p.table, model, ask);
+  p.curves.hidden = none;
   drawCharts(p.curves, {
-    about: model.get("lines"),
+    figure: model.get("figure"),
     bytes: model.get("points"),
     hidden: model.get("hidden"),
-    toggle: (name) => put(model, { hidden: toggled(model.get("hidden"), name) }),
-    xTitle: "training step",
-    percents: ["accuracy"],
-    message: none ? "" : "Choose runs in the table to see their curves.",
-    note: NOTE
+    toggle: (name) => put(model, { hidden: toggled(model.get("hidden"), name) })
   });
   drawDifferences(p.differences, model.get("differences"));
   p.differences.hidden = model.get("chosen").length < 2;

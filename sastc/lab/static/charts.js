@@ -1,12 +1,11 @@
-// Charts side by side, one for each quantity, under one legend.
-import { unpackLines } from "./lines.js";
-import { button, html, sample } from "./nodes.js";
+// A figure: its title, a legend, and a chart for each of its panels.
+import { legendOf, panelsOf } from "./figure.js";
+import { sample } from "./marks.js";
+import { button, heading, html } from "./nodes.js";
 import { drawPanel } from "./panel.js";
 import { readOut } from "./readout.js";
 
-function legendButton(name, lines, hidden, toggle) {
-  const own = lines.filter((line) => line.name === name);
-  const line = own.find((other) => !other.dashed) ?? own[0];
+function legendButton({ name, line }, hidden, toggle) {
   const attributes = { "aria-pressed": String(!hidden.includes(name)), "data-name": name, title: "hide or show" };
   const made = button("", () => toggle(name), attributes);
   made.append(sample(line), name);
@@ -14,10 +13,9 @@ function legendButton(name, lines, hidden, toggle) {
 }
 
 /** A button for each name, which hides and shows its lines; the focus stays where it was. */
-export function drawLegend(legend, lines, hidden, toggle) {
+function drawLegend(legend, entries, hidden, toggle) {
   const focused = legend.contains(document.activeElement) ? document.activeElement.dataset.name : undefined;
-  const names = [...new Set(lines.map((line) => line.name))];
-  legend.replaceChildren(...names.map((name) => legendButton(name, lines, hidden, toggle)));
+  legend.replaceChildren(...entries.map((entry) => legendButton(entry, hidden, toggle)));
   if (focused !== undefined) [...legend.children].find((part) => part.dataset.name === focused)?.focus();
 }
 
@@ -34,26 +32,36 @@ function holdersOf(panels, holders, titles) {
   return wanted;
 }
 
-/**
- * Fill a box with legend and charts; called again, it changes only what differs.
- * @param {Element} box
- * @param {object} what `about` and `bytes` as Python packs lines, `hidden` names, `toggle(name)`, `xTitle`, `percents` (charts of shares),
- *   `message` for when there is no line, `note` for when there is
- */
-export function drawCharts(box, { about, bytes, hidden, toggle, xTitle, percents, message, note }) {
-  const lines = unpackLines(about, bytes);
-  const shown = lines.filter((line) => !hidden.includes(line.name));
-  const titles = [...new Set(lines.map((line) => line.panel))];
+/** Names of panels, those with the same heading told apart. */
+const keysOf = (panels) => panels.map(({ title }, i) => panels.findIndex((other) => other.title === title) === i ? title : `${title} ${i}`);
+
+/** What stands below the legend: how to read the figure, or why it is empty. */
+const wordsOfFigure = ({ data, layout }) =>
+  data.length ? layout.title?.subtitle?.text ?? "" : (layout.annotations ?? []).map((note) => note.text).join(" ");
+
+function partsOfCharts() {
   const div = (name) => html("div", { class: name });
-  box.parts ??= { legend: div("legend bar"), words: html("p", { class: "soft" }), panels: div("panels"), holders: new Map() };
-  const { legend, words, panels, holders } = box.parts;
-  if (!legend.isConnected) box.replaceChildren(legend, words, panels);
-  drawLegend(legend, lines, hidden, toggle);
-  words.textContent = lines.length ? note : message;
-  holdersOf(panels, holders, titles).forEach((holder, i) => {
-    const own = shown.filter((line) => line.panel === titles[i]);
+  return { title: heading(4), legend: div("legend bar"), words: html("p", { class: "soft" }), panels: div("panels"), holders: new Map() };
+}
+
+/**
+ * Fill a box with a figure; called again, it changes only what differs.
+ * @param {Element} box
+ * @param {object} what `figure` and `bytes` as `packed_figure` makes them, `hidden` names, `toggle(name)`
+ */
+export function drawCharts(box, { figure, bytes, hidden, toggle }) {
+  const panels = panelsOf(figure, bytes);
+  box.parts ??= partsOfCharts();
+  const { title, legend, words, panels: place, holders } = box.parts;
+  if (!legend.isConnected) box.replaceChildren(title, legend, words, place);
+  title.textContent = figure.data.length ? figure.layout.title?.text ?? "" : "";
+  drawLegend(legend, legendOf(figure, panels), hidden, toggle);
+  words.textContent = wordsOfFigure(figure);
+  const seen = ({ name }) => !hidden.includes(name);
+  holdersOf(place, holders, keysOf(panels)).forEach((holder, i) => {
+    const shown = { ...panels[i], lines: panels[i].lines.filter(seen), bands: panels[i].bands.filter(seen) };
     const focus = holder.contains(document.activeElement);
-    readOut(holder, own, drawPanel(holder, titles[i], own, { xTitle, percents }));
+    readOut(holder, shown.lines, drawPanel(holder, shown));
     if (focus) holder.querySelector("svg").focus();
   });
 }

@@ -15,8 +15,11 @@ export const DIFFERENCES = [
   [254, 224, 182], [253, 184, 99], [224, 130, 20], [179, 88, 6], [127, 59, 8]
 ];
 
-/** Colour of the line at a place in the legend; a little of the text's colour gives contrast on light and dark grounds. */
-export const lineColour = (place) => `color-mix(in srgb, ${PALETTE[place % PALETTE.length]} 84%, currentColor)`;
+/** A colour with a little of the text's colour, which gives contrast on light and dark grounds. */
+export const inked = (colour) => `color-mix(in srgb, ${colour} 84%, currentColor)`;
+
+/** Colour of the line at a place in a legend. */
+export const lineColour = (place) => inked(PALETTE[place % PALETTE.length]);
 
 /**
  * Colour between the entries of a scale.

@@ -1,8 +1,9 @@
 // Numbers of every record over training.
 import { nearestIndex } from "./axes.js";
 import { lineColour } from "./colours.js";
-import { DASHES } from "./lines.js";
-import { html, sample, svg } from "./nodes.js";
+import { DASHES } from "./figure.js";
+import { sample } from "./marks.js";
+import { html, svg } from "./nodes.js";
 import { drawPanel } from "./panel.js";
 import { readOut } from "./readout.js";
 
@@ -13,13 +14,14 @@ const NUMBERS = {
   spread_steps: "differs between time steps"
 };
 const TITLE = "over training";
+const STROKES = [DASHES.solid, DASHES.dash, DASHES.dashdot, DASHES.dot];
 
 /** A line for each of the numbers. */
 export function historyLines(records) {
   const x = Float32Array.from(records, (record) => record.step);
   return Object.entries(NUMBERS).map(([key, name], i) => {
     const y = Float32Array.from(records, (record) => record[key]);
-    return { name, x, y, count: x.length, dash: DASHES[i], colour: lineColour(i) };
+    return { name, x, y, count: x.length, dash: STROKES[i], width: 2, colour: lineColour(i) };
   });
 }
 
@@ -31,7 +33,7 @@ export function historyLines(records) {
  */
 export function drawHistory(holder, records, place, go) {
   const lines = historyLines(records);
-  const drawn = drawPanel(holder, TITLE, lines, { xTitle: "training step", percents: [TITLE] });
+  const drawn = drawPanel(holder, { title: TITLE, lines, xTitle: "training step", percent: true });
   const { picture, atX, box } = drawn;
   const at = atX(records[place].step);
   picture.append(svg("line", { x1: at, x2: at, y1: box.top, y2: box.bottom, stroke: "currentColor", "stroke-width": 1.5 }));

@@ -34,10 +34,6 @@ export const button = (text, onclick, more) => html("button", { type: "button", 
 export const heading = (level, text = "") =>
   html("div", { class: level === 3 ? "title" : "heading", role: "heading", "aria-level": level }, text);
 
-/** A short piece of a line, for a legend. */
-export const sample = (line) => svg("svg", { width: 26, height: 8, "aria-hidden": "true" },
-  svg("line", { x1: 1, x2: 25, y1: 4, y2: 4, stroke: line.colour, "stroke-width": 2.5, "stroke-dasharray": line.dash }));
-
 /** The box that a view fills: styles apply inside it and nowhere else. */
 export function root(el) {
   const box = html("div", { class: "sastc" });
