@@ -57,6 +57,7 @@ def show_source(nbs: Path):
             source = "".join(cell["source"])
             if cell["cell_type"] == "code" and re.search(r"^(def|class|@)", source, re.M):
                 cell["source"] = re.sub(r"^#\| *export *$", "#| exports", source, flags=re.M)
+        nb["cells"].append(dict(cell_type="markdown", id="end", metadata={}, source="<!-- end -->"))  # nbdev looks at the cell behind an exported one
         path.write_text(json.dumps(nb), encoding="utf-8")
 
 

@@ -115,12 +115,19 @@ def drop_empty_sections(soup: BeautifulSoup):
 
 
 def point_at_symbols(path: Path, pages: Pages):
-    "nbdev's anchors are in lower case, where `lif` and `LIF` are one: go to the heading that is the name itself."
+    """Mend nbdev's links to symbols: its anchors are in lower case, where `lif` and `LIF` are one, so go to the heading that is the name itself;
+    a method that has no heading is described with its class."""
     for link in pages[path].select("a[href*='#']"):
-        page, _ = destination(link["href"], path)
-        heading = page in pages and pages[page].find(["h2", "h3", "h4"], string=link.get_text())
-        if link.code and heading and heading.get("id"):
-            link["href"] = link["href"].partition("#")[0] + "#" + heading["id"]
+        page, fragment = destination(link["href"], path)
+        if not link.code or page not in pages:
+            continue
+        heading = pages[page].find(["h2", "h3", "h4"], string=link.get_text())
+        owner, dot, _ = fragment.rpartition(".")
+        if heading and heading.get("id"):
+            fragment = heading["id"]
+        elif dot and not pages[page].find(id=fragment):
+            fragment = owner
+        link["href"] = link["href"].partition("#")[0] + "#" + fragment
 
 
 def missing_from_sidebar(pages: Pages, index: Path) -> list[str]:

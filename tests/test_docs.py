@@ -51,6 +51,13 @@ def test_links_to_the_published_site_stay_on_disk(tmp_path):
     assert check_page(here, pages) == []
 
 
+def test_a_method_without_a_heading_is_looked_up_at_its_class(tmp_path):
+    here = tmp_path / "page.html"
+    pages = {here: page('<a href="runs.html#run.terms"><code>Run.terms</code></a>'), tmp_path / "runs.html": page('<h3 id="run">Run</h3>')}
+    point_at_symbols(here, pages)
+    assert pages[here].a["href"] == "runs.html#run" and check_page(here, pages) == []
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [

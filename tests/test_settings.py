@@ -60,7 +60,9 @@ def configs(draw, kind=Config):
         known = entries(settings_for(kind, chosen))
         if name in known and known[name].choice is not None and draw(st.booleans()):
             chosen[name] = draw(st.sampled_from(names))
-    known = {name: entry for name, entry in entries(settings_for(kind, chosen)).items() if entry.choice is None and name not in ("teacher_mode", "frames")}  # these two are for event recordings alone
+    known = {
+        name: entry for name, entry in entries(settings_for(kind, chosen)).items() if entry.choice is None and name not in ("teacher_mode", "frames")
+    }  # these two are for event recordings alone
     for name in draw(st.lists(st.sampled_from(sorted(known)), max_size=8, unique=True)):
         chosen[name] = draw(values(known[name]))
     for name, entry in known.items():  # what has an effect only with another one
@@ -122,7 +124,10 @@ def test_a_change_of_the_method_keeps_its_weights_and_drops_its_parts():
 def test_names_that_two_parts_have():
     config = settings_for(Config, dict(method="sastc", similarity_norm="row", alignment="similarity"))
     assert (config.method.attention.similarity_norm, config.method.alignment.similarity_norm) == ("row", "row")
-    assert settings_for(Config, dict(method="sastc", alignment="similarity", **{"method.alignment.similarity_norm": "row"})).method.attention.similarity_norm == "raw"
+    assert (
+        settings_for(Config, dict(method="sastc", alignment="similarity", **{"method.alignment.similarity_norm": "row"})).method.attention.similarity_norm
+        == "raw"
+    )
 
 
 # ---------------------------------------------------------------- without effect

@@ -1,4 +1,5 @@
 """Runs: resuming, stopping, failing, several processes. Everything is on digits with the smallest networks."""
+
 import json
 import os
 import signal
@@ -173,7 +174,9 @@ def test_resuming_takes_settings_that_only_the_choices_of_the_run_have(teacher, 
 
 def test_data_of_ones_own_have_settings_and_survive_a_change_of_others(tmp_path):
     images = load_images("digits")
-    config = settings_for(Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1))
+    config = settings_for(
+        Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1)
+    )
     assert config.data.load() is images and (config["data"], config["train_images"], config["holdout"]) == ("own:digits", 128, 0.25)
     changed = config.but(holdout=0.5, seed=7)
     assert changed.data.load() is images and (changed["train_images"], changed["holdout"]) == (128, 0.5)
@@ -205,7 +208,9 @@ def test_every_method_trains(method, teacher, tmp_path):
     given = calibrated(method)
     run = distill(**TINY, **given, epochs=1, **(dict(teacher=teacher.folder) if METHODS[method].uses_teacher else {}), folder=tmp_path / "run")
     assert run.state == "finished"
-    assert [term["label"] for term in run.terms.values()] == ["cross-entropy"] + ["soft labels (KL)"] * METHODS[method].uses_teacher + ["calibration"] * ("beta" in given)
+    assert [term["label"] for term in run.terms.values()] == ["cross-entropy"] + ["soft labels (KL)"] * METHODS[method].uses_teacher + ["calibration"] * (
+        "beta" in given
+    )
     assert {name.removeprefix("train_") for name in run.metrics if name.startswith("train_")} == {*run.terms, "total", "accuracy"}
     assert {*run.terms, "total"} < set(run.steps)
     shapes = dict(sastc=(2, 4, 3), rsa=(2, 4, 3), routed=(2, 4, 3), rate=(1, 4, 3))
@@ -231,13 +236,30 @@ def test_labels_teach_the_attention_and_nothing_else(teacher):
     assert differ <= embeddings and "method.attention.query.hidden_weight" in differ
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(time_steps=3, candidates="stages"), dict(student="wrn16_2"), dict(alignment="attention_map"), dict(alignment="similarity", similarity_norm="row", projection="none")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        dict(precision="bf16"),
+        dict(time_steps=3, candidates="stages"),
+        dict(student="wrn16_2"),
+        dict(alignment="attention_map"),
+        dict(alignment="similarity", similarity_norm="row", projection="none"),
+    ],
+)
 def test_attention_that_the_labels_teach_trains(extra, teacher, tmp_path):
     run = distill(**TINY | extra, method="sastc", beta=0.5, attention_gradient="labels", epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_sastc.notna().all() and np.isfinite(run.attention).all()
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0), dict(neuron="plif", surrogate="sigmoid", reset="soft")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        dict(precision="bf16"),
+        dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0),
+        dict(holdout=0.0),
+        dict(neuron="plif", surrogate="sigmoid", reset="soft"),
+    ],
+)
 def test_other_ways_to_train(extra, tmp_path):
     run = distill(**TINY | extra, method="baseline", epochs=2, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_total.notna().all()
@@ -246,8 +268,9 @@ def test_other_ways_to_train(extra, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
-    states = [distill(**TINY, method="baseline", epochs=1, seed=seed, folder=tmp_path / name).checkpoint()["model"]
-              for name, seed in dict(a=1, b=1, c=2).items()]
+    states = [
+        distill(**TINY, method="baseline", epochs=1, seed=seed, folder=tmp_path / name).checkpoint()["model"] for name, seed in dict(a=1, b=1, c=2).items()
+    ]
     assert same_state(states[0], states[1]) and not same_state(states[0], states[2])
 
 
@@ -267,8 +290,20 @@ def test_networks_of_ones_own(tmp_path):
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = spiking(teacher, time_steps=2)
     layers = dict(student_layers=("layer1", "layer3"), teacher_layers=("layer2",))
-    run = distill(student=student, teacher=teacher, data=images, method="sastc", train_images=64, holdout=0.0, batch_size=16, epochs=1, log_every=1, beta=0.1,
-                  folder=tmp_path / "run", **layers)
+    run = distill(
+        student=student,
+        teacher=teacher,
+        data=images,
+        method="sastc",
+        train_images=64,
+        holdout=0.0,
+        batch_size=16,
+        epochs=1,
+        log_every=1,
+        beta=0.1,
+        folder=tmp_path / "run",
+        **layers,
+    )
     assert run.attention.shape[1:] == (2, 2, 1) and run.layers == {"student": ["layer1", "layer3"], "teacher": ["layer2"]}
     assert same_state(teacher.state_dict(), before) and all(p.grad is None for p in teacher.parameters())
     assert same_state(student.state_dict(), run.checkpoint("last")["model"])
@@ -395,7 +430,9 @@ MISTAKES = {
     "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
     "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
     "checkpoint: there is no file": mistake(method="kd", teacher="nowhere"),
-    "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None),
+    "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(
+        student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None
+    ),
     "teacher: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(method="kd", teacher=narrow_teacher(7)),
     "teacher: expected a network that takes images of shape .1, 32, 32., got WRN": mistake(method="kd", teacher=narrow_teacher(channels=3)),
     "student: expected a spiking network .*, got VGG11, which has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625), width=None),
