@@ -76,14 +76,14 @@ def stop_after(steps, monkeypatch):
     "SIGTERM's effect at a step, in this process."
     from sastc.training.loop import StopRequest, Trainer
 
-    step = Trainer._step
+    step = Trainer.step
 
     def counted(self, images, labels):
         step(self, images, labels)
         if self.progress["step"] == steps:
             StopRequest.made = True
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     monkeypatch.setattr(StopRequest, "made", False, raising=False)
 
