@@ -32,8 +32,14 @@ def _free_port() -> int:
 
 def _environment(home: Path) -> dict:
     "Nothing of the user's Jupyter is read or written."
-    folders = dict(JUPYTER_CONFIG_DIR="config", JUPYTER_DATA_DIR="data", JUPYTER_RUNTIME_DIR="runtime", IPYTHONDIR="ipython",
-                   JUPYTERLAB_SETTINGS_DIR="settings", JUPYTERLAB_WORKSPACES_DIR="workspaces")
+    folders = dict(
+        JUPYTER_CONFIG_DIR="config",
+        JUPYTER_DATA_DIR="data",
+        JUPYTER_RUNTIME_DIR="runtime",
+        IPYTHONDIR="ipython",
+        JUPYTERLAB_SETTINGS_DIR="settings",
+        JUPYTERLAB_WORKSPACES_DIR="workspaces",
+    )
     root = str(Path(__file__).resolve().parent.parent)
     return os.environ | {name: str(home / place) for name, place in folders.items()} | dict(OMP_NUM_THREADS="1", PYTHONPATH=root)
 
@@ -151,8 +157,19 @@ def jupyterlab(folder: Path, home: Path):
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root",
-               f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        "--allow-root",
+        f"--IdentityProvider.token={TOKEN}",
+        f"--ServerApp.root_dir={folder}",
+        "--expose-app-in-browser",
+    ]
     with _serving(command, home, f"{url}/api/status?token={TOKEN}", folder):
         yield Jupyter(folder, home, url)
 

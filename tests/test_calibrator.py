@@ -122,6 +122,7 @@ def literal_distances(projected, target, o):
 
 def literal_agreement(student, teacher, b):
     "Correlation, over the other images, between how alike to image b each of them is in two layers. Correlation of a constant is 0."
+
     def correlation(one, other):
         one, other = one - one.mean(), other - other.mean()
         scale = (one.square().sum() * other.square().sum()).sqrt()
@@ -244,7 +245,10 @@ def test_defaults_are_those_of_the_released_code():
 @given(batch=st.integers(3, 9), seed=st.integers(0, 2**31))
 def test_rsa_attention_knows_no_scale_order_or_batch_size(batch, seed):
     torch.manual_seed(seed)
-    students, teachers = [torch.rand(2, batch, 3, 4, 4).double(), torch.rand(2, batch, 5).double()], [torch.randn(batch, 4, 2, 2).double(), torch.rand(batch, 6).double()]
+    students, teachers = (
+        [torch.rand(2, batch, 3, 4, 4).double(), torch.rand(2, batch, 5).double()],
+        [torch.randn(batch, 4, 2, 2).double(), torch.rand(batch, 6).double()],
+    )
     attention = rsa_attention(students, teachers)
     order = torch.randperm(batch)
     torch.testing.assert_close(rsa_attention([f[:, order] for f in students], [f[order] for f in teachers]), attention[:, order])
@@ -445,7 +449,7 @@ class SemCKD(nn.Module):
 
     def forward(self, students, teachers):
         batch = len(students[0])
-        keys = torch.stack([F.normalize(mlp((f.flatten(1) @ f.flatten(1).T))) for mlp, f in zip(self.keys, teachers)], dim=1)
+        keys = torch.stack([F.normalize(mlp(f.flatten(1) @ f.flatten(1).T)) for mlp, f in zip(self.keys, teachers)], dim=1)
         total = 0
         for mlp, student, row in zip(self.queries, students, self.projections):
             query = F.normalize(mlp(student.flatten(1) @ student.flatten(1).T))
@@ -522,7 +526,10 @@ def test_attention_maps_have_nothing_to_learn_and_stay_finite_for_silent_layers(
     distance = calibrator([student], [torch.rand(5, 3, 2, 2)]).distance
     distance.sum().backward()
     assert distance.allclose(torch.ones(())) and student.grad.eq(0).all()
-    with pytest.raises(ValueError, match="relative_distance: expected only with alignment features, similarity, got True with alignment 'attention_map', where it has no effect"):
+    with pytest.raises(
+        ValueError,
+        match="relative_distance: expected only with alignment features, similarity, got True with alignment 'attention_map', where it has no effect",
+    ):
         Calibrator([(2, 4, 4)], [(3, 2, 2)], alignment="attention_map", attention="uniform", relative_distance=True)
 
 
@@ -625,7 +632,10 @@ BAD_FEATURES = dict(
     extra_teacher_layer=(lambda s, t: (s, [*t, t[0]]), "teacher_features: expected 3 layers, got 4"),
     no_time_axis=(lambda s, t: ([f[0] for f in s], t), r"student_features: expected \[T, B\] \+ \[3, 4, 4\] for layer 0, .* got \[8, 3, 4, 4\]"),
     teacher_with_time_axis_of_its_own=(lambda s, t: (s, [f[None] for f in t]), "teacher_features: expected 3 steps, as the student has, or none, got 1"),
-    teacher_with_two_time_axes=(lambda s, t: (s, [f[None, None] for f in t]), r"teacher_features: expected \[B\] \+ \[3, 4, 4\] for layer 0, .* got \[1, 1, 8, 3, 4, 4\]"),
+    teacher_with_two_time_axes=(
+        lambda s, t: (s, [f[None, None] for f in t]),
+        r"teacher_features: expected \[B\] \+ \[3, 4, 4\] for layer 0, .* got \[1, 1, 8, 3, 4, 4\]",
+    ),
     channels=(lambda s, t: ([s[0], s[1][:, :, :3]], t), r"student_features: expected \[T, B\] \+ \[4, 2, 2\] for layer 1, .* got \[3, 8, 3, 2, 2\]"),
     map_size=(lambda s, t: (s, [t[0][..., :2], *t[1:]]), r"teacher_features: expected \[B\] \+ \[3, 4, 4\] for layer 0, .* got \[8, 3, 4, 2\]"),
     time_steps_differ=(lambda s, t: ([s[0], s[1][:2]], t), "student_features: expected .* for layer 1, with the same leading axes in every layer, got"),

@@ -91,7 +91,9 @@ def test_digits():
 
 @pytest.mark.parametrize("name, near", [("cifar-10", "cifar10"), ("digit", "digits"), ("CIFAR100", "cifar100"), ("mnist!", "nmnist"), ("flowers", None)])
 def test_unknown_name(name, near):
-    with pytest.raises(ValueError, match=f"data: expected one of digits, cifar10, cifar100, nmnist, dvs_gesture, cifar10_dvs, the path of an .npz file, .*, got '{name}'") as caught:
+    with pytest.raises(
+        ValueError, match=f"data: expected one of digits, cifar10, cifar100, nmnist, dvs_gesture, cifar10_dvs, the path of an .npz file, .*, got '{name}'"
+    ) as caught:
         load_images(name)
     assert (f"did you mean {near!r}?" in str(caught.value)) == (near is not None)
 
@@ -160,7 +162,10 @@ grey = np.zeros((6, 5, 5), np.uint8)
         (dict(class_names=["a", "b"]), r"y_train: expected labels from 0 to 1 for 2 classes, got labels from 0 to 2"),
         (dict(x_train=grey), r"mean, std: .*std above 0"),
         (dict(x_test=np.zeros((2, 5, 5, 3), np.uint8)), r"x_test: expected images of shape \[1, 8, 8\], .*, got \[3, 8, 8\]"),
-        (dict(y_train=np.arange(1, 7), y_test=np.array([1, 2])), r"y_train, y_test: expected labels from 0 on, got labels from 1 to 6; subtract 1, or name all 7 classes in class_names"),
+        (
+            dict(y_train=np.arange(1, 7), y_test=np.array([1, 2])),
+            r"y_train, y_test: expected labels from 0 on, got labels from 1 to 6; subtract 1, or name all 7 classes in class_names",
+        ),
     ],
 )
 def test_npz_with_wrong_arrays(tmp_path, changes, sentence):
@@ -186,7 +191,9 @@ def test_npz_without_its_arrays(tmp_path):
     held = arrays()
     del held["y_test"], held["x_test"]
     np.savez(tmp_path / "own.npz", **held)
-    with pytest.raises(ValueError, match=r"data: expected x_train, y_train, x_test and y_test in '.*own\.npz', got x_train, y_train \(without x_test, y_test\)"):
+    with pytest.raises(
+        ValueError, match=r"data: expected x_train, y_train, x_test and y_test in '.*own\.npz', got x_train, y_train \(without x_test, y_test\)"
+    ):
         load_images(tmp_path / "own.npz")
 
 
@@ -266,7 +273,9 @@ def test_image_folder_that_cannot_be_used(tmp_path):
 def test_a_header_that_claims_a_giant_image_is_named(tmp_path):
     "60,000 x 60,000 pixels in a file of 58 bytes: Pillow's guard against such bombs is no ValueError."
     root = write_folder(tmp_path / "pets")
-    (root / "test" / "dog" / "bomb.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(4))
+    (root / "test" / "dog" / "bomb.bmp").write_bytes(
+        struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 58, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(4)
+    )
     with pytest.raises(ValueError, match=r"data: expected an image, got '.*bomb\.bmp', which cannot be decoded \(.*pixels.*\)"):
         load_images(root)
 

@@ -299,7 +299,14 @@ def test_frames_of_unordered_and_of_no_events():
         assert not frames(back[:0], 3, by=by).any()
 
 
-@pytest.mark.parametrize("given, sentence", [(dict(time_steps=0), "time_steps: expected .*, got 0"), (dict(size=-1), "size: expected .*, got -1"), (dict(values="count"), "values: expected one of counts, binary, got 'count'")])
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (dict(time_steps=0), "time_steps: expected .*, got 0"),
+        (dict(size=-1), "size: expected .*, got -1"),
+        (dict(values="count"), "values: expected one of counts, binary, got 'count'"),
+    ],
+)
 def test_frames_refuse_bad_settings(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         frames(recording(*some()), **dict(time_steps=2) | given)
@@ -347,10 +354,10 @@ def test_a_change_without_amount_changes_nothing_and_leaves_the_data_alone():
     x, y = noise()
     before = x.clone()
     for change in (Change(0), Change(0, wrap=True, rotate=1e-12), Change(3, flip=True, rotate=20.0)):
-        (shown, labels), = FrameBatches(x, y, 7, change=change, shuffle=True, drop_last=True).epoch(0)
+        ((shown, labels),) = FrameBatches(x, y, 7, change=change, shuffle=True, drop_last=True).epoch(0)
         assert shown.shape == (3, 7, 2, 8, 8) and x.equal(before)
         if change.shift == 0:
-            plain, = FrameBatches(x, y, 7, shuffle=True, drop_last=True).epoch(0)
+            (plain,) = FrameBatches(x, y, 7, shuffle=True, drop_last=True).epoch(0)
             torch.testing.assert_close(shown, plain[0], atol=1e-5, rtol=0)
 
 
@@ -560,7 +567,7 @@ def test_modes_are_what_they_say(networks):
 def test_modes_agree_where_nothing_changes_over_time(networks, attention):
     "Loss and every gradient; and they are those of the image itself, as static data give it."
     teacher, student = networks
-    shapes = [[shape[1:] for shape in map(lambda f: f.shape, taught(teacher, still())[1])]]
+    shapes = [[shape[1:] for shape in (feature.shape for feature in taught(teacher, still())[1])]]
     layers = ["layer2", "layer6"]
     student_shapes = [feature.shape[2:] for feature in Taps(student, layers)(still())[1]]
     torch.manual_seed(1)
@@ -582,7 +589,10 @@ def test_modes_agree_where_nothing_changes_over_time(networks, attention):
 def test_the_calibrator_compares_step_by_step_with_teachers_of_their_own():
     "As many calibrators as steps, and float64 gradients of the student through all of them."
     generator = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def draw(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64)
+
     calibrator = Calibrator([(2, 2, 2), (3,)], [(2, 2, 2), (2, 1, 1)], batch_size=3, factor=1).double()
     student, teacher = [draw(3, 3, 2, 2, 2), draw(3, 3, 3)], [draw(3, 3, 2, 2, 2), draw(3, 3, 2, 1, 1)]
     together = calibrator(student, teacher)
@@ -616,7 +626,10 @@ def test_students_and_teachers_take_frames_and_leave_them_as_they_were(name):
     "given, sentence",
     [
         (dict(teacher_mode="fold"), "teacher_mode: expected one of fold_mean, mean_frame, fold_step, got 'fold'"),
-        (dict(teacher_mode="fold_step", method="rate"), "teacher_mode: expected fold_mean or mean_frame for method rate, which joins the steps, got 'fold_step'"),
+        (
+            dict(teacher_mode="fold_step", method="rate"),
+            "teacher_mode: expected fold_mean or mean_frame for method rate, which joins the steps, got 'fold_step'",
+        ),
         (dict(teacher_mode="fold_step", method="kd+rate"), "teacher_mode: expected fold_mean or mean_frame for method kd.rate"),
         (dict(teacher_mode="mean_frame", data="digits"), "teacher_mode: expected only with event recordings, got 'mean_frame' with data 'digits'"),
         (dict(frames_by="events"), "frames_by: expected one of count, time, got 'events'"),

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +51,9 @@ def start(folder, teacher, processes, epochs):
     program = [sys.executable, "-c", f"from sastc import distill; distill(**{given!r})"]
     if processes > 1:
         program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--no-python", *program]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"), start_new_session=True)
+    return subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"), start_new_session=True
+    )
 
 
 def kill(process):
@@ -173,9 +174,13 @@ def originals(tmp_path, run):
         for name in ("a", "b"):
             (place / "images" / split / name).mkdir(parents=True)
             for number in range(3):
-                Image.fromarray(np.random.default_rng(number).integers(0, 255, (9, 9, 3), np.uint8)).save(place / "images" / split / name / f"{number}.{['png', 'bmp', 'jpg'][number]}")
+                Image.fromarray(np.random.default_rng(number).integers(0, 255, (9, 9, 3), np.uint8)).save(
+                    place / "images" / split / name / f"{number}.{['png', 'bmp', 'jpg'][number]}"
+                )
     digits = load_images("digits", image_size=8)
-    arrays = dict(x_train=digits.x_train[:40, 0].numpy(), y_train=digits.y_train[:40].numpy(), x_test=digits.x_test[:40, 0].numpy(), y_test=digits.y_test[:40].numpy())
+    arrays = dict(
+        x_train=digits.x_train[:40, 0].numpy(), y_train=digits.y_train[:40].numpy(), x_test=digits.x_test[:40, 0].numpy(), y_test=digits.y_test[:40].numpy()
+    )
     np.savez(place / "images.npz", **arrays)
     (place / "recording.bin").write_bytes(np.random.default_rng(0).integers(0, 255, 500, np.uint8).tobytes())
     (place / "two.aedat").write_bytes(b"#!AER-DAT2.0\r\n" + np.random.default_rng(0).integers(0, 255, 400, np.uint8).tobytes())
@@ -186,17 +191,45 @@ def originals(tmp_path, run):
     yield place / "recording.bin", read_nmnist
     yield place / "two.aedat", read_aedat2
     yield place / "three.aedat", read_aedat3
-    for name in ("config.json", "status.json", "layers.json", "result.json", "data.json", "terms.json", "steps.jsonl", "epochs.jsonl", "attention.jsonl", "checkpoints/last.pt", "checkpoints/best.pt"):
+    for name in (
+        "config.json",
+        "status.json",
+        "layers.json",
+        "result.json",
+        "data.json",
+        "terms.json",
+        "steps.jsonl",
+        "epochs.jsonl",
+        "attention.jsonl",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    ):
         yield run.folder / name, lambda path: read_whole(run)
 
 
 def read_whole(run):
     "Everything that views and reports read, and an evaluation."
     again = Run(run.folder)
-    for name in ("config", "status", "state", "layers", "result", "data", "terms", "metrics", "steps", "rates", "attention", "attention_steps", "attention_bounds", "checkpoints", "settings"):
+    for name in (
+        "config",
+        "status",
+        "state",
+        "layers",
+        "result",
+        "data",
+        "terms",
+        "metrics",
+        "steps",
+        "rates",
+        "attention",
+        "attention_steps",
+        "attention_bounds",
+        "checkpoints",
+        "settings",
+    ):
         getattr(again, name)
     opened = open_run(again)
-    opened.network, opened.method
+    assert opened.network is not None and opened.method is not None
     assess(again)
 
 
@@ -281,7 +314,9 @@ FAULTS = dict(nan="images = images * float('nan')", sigterm="os.kill(os.getpid()
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_two_processes_end_together(fault, teacher, tmp_path):
-    given = TINY | dict(method="kd", epochs=3, folder=str(tmp_path / "run"), teacher=str(teacher.folder), device="cpu", train_images=101)  # 91 to learn from, which no two batches fill
+    given = TINY | dict(
+        method="kd", epochs=3, folder=str(tmp_path / "run"), teacher=str(teacher.folder), device="cpu", train_images=101
+    )  # 91 to learn from, which no two batches fill
     script = tmp_path / "two.py"
     script.write_text(TWO.format(fault=FAULTS[fault], given=given))
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]

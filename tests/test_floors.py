@@ -21,7 +21,11 @@ FLOORS = [  # from the ground up
     {"lab", "cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in sorted(ROOT.rglob("*.py")) if path.name != "_modidx.py"}
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.name != "_modidx.py"
+}
 
 
 def room(module):
@@ -52,7 +56,9 @@ def imports(module, nodes=None) -> Iterator[tuple[str, str, str, int]]:
         if isinstance(node, ast.ImportFrom) and (source := absolute(module, node)).split(".")[0] == "sastc":
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
-                yield (inner, "", alias.asname or alias.name, node.lineno) if inner in MODULES else (source, alias.name, alias.asname or alias.name, node.lineno)
+                yield (
+                    (inner, "", alias.asname or alias.name, node.lineno) if inner in MODULES else (source, alias.name, alias.asname or alias.name, node.lineno)
+                )
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "sastc":

@@ -87,7 +87,7 @@ def test_a_single_image_is_a_set_of_images(pets):
     one = subset(pets, 1, seed=0)
     assert one.x_train.shape == one.y_train.shape == (1,)
     number = torch.tensor([7])
-    (images, labels), = pets.batches("test", 4, chosen=number, **IN_ORDER).epoch(0)
+    ((images, labels),) = pets.batches("test", 4, chosen=number, **IN_ORDER).epoch(0)
     assert images.shape == (1, 3, 32, 32) and labels.equal(pets.y_test[number])
 
 
@@ -109,11 +109,14 @@ def test_a_damaged_image_is_named(tmp_path, workers):
         list(batches.epoch(0))
 
 
-@pytest.mark.parametrize("given, sentence", [
-    (dict(batch_size=25), "batch_size: expected at most 24 .there are 24 images, .*, got 25"),
-    (dict(shuffle=False), "augment: expected False with shuffle=False, .*, got True"),
-    (dict(world=0), "world: expected .*, got 0"),
-])
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (dict(batch_size=25), "batch_size: expected at most 24 .there are 24 images, .*, got 25"),
+        (dict(shuffle=False), "augment: expected False with shuffle=False, .*, got True"),
+        (dict(world=0), "world: expected .*, got 0"),
+    ],
+)
 def test_what_cannot_be_is_refused(pets, given, sentence):
     with pytest.raises(ValueError, match=sentence):
         pets.batches("train", **dict(batch_size=4) | TRAINING | given)

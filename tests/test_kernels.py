@@ -66,7 +66,7 @@ def test_compiled_neuron_equals_the_float64_recursion(constants):
 def test_compiled_neuron_takes_any_memory_format():
     current, upstream = drawn(2, 3, 4, 5, 6)
     expected = spikes_and_gradient(current, upstream, "eager")
-    orders = [order for order in itertools.permutations(range(1, 5))][::5]
+    orders = list(itertools.permutations(range(1, 5)))[::5]
     for order in orders:
         back = [0, *(order.index(axis) + 1 for axis in range(1, 5))]
         permuted = current.permute(0, *order).contiguous().permute(back)

@@ -33,7 +33,10 @@ def teacher(tmp_path_factory):
 
 def a_step(seed=0, time_steps=2, batch=8, students=((3, 4, 4), (4, 2, 2)), teachers=((3, 4, 4), (2, 2, 2), (5,)), classes=5):
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.rand(shape, generator=generator)
+
+    def draw(*shape):
+        return torch.rand(shape, generator=generator)
+
     labels = torch.randint(classes, (batch,), generator=generator)
     student = [(draw(time_steps, batch, *shape) * 2 - 0.5).requires_grad_() for shape in students]
     outputs = 3 * draw(time_steps, batch, classes) + sum(feature.flatten(2).mean(2, keepdim=True) for feature in student)
@@ -75,7 +78,9 @@ def test_the_weighted_sum_of_the_terms_is_the_loss_of_the_paper(name, alpha, bet
     options = dict(attention=dict(sastc="self", uniform="uniform", rsa="rsa")[name])
     calibrator = Calibrator([f.shape[2:] for f in step.student_features], [f.shape[1:] for f in step.teacher_features], 8, **options)
     calibrator.load_state_dict(method.state_dict())
-    expected = DistillationLoss(alpha, beta, temperature)(step.outputs, step.labels, step.teacher_logits, calibrator(step.student_features, step.teacher_features))
+    expected = DistillationLoss(alpha, beta, temperature)(
+        step.outputs, step.labels, step.teacher_logits, calibrator(step.student_features, step.teacher_features)
+    )
     terms = method.terms(step)
     total = sum(term.weight * term.value for term in terms.values())
     torch.testing.assert_close(total, expected.total)
@@ -102,7 +107,9 @@ def test_entropy_and_labels_add_terms_that_are_not_shown():
     method = SASTC(attention=SelfAttention(entropy_weight=0.5, attention_gradient="labels"))
     method.build(shapes)
     terms = method.terms(step)
-    assert {name: (term.recorded, term.weight) for name, term in terms.items()} == dict(ce=(True, 1), kl=(True, 1), pull=(False, 800), sastc=(True, 800), entropy=(False, -0.5))
+    assert {name: (term.recorded, term.weight) for name, term in terms.items()} == dict(
+        ce=(True, 1), kl=(True, 1), pull=(False, 800), sastc=(True, 800), entropy=(False, -0.5)
+    )
     assert terms["pull"].value == 0 and 0 < terms["entropy"].value <= np.log(3)
     assert not [p for p in method.alignment.parameters() if torch.autograd.grad(terms["pull"].value, p, retain_graph=True, allow_unused=True)[0] is not None]
 
@@ -118,7 +125,7 @@ def test_a_method_without_terms_says_so():
 
 # ---------------------------------------------------------------- own methods
 
-OWN = '''
+OWN = """
 import torch
 from sastc.common.settings import setting
 from sastc.methods import Method, Term
@@ -141,7 +148,7 @@ class StepLogits(Method):
         if step.progress >= 0.5:
             found["late"] = Term(self.scale.square().mean(), 0.01, "late")
         return found
-'''
+"""
 exec(OWN, own_module := dict(__name__="own_methods"))
 own_module["StepLogits"].__module__ = "own_methods"
 StepLogits = own_module["StepLogits"]
@@ -208,13 +215,18 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     code = f"import own_methods\nfrom sastc.training import open_run\nprint(type(open_run({str(run.folder)!r}).method).__name__)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == "StepLogits"
     code = f"from sastc.training import open_run\nopen_run({str(run.folder)!r}).method"
-    assert "import own_methods first, or pass the object itself" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stderr
+    assert (
+        "import own_methods first, or pass the object itself"
+        in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stderr
+    )
 
 
 def test_a_method_that_is_passed_as_an_object_or_a_class(own_methods, teacher, tmp_path):
     kind, given = own_methods.StepLogits, TINY | dict(epochs=1, teacher=teacher.folder)
-    runs = [distill(**given, method=method, folder=tmp_path / str(number), **more)
-            for number, (method, more) in enumerate([(kind(share=0.25), {}), (kind, dict(share=0.25)), ("own_methods:StepLogits", dict(share=0.25))])]
+    runs = [
+        distill(**given, method=method, folder=tmp_path / str(number), **more)
+        for number, (method, more) in enumerate([(kind(share=0.25), {}), (kind, dict(share=0.25)), ("own_methods:StepLogits", dict(share=0.25))])
+    ]
     for run in runs[1:]:
         assert same_state(run.checkpoint("last")["method"], runs[0].checkpoint("last")["method"]) and run.config["method"] == "own_methods:StepLogits"
     method = kind(share=0.25)
@@ -240,7 +252,7 @@ def test_a_method_of_a_notebook_is_passed_again(teacher, tmp_path):
     run = distill(**given, method=Local(share=0.25), folder=tmp_path / "run")
     assert run.terms["own"]["label"] == "own" and run.config["share"] == 0.25
     with pytest.raises(ValueError, match="method: expected a class that can be imported, got '.*Local', which was made in a function; pass the object itself"):
-        open_run(run).method
+        _ = open_run(run).method
     opened = open_run(run, method=Local(share=0.25))
     assert opened.method.weight == run.checkpoint("last")["method"]["weight"] != 0
     assert distill(folder=run.folder, resume=True, method=Local(share=0.25)).state == "finished"

@@ -10,7 +10,7 @@ import pytest
 
 from sastc.training import Run
 
-PARTS = '''
+PARTS = """
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,7 +68,7 @@ class Bars(Source):
         split = [(images[half], labels[half]) for half in (slice(self.bars), slice(self.bars, None))]
         (x, y), (x_test, y_test) = split
         return ImageData("bars", x, y, x_test, y_test, ["across", "down"], (0.1,), (0.3,), False)
-'''
+"""
 ENTRY_POINTS = """
 [sastc.methods]
 centred = plugged_parts:Centred
@@ -143,7 +143,12 @@ def test_it_is_resumed(run, site, tmp_path):
     )
     folder = tmp_path / "stopped"
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run([sys.executable, "-c", code, "distill", *GIVEN, "--folder", str(folder)], env=os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS="1"), cwd=site, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "distill", *GIVEN, "--folder", str(folder)],
+        env=os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS="1"),
+        cwd=site,
+        capture_output=True,
+    )
     assert done.returncode == 130 and Run(folder).state == "stopped"
     sastc(site, "distill", "--folder", folder, "--resume")
     unbroken, resumed = (other.checkpoint("last") for other in (run, Run(folder)))

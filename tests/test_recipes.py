@@ -325,7 +325,9 @@ def test_a_teacher_with_another_number_of_classes_is_refused_with_a_sentence(fol
 def test_weights_that_cannot_be_fetched_are_told_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *args, **options: (_ for _ in ()).throw(OSError("no route to host")))
-    with pytest.raises(FileNotFoundError, match=r"expected a network connection to fetch \S+ of resnet34 from https://\S+, got no route to host.*torchvision:resnet34:FILE"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected a network connection to fetch \S+ of resnet34 from https://\S+, got no route to host.*torchvision:resnet34:FILE"
+    ):
         load_model("torchvision:resnet34")
 
 

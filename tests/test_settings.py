@@ -122,7 +122,10 @@ def test_a_change_of_the_method_keeps_its_weights_and_drops_its_parts():
 def test_names_that_two_parts_have():
     config = settings_for(Config, dict(method="sastc", similarity_norm="row", alignment="similarity"))
     assert (config.method.attention.similarity_norm, config.method.alignment.similarity_norm) == ("row", "row")
-    assert settings_for(Config, dict(method="sastc", alignment="similarity", **{"method.alignment.similarity_norm": "row"})).method.attention.similarity_norm == "raw"
+    assert (
+        settings_for(Config, dict(method="sastc", alignment="similarity", **{"method.alignment.similarity_norm": "row"})).method.attention.similarity_norm
+        == "raw"
+    )
 
 
 # ---------------------------------------------------------------- without effect

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc.common.settings import flat
-from sastc.data.images import NOISE_OVER, load_images, perturbed_labels, subset
+from sastc.data.images import load_images, perturbed_labels, subset
 from sastc.methods import KD, Term
 from sastc.studies import sweeps
 from sastc.studies.comparisons import compare_methods, summarise, sweep
@@ -67,27 +67,25 @@ def planned(monkeypatch):
 
 @given(
     labels=st.lists(st.integers(0, 4), min_size=1, max_size=80), share=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 2**32),
-    over=st.sampled_from(NOISE_OVER),
 )  # fmt: skip
-def test_wrong_labels_are_exact_repeatable_and_nested(labels, share, more, seed, over):
+def test_wrong_labels_are_exact_repeatable_and_nested(labels, share, more, seed):
     y = torch.tensor(labels)
-    table = perturbed_labels(y, 5, share, seed, over)
+    table = perturbed_labels(y, 5, share, seed)
     assert len(table) == round(share * len(labels)) and table.image.is_monotonic_increasing and table.image.is_unique
     assert table.label.tolist() == [labels[i] for i in table.image] and table.noisy_label.isin(range(5)).all()
-    assert over == "all" or (table.label != table.noisy_label).all()
-    assert table.equals(perturbed_labels(y.clone(), 5, share, seed, over))
-    smaller, larger = sorted([table, perturbed_labels(y, 5, more, seed, over)], key=len)
+    assert (table.label != table.noisy_label).all()
+    assert table.equals(perturbed_labels(y.clone(), 5, share, seed))
+    smaller, larger = sorted([table, perturbed_labels(y, 5, more, seed)], key=len)
     assert larger[larger.image.isin(smaller.image)].to_numpy().tolist() == smaller.to_numpy().tolist()
 
 
-@pytest.mark.parametrize("over", NOISE_OVER)
-def test_wrong_labels_are_uniform(over):
-    table = perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 0, over)
+def test_wrong_labels_are_uniform():
+    table = perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 0)
     counts = np.zeros((10, 10))
     np.add.at(counts, (table.label, table.noisy_label), 1)
-    expected = np.full((10, 10), 100.0) if over == "all" else (1 - np.eye(10)) * 1000 / 9
+    expected = (1 - np.eye(10)) * 1000 / 9
     assert np.abs(counts - expected).max() < 6 * 100**0.5  # six standard deviations of a count
-    assert not table.equals(perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 1, over))
+    assert not table.equals(perturbed_labels(torch.arange(10).repeat(2000), 10, 0.5, 1))
 
 
 DIGITS = load_images("digits", image_size=8)

@@ -1,4 +1,5 @@
 """Runs: resuming, stopping, failing, several processes. Everything is on digits with the smallest networks."""
+
 import json
 import os
 import signal
@@ -17,10 +18,10 @@ from sastc.data.images import load_images
 from sastc.methods import METHODS
 from sastc.models import create_model, spiking
 from sastc.neurons.network import over_time
-from sastc.neurons.neuron import LIF
+from sastc.neurons.neuron import LIF, PLIF
 from sastc.training.checkpoints import load_checkpoint, load_model, save_checkpoint
 from sastc.training.config import Config, TeacherConfig, settings_for
-from sastc.training.loop import NotFinite
+from sastc.training.loop import NotFinite, Trainer
 from sastc.training.opening import assess
 from sastc.training.runs import Run, RunWriter
 from sastc.training.session import distill, learner_for, student_for, train_teacher
@@ -173,7 +174,9 @@ def test_resuming_takes_settings_that_only_the_choices_of_the_run_have(teacher, 
 
 def test_data_of_ones_own_have_settings_and_survive_a_change_of_others(tmp_path):
     images = load_images("digits")
-    config = settings_for(Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1))
+    config = settings_for(
+        Config, {name: value for name, value in TINY.items() if name != "data"} | dict(data=images, method="baseline", holdout=0.25, epochs=1)
+    )
     assert config.data.load() is images and (config["data"], config["train_images"], config["holdout"]) == ("own:digits", 128, 0.25)
     changed = config.but(holdout=0.5, seed=7)
     assert changed.data.load() is images and (changed["train_images"], changed["holdout"]) == (128, 0.5)
@@ -231,13 +234,30 @@ def test_labels_teach_the_attention_and_nothing_else(teacher):
     assert differ <= embeddings and "method.attention.query.hidden_weight" in differ
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(time_steps=3, candidates="stages"), dict(student="wrn16_2"), dict(alignment="attention_map"), dict(alignment="similarity", similarity_norm="row", projection="none")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        dict(precision="bf16"),
+        dict(time_steps=3, candidates="stages"),
+        dict(student="wrn16_2"),
+        dict(alignment="attention_map"),
+        dict(alignment="similarity", similarity_norm="row", projection="none"),
+    ],
+)
 def test_attention_that_the_labels_teach_trains(extra, teacher, tmp_path):
     run = distill(**TINY | extra, method="sastc", beta=0.5, attention_gradient="labels", epochs=1, teacher=teacher.folder, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_sastc.notna().all() and np.isfinite(run.attention).all()
 
 
-@pytest.mark.parametrize("extra", [dict(precision="bf16"), dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0), dict(holdout=0.0), dict(neuron="plif", surrogate="sigmoid", reset="soft")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        dict(precision="bf16"),
+        dict(optimizer="adam", schedule="cosine", warmup=0.5, clip=1.0),
+        dict(holdout=0.0),
+        dict(neuron="plif", surrogate="sigmoid", reset="soft"),
+    ],
+)
 def test_other_ways_to_train(extra, tmp_path):
     run = distill(**TINY | extra, method="baseline", epochs=2, folder=tmp_path / "run")
     assert run.status["state"] == "finished" and run.metrics.train_total.notna().all()
@@ -246,8 +266,9 @@ def test_other_ways_to_train(extra, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
-    states = [distill(**TINY, method="baseline", epochs=1, seed=seed, folder=tmp_path / name).checkpoint()["model"]
-              for name, seed in dict(a=1, b=1, c=2).items()]
+    states = [
+        distill(**TINY, method="baseline", epochs=1, seed=seed, folder=tmp_path / name).checkpoint()["model"] for name, seed in dict(a=1, b=1, c=2).items()
+    ]
     assert same_state(states[0], states[1]) and not same_state(states[0], states[2])
 
 
@@ -267,13 +288,69 @@ def test_networks_of_ones_own(tmp_path):
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = spiking(teacher, time_steps=2)
     layers = dict(student_layers=("layer1", "layer3"), teacher_layers=("layer2",))
-    run = distill(student=student, teacher=teacher, data=images, method="sastc", train_images=64, holdout=0.0, batch_size=16, epochs=1, log_every=1, beta=0.1,
-                  folder=tmp_path / "run", **layers)
+    run = distill(
+        student=student,
+        teacher=teacher,
+        data=images,
+        method="sastc",
+        train_images=64,
+        holdout=0.0,
+        batch_size=16,
+        epochs=1,
+        log_every=1,
+        beta=0.1,
+        folder=tmp_path / "run",
+        **layers,
+    )
     assert run.attention.shape[1:] == (2, 2, 1) and run.layers == {"student": ["layer1", "layer3"], "teacher": ["layer2"]}
     assert same_state(teacher.state_dict(), before) and all(p.grad is None for p in teacher.parameters())
     assert same_state(student.state_dict(), run.checkpoint("last")["model"])
     with pytest.raises(ValueError, match="expected a network that can be built again, got one of your own"):
         run.model()
+
+
+def test_learned_decay_factors_train_and_resume_to_the_same_weights(tmp_path, monkeypatch):
+    given = TINY | dict(method="baseline", neuron="plif", surrogate="arctangent", reset="soft", decay=0.75, epochs=2)
+    whole = distill(**given, folder=tmp_path / "whole")
+    learned = {name: value.sigmoid().item() for name, value in whole.checkpoint("last")["model"].items() if name.endswith("decay_logit")}
+    assert len(learned) == 8 and len(set(learned.values())) == 8 and all(abs(value - 0.75) > 1e-6 for value in learned.values())
+    assert whole.result["parameters"] == distill(**given | dict(neuron="lif", epochs=1), folder=tmp_path / "lif").result["parameters"] + 8
+    step = Trainer._step
+
+    def broken(self, images, labels):
+        if self.progress["step"] == 11:
+            raise KeyboardInterrupt
+        step(self, images, labels)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "_step", broken)
+        distill(**given, folder=tmp_path / "broken")
+    run = distill(folder=tmp_path / "broken", resume=True)
+    assert same_state(run.checkpoint("last")["model"], whole.checkpoint("last")["model"]) and run.steps.total.tolist() == whole.steps.total.tolist()
+    network = run.model("last")
+    assert [type(module) for module in network.modules() if isinstance(module, PLIF)] == [PLIF] * 8
+    assert network.layer3[2].decay_factor().item() == pytest.approx(learned["layer3.2.decay_logit"]) and network.layer3[2].reset == "soft"
+
+
+def test_frozen_batch_normalisation_stays_frozen(tmp_path):
+    "Of a network of one's own: its modules keep the mode that they were passed in, through the trial image, evaluation and training."
+    student = create_model("vgg11", 10, 2, 1, width=0.0625)
+    student.layer2.eval()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    given = {name: value for name, value in TINY.items() if name != "width"}
+    run = distill(**given, student=student, method="baseline", epochs=2, folder=tmp_path / "run")
+    after = run.checkpoint("last")["model"]
+    moved = {name for name in after if not after[name].equal(before[name]) and "running" in name}
+    assert {name.split(".")[0] for name in moved} == {f"layer{number}" for number in range(1, 9)} - {"layer2"}
+    assert not after["layer2.1.weight"].equal(before["layer2.1.weight"])  # its parameters learn all the same
+    assert student.training and not student.layer2[1].training
+
+
+def test_a_network_in_evaluation_mode_is_trained_as_a_whole(tmp_path):
+    student = create_model("vgg11", 10, 2, 1, width=0.0625).eval()
+    given = {name: value for name, value in TINY.items() if name != "width"}
+    after = distill(**given, student=student, method="baseline", epochs=1, folder=tmp_path / "run").checkpoint("last")["model"]
+    assert all(after[name] == 7 for name in after if name.endswith("num_batches_tracked"))
 
 
 # ---- what goes wrong ----
@@ -351,7 +428,9 @@ MISTAKES = {
     "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
     "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
     "checkpoint: there is no file": mistake(method="kd", teacher="nowhere"),
-    "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None),
+    "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(
+        student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None
+    ),
     "teacher: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(method="kd", teacher=narrow_teacher(7)),
     "teacher: expected a network that takes images of shape .1, 32, 32., got WRN": mistake(method="kd", teacher=narrow_teacher(channels=3)),
     "student: expected a spiking network .*, got VGG11, which has no time steps": mistake(student=create_model("vgg11", 10, None, 1, width=0.0625), width=None),

@@ -63,7 +63,13 @@ def same_state(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-METHODS = dict(baseline=dict(method="baseline"), kd=dict(method="kd"), feature_kd=dict(method="feature_kd", beta=0.5), sastc=dict(method="sastc", beta=0.5), rsa=dict(method="rsa", beta=0.5))
+METHODS = dict(
+    baseline=dict(method="baseline"),
+    kd=dict(method="kd"),
+    feature_kd=dict(method="feature_kd", beta=0.5),
+    sastc=dict(method="sastc", beta=0.5),
+    rsa=dict(method="rsa", beta=0.5),
+)
 
 
 def named_layers(run):
@@ -104,7 +110,9 @@ def test_a_folder_of_version_1_resumes_to_the_weights_of_an_unbroken_run(name, t
     assert run.steps.total.tolist() == whole.steps.total.tolist() and run.terms == whole.terms
     assert run.config == whole.config | dict(folder=str(run.folder)) | named_layers(whole)
     records, expected = (each.lines("attention") for each in (run, whole))
-    assert [{n: v for n, v in record.items() if n != "bounds"} for record in records] == [{n: v for n, v in record.items() if n != "bounds"} for record in expected]
+    assert [{n: v for n, v in record.items() if n != "bounds"} for record in records] == [
+        {n: v for n, v in record.items() if n != "bounds"} for record in expected
+    ]
     assert run.attention_bounds == pytest.approx(whole.attention_bounds, abs=1e-5)
 
 
@@ -112,7 +120,14 @@ def test_a_folder_of_version_1_resumes_to_the_weights_of_an_unbroken_run(name, t
 def test_a_folder_of_version_1_is_read_opened_and_evaluated(name, teacher, tmp_path):
     given = TINY | METHODS[name] | dict(epochs=1) | ({} if name == "baseline" else dict(teacher=str(teacher.folder)))
     new = distill(**given, folder=tmp_path / "run")
-    before = dict(config=new.config | named_layers(new), terms=new.terms, steps=new.steps, attention=new.attention, bounds=new.attention_bounds, settings=new.settings.but(**named_layers(new)))
+    before = dict(
+        config=new.config | named_layers(new),
+        terms=new.terms,
+        steps=new.steps,
+        attention=new.attention,
+        bounds=new.attention_bounds,
+        settings=new.settings.but(**named_layers(new)),
+    )
     shutil.copytree(new.folder, tmp_path / "new")
     old = as_version_1(new)
     assert old.config == before["config"] and old.settings == before["settings"] and type(old.settings) is Config
@@ -140,14 +155,18 @@ def test_what_is_gone_and_had_an_effect_is_shown_and_not_resumed(name, value, te
     old = as_version_1(run, **{name: value})
     assert old.config[name] == value and name not in flat(old.settings)
     before = {path: path.read_bytes() for path in old.folder.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=f"{name}: expected a run without it, since this version has no such setting, got .*; the run can be looked at, not resumed"):
+    with pytest.raises(
+        ValueError, match=f"{name}: expected a run without it, since this version has no such setting, got .*; the run can be looked at, not resumed"
+    ):
         distill(folder=old.folder, resume=True)
     assert before == {path: path.read_bytes() for path in old.folder.rglob("*") if path.is_file()}
 
 
 def test_layers_that_version_1_counted_are_called_by_name(teacher, tmp_path):
     "`pair` of Feature KD was a pair of numbers; which layers they meant stands in layers.json."
-    run = distill(**TINY, **METHODS["feature_kd"], student_layer="layer4", teacher_layer="stage1", epochs=1, teacher=str(teacher.folder), folder=tmp_path / "run")
+    run = distill(
+        **TINY, **METHODS["feature_kd"], student_layer="layer4", teacher_layer="stage1", epochs=1, teacher=str(teacher.folder), folder=tmp_path / "run"
+    )
     old = as_version_1(run, pair=[1, 0])
     assert (old.config["student_layer"], old.config["teacher_layer"]) == ("layer4", "stage1") and "pair" not in old.config
 

@@ -32,7 +32,18 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {about}" for name, about in COMMANDS.items()]
     ends = "Exit status: 0 whole, 1 failed, 2 wrong use, 130 stopped (a stopped run can be resumed)."
-    return "\n".join(["usage: sastc COMMAND [options]", "", "Distil a trained ANN into a spiking network, and see what it learns from.", "", *lines, "", "sastc COMMAND --help explains a command; sastc --version tells the version.", ends])
+    return "\n".join(
+        [
+            "usage: sastc COMMAND [options]",
+            "",
+            "Distil a trained ANN into a spiking network, and see what it learns from.",
+            "",
+            *lines,
+            "",
+            "sastc COMMAND --help explains a command; sastc --version tells the version.",
+            ends,
+        ]
+    )
 
 
 def main(

@@ -10,7 +10,6 @@ __all__ = ['STOPPED', 'command', 'run_command', 'by_recipe', 'demo_command', 'te
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import inspect
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -108,7 +107,9 @@ def by_recipe(
             check_model(config.teacher)
         except FileNotFoundError:
             first = chosen.commands(small)[0]
-            raise FileNotFoundError(f"teacher: expected a trained teacher, got {config.teacher}, which holds none; train it first: {first} (or name another with --teacher)") from None
+            raise FileNotFoundError(
+                f"teacher: expected a trained teacher, got {config.teacher}, which holds none; train it first: {first} (or name another with --teacher)"
+            ) from None
     return config
 
 # %% ../../nbs/cli/02_commands.ipynb #acd67610
@@ -261,7 +262,13 @@ def _in_full(name: str) -> str:
     printed = [", ".join(f"{method} {value:.2f}" for method, value in chosen.numbers(measure).items()) for measure in ("accuracy", "stm")]
     lines = [f"{chosen.name}: {chosen.about}", *(f"printed {what}: {text}" for what, text in zip(("accuracy, %", "mismatch score"), printed) if text)]
     rows = [f"{row.of:8} {row.setting:13} {str(row.value):23} {str(row.small):23} {row.origin:7} {row.note}" for row in chosen.table().itertuples()]
-    lines += ["", f"{'':8} {'setting':13} {'full size':23} {'small variant':23} origin", *rows, "", "origin: " + ", ".join(f"{mark} = {meaning}" for mark, meaning in ORIGINS.items())]
+    lines += [
+        "",
+        f"{'':8} {'setting':13} {'full size':23} {'small variant':23} origin",
+        *rows,
+        "",
+        "origin: " + ", ".join(f"{mark} = {meaning}" for mark, meaning in ORIGINS.items()),
+    ]
     return "\n".join([*lines, "", "full size:", *chosen.commands(), "", "small variant, two CPU cores:", *chosen.commands(small=True)])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from fastcore.docments import docments
 
 from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read
-from ..training.config import Config, RunConfig, TeacherConfig, settings_for
+from ..training.config import RunConfig, settings_for
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
 class Parser(argparse.ArgumentParser):
@@ -93,7 +93,15 @@ def _add_setting(group, name: str, entry: Entry, help: str) -> None:
         group.add_argument(*spellings(name), dest=f"set {name}", type=kind, default=argparse.SUPPRESS, metavar=name.upper(), help=help)
 
 
-_TITLES = {"": "run", "data": "data", "model": "teacher's network", "student": "student", "neuron": "neurons of the student", "method": "method", "optimisation": "optimisation"}
+_TITLES = {
+    "": "run",
+    "data": "data",
+    "model": "teacher's network",
+    "student": "student",
+    "neuron": "neurons of the student",
+    "method": "method",
+    "optimisation": "optimisation",
+}
 
 
 def add_settings(
@@ -164,6 +172,12 @@ def parse(
     parser = Parser(prog=program, description=inspect.getdoc(function))
     names = add_own(parser, function)
     if kind is not None:
-        add_settings(parser, kind, {name: value for name, value in choices_in(kind, arguments).items() if name not in names}, names, _compared(arguments) if "methods" in names else ())
+        add_settings(
+            parser,
+            kind,
+            {name: value for name, value in choices_in(kind, arguments).items() if name not in names},
+            names,
+            _compared(arguments) if "methods" in names else (),
+        )
     given = vars(parser.parse_args(list(arguments)))
     return {name.removeprefix("set "): value for name, value in given.items()}

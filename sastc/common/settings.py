@@ -114,7 +114,9 @@ class Settings:
             setattr(self, name, checked(declared, getattr(self, name)))
         for name in own_parts(self):
             if not isinstance(getattr(self, name), Settings):
-                raise ValueError(f"{name}: expected an object with settings, got {getattr(self, name)!r:.80}; names and objects of your own become one through `resolve`")
+                raise ValueError(
+                    f"{name}: expected an object with settings, got {getattr(self, name)!r:.80}; names and objects of your own become one through `resolve`"
+                )
         self.check()
 
     def check(self) -> None:
@@ -200,7 +202,9 @@ def find(
         for step in attribute.split("."):
             found = getattr(found, step)
     except KeyError:
-        raise ValueError(f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first, or pass the object itself") from None
+        raise ValueError(
+            f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first, or pass the object itself"
+        ) from None
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name of a module
         raise ValueError(f"{self.kind}: expected a name or an import path, got {name!r} ({error})") from error
     return found
@@ -209,7 +213,9 @@ def find(
 @patch
 def name_of(self: Registry, thing: type | Callable) -> str:
     "The name by which `find` finds a class or function."
-    known = next((name for name, found in self._all().items() if found is thing or getattr(found, "value", None) == f"{thing.__module__}:{thing.__qualname__}"), None)
+    known = next(
+        (name for name, found in self._all().items() if found is thing or getattr(found, "value", None) == f"{thing.__module__}:{thing.__qualname__}"), None
+    )
     return known or f"{thing.__module__}:{thing.__qualname__}"
 
 # %% ../../nbs/common/02_settings.ipynb #89b7cc2d

@@ -82,7 +82,9 @@ class BatchPlan:
         in_range("rank", rank, 0, world - 1)
         if drop_last and world * batch_size > total:
             each = f" on each of {world} processes" if world > 1 else ""
-            raise ValueError(f"batch_size: expected at most {total // world:,}{each} (there are {total:,} images, and only full batches count), got {batch_size}")
+            raise ValueError(
+                f"batch_size: expected at most {total // world:,}{each} (there are {total:,} images, and only full batches count), got {batch_size}"
+            )
         self.total, self.batch_size, self.shuffle, self.drop_last = total, batch_size, shuffle, drop_last
         self.seed, self.rank, self.world = seed, rank, world
 

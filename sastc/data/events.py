@@ -27,8 +27,14 @@ class Events:
 
     def __post_init__(self):
         columns = {name: np.asarray(getattr(self, name)) for name in ("t", "x", "y", "polarity")}
-        if len({column.shape for column in columns.values()}) > 1 or columns["t"].ndim != 1 or any(column.dtype.kind not in "iub" for column in columns.values()):
-            raise ValueError(f"t, x, y, polarity: expected four columns of whole numbers [n], got {', '.join(f'{column.dtype} {list(column.shape)}' for column in columns.values())}")
+        if (
+            len({column.shape for column in columns.values()}) > 1
+            or columns["t"].ndim != 1
+            or any(column.dtype.kind not in "iub" for column in columns.values())
+        ):
+            raise ValueError(
+                f"t, x, y, polarity: expected four columns of whole numbers [n], got {', '.join(f'{column.dtype} {list(column.shape)}' for column in columns.values())}"
+            )
         for name, column in columns.items():  # sensors write 32 bits without a sign, in which differences and products go wrong
             object.__setattr__(self, name, column.astype(np.int64, copy=False))
 

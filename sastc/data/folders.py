@@ -91,9 +91,14 @@ class FolderBatches(BatchPlan):
         self.y, self.mean, self.std, self.device = y, mean, std, torch.device(device)
         self._asked, self._begun = [], 0
         self._loader = DataLoader(
-            _Files(x, image_size, _view(image_size, augment, flip), seed), batch_size=None, sampler=self._asked,
-            num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_leave_stopping_to_the_main_process,
-            pin_memory=self.device.type == "cuda", generator=torch.Generator(),  # else the loader draws from the global one
+            _Files(x, image_size, _view(image_size, augment, flip), seed),
+            batch_size=None,
+            sampler=self._asked,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=_leave_stopping_to_the_main_process,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else the loader draws from the global one
         )
 
     def _batches(self, epoch, start):

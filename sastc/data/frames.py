@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
+from ..common.files import atomic
 from .batches import BatchPlan, augment, epoch_plan, hashed
 from .events import Events, read_aedat2, read_aedat3, read_nmnist
-from ..common.files import atomic
 
 # %% ../../nbs/data/04_frames.ipynb #bd9bde9e
 SLICES = ("count", "time")
@@ -157,7 +157,9 @@ class FrameData:
             if x.dtype != torch.uint8 or x.ndim != 5 or 0 in x.shape or x.shape[2] != 2 or x.shape[3] != x.shape[4] or x.shape[1:] != self.x_train.shape[1:]:
                 raise ValueError(f"x_{split}: expected uint8 [N, T, 2, H, W] with H = W, the same for both splits and not empty, got {x.dtype} {list(x.shape)}")
             if y.dtype != torch.int64 or y.shape != x.shape[:1] or y.min() < 0 or y.max() >= self.num_classes:
-                raise ValueError(f"y_{split}: expected one int64 label from 0 to {self.num_classes - 1} for each of the {len(x)} recordings, got {y.dtype} {list(y.shape)}")
+                raise ValueError(
+                    f"y_{split}: expected one int64 label from 0 to {self.num_classes - 1} for each of the {len(x)} recordings, got {y.dtype} {list(y.shape)}"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -244,7 +246,9 @@ def _gesture_file(path: Path) -> Labelled:
                 raise ValueError(f"data: expected rows of class (1 to 11), startTime_usec and endTime_usec in {str(table)!r}, got {row}") from error
             part = events[(start <= events.t) & (events.t < end)]
             if not len(part):
-                raise ValueError(f"data: expected events from {start} to {end} microseconds, where {table.name!r} has a gesture, got none in {str(path)!r}; it may be cut short")
+                raise ValueError(
+                    f"data: expected events from {start} to {end} microseconds, where {table.name!r} has a gesture, got none in {str(path)!r}; it may be cut short"
+                )
             labelled.append((part, name))
     return labelled
 
@@ -264,16 +268,34 @@ class EventSet(NamedTuple):
 
 EVENT_SETS = dict(
     nmnist=EventSet(
-        "NMNIST", "unpack Train.zip and Test.zip of N-MNIST (Orchard et al. 2015), so that there are Train/0/00002.bin and so on",
-        _nmnist_files, _nmnist_file, tuple("0123456789"), 34, 10, Change(2),
+        "NMNIST",
+        "unpack Train.zip and Test.zip of N-MNIST (Orchard et al. 2015), so that there are Train/0/00002.bin and so on",
+        _nmnist_files,
+        _nmnist_file,
+        tuple("0123456789"),
+        34,
+        10,
+        Change(2),
     ),
     dvs_gesture=EventSet(
-        "DvsGesture", "unpack DvsGesture.tar.gz of DVS128 Gesture (Amir et al. 2017), so that there are trials_to_train.txt, user01_natural.aedat and so on",
-        _gesture_files, _gesture_file, _GESTURES, 64, 16, Change(4, rotate=10.0),
+        "DvsGesture",
+        "unpack DvsGesture.tar.gz of DVS128 Gesture (Amir et al. 2017), so that there are trials_to_train.txt, user01_natural.aedat and so on",
+        _gesture_files,
+        _gesture_file,
+        _GESTURES,
+        64,
+        16,
+        Change(4, rotate=10.0),
     ),
     cifar10_dvs=EventSet(
-        "CIFAR10DVS", "unpack the ten archives of CIFAR10-DVS (Li et al. 2017), so that there are airplane/cifar10_airplane_0.aedat and so on",
-        _cifar_files, _cifar_file, _CIFAR, 48, 10, Change(5, wrap=True, flip=True),
+        "CIFAR10DVS",
+        "unpack the ten archives of CIFAR10-DVS (Li et al. 2017), so that there are airplane/cifar10_airplane_0.aedat and so on",
+        _cifar_files,
+        _cifar_file,
+        _CIFAR,
+        48,
+        10,
+        Change(5, wrap=True, flip=True),
     ),
 )
 
@@ -290,7 +312,9 @@ def event_files(
     except FileNotFoundError:
         found = {}
     if not found.get("train") or not found.get("test"):
-        raise FileNotFoundError(f"data: expected the files of {name} in {str(folder.resolve())!r}, got none or too few; {kind.source}; nothing is downloaded by itself")
+        raise FileNotFoundError(
+            f"data: expected the files of {name} in {str(folder.resolve())!r}, got none or too few; {kind.source}; nothing is downloaded by itself"
+        )
     return found
 
 # %% ../../nbs/data/04_frames.ipynb #88d4e957

@@ -178,7 +178,9 @@ def _class_names(arrays):
     labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
     if labels.size and labels.min() > 0:  # an image without a class of its own would make the networks one output wider than they have to be
         low, high = labels.min(), labels.max()
-        raise ValueError(f"y_train, y_test: expected labels from 0 on, got labels from {low} to {high}; subtract {low}, or name all {high + 1} classes in class_names")
+        raise ValueError(
+            f"y_train, y_test: expected labels from 0 on, got labels from {low} to {high}; subtract {low}, or name all {high + 1} classes in class_names"
+        )
     return [str(number) for number in range(labels.max(initial=0) + 1)]
 
 

@@ -18,7 +18,7 @@ from ..common.checks import one_of
 from ..common.settings import Registry, Settings, setting
 from .folders import FolderData, load_data
 from .frames import EVENT_SETS, SLICES, VALUES, FrameData
-from .images import NAMED, ImageData, check_data
+from .images import ImageData, check_data
 
 # %% ../../nbs/data/05_sources.ipynb #10118131
 Data = ImageData | FolderData | FrameData  # whatever a run may be trained on
@@ -134,7 +134,9 @@ class OwnData(Source):
 
     def load(self, frames: int = 0) -> Data:
         if self.data is None:
-            raise ValueError(f"data: expected the images that the run was trained on ({self.given_as.partition(':')[2]}), which were an object of your own, got none; pass data=")
+            raise ValueError(
+                f"data: expected the images that the run was trained on ({self.given_as.partition(':')[2]}), which were an object of your own, got none; pass data="
+            )
         return self.data
 
 
@@ -188,6 +190,8 @@ def fingerprint(data: Data) -> str:
 def identity_of(data: Data) -> dict:
     "What a run records of its data."
     shape = [data.channels, data.image_size, data.image_size]
-    about = dict(name=data.name, shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape, num_classes=data.num_classes, classes=list(data.classes))
+    about = dict(
+        name=data.name, shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape, num_classes=data.num_classes, classes=list(data.classes)
+    )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
     return about | sizes | dict(fingerprint=fingerprint(data))

@@ -132,7 +132,9 @@ def spread(target: torch.Tensor) -> torch.Tensor:
 class Projected(Alignment):
     "Base of alignments that project every student layer to the width of every teacher layer."
 
-    projection: str = setting("code", "from student to teacher features: code (3x3, 1x1), semckd (1x1, 3x3, 1x1), bottleneck (1x1, 1x1), linear (1x1)", lambda: PROJECTIONS)
+    projection: str = setting(
+        "code", "from student to teacher features: code (3x3, 1x1), semckd (1x1, 3x3, 1x1), bottleneck (1x1, 1x1), linear (1x1)", lambda: PROJECTIONS
+    )
     student_pool: str = setting("max", "pooling of student maps larger than the teacher's", lambda: POOLS)
     teacher_pool: str = setting("avg", "pooling of teacher maps larger than the student's", lambda: POOLS)
     relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")
@@ -208,15 +210,18 @@ def matrix_distance(
     distance = (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
     return distance / torch.stack([spread(matrix) for matrix in teacher]) if relative else distance
 
-# %% ../../nbs/methods/03_alignment.ipynb #d8597796
-_MATRIX_PROJECTIONS = lambda: [*PROJECTIONS, "none"]
+# %% ../../nbs/methods/03_alignment.ipynb #4cbd8679
+def _matrix_projections() -> list[str]:
+    return [*PROJECTIONS, "none"]
 
 
 @ALIGNMENTS.register("similarity")
 class SimilarityAlignment(Projected):
     "Mean squared difference of the rows of similarity matrices, of projected student features or, without a projection, of the features themselves."
 
-    projection: str = setting("code", "from student to teacher features before their similarity: code, semckd, bottleneck, linear, or none", _MATRIX_PROJECTIONS)
+    projection: str = setting(
+        "code", "from student to teacher features before their similarity: code, semckd, bottleneck, linear, or none", _matrix_projections
+    )
     similarity_norm: str = setting("raw", "scaling of the similarity matrices", SIMILARITY_NORMS)
 
     def build(self, student_shapes, teacher_shapes) -> None:
@@ -251,7 +256,9 @@ class MapAlignment(Alignment):
         for name, shapes in dict(student_shapes=student_shapes, teacher_shapes=teacher_shapes).items():
             for number, shape in enumerate(shapes):
                 if math.prod(shape[1:]) == 1:
-                    raise ValueError(f"{name}: expected layers with several positions [C, H, W] for alignment attention_map, got {list(shape)} for layer {number}")
+                    raise ValueError(
+                        f"{name}: expected layers with several positions [C, H, W] for alignment attention_map, got {list(shape)} for layer {number}"
+                    )
 
     def forward(self, compared: Compared) -> torch.Tensor:
         counts = [feature.sum(0) for feature in compared.student]

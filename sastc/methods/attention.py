@@ -103,7 +103,11 @@ class SelfAttention(Attention):
 
     factor: int = setting(4, "the attention embeds a row of the similarity matrix in batch_size // factor entries", least=1)
     attn_scale: float = setting(1.0, "factor on the attention logits", least=0, most=100)
-    attention_gradient: str = setting("flows", "what learns through the attention weights: flows (student and embedding), embedding, none; or the embedding learns from labels which layers help (ours)", ATTENTION_GRADIENTS)
+    attention_gradient: str = setting(
+        "flows",
+        "what learns through the attention weights: flows (student and embedding), embedding, none; or the embedding learns from labels which layers help (ours)",
+        ATTENTION_GRADIENTS,
+    )
     similarity_norm: str = setting("raw", "scaling of the similarity matrices", SIMILARITY_NORMS)
     entropy_weight: float = setting(0.0, "weight of a term that rewards attention with high entropy (ours)", least=0)
 

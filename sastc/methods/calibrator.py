@@ -52,13 +52,18 @@ def check_features(
 ) -> bool:  # whether the teacher's features have a time axis
     "Raise `ValueError` naming the layer for features that are not of the promised shapes."
     stepwise = bool(teacher_features) and teacher_features[0].ndim == len(teacher_shapes[0]) + 2
-    sides = dict(student_features=(student_features, student_shapes, 2, "[T, B]"), teacher_features=(teacher_features, teacher_shapes, 1 + stepwise, "[T, B]" if stepwise else "[B]"))
+    sides = dict(
+        student_features=(student_features, student_shapes, 2, "[T, B]"),
+        teacher_features=(teacher_features, teacher_shapes, 1 + stepwise, "[T, B]" if stepwise else "[B]"),
+    )
     for name, (features, shapes, axes, leading) in sides.items():
         if len(features) != len(shapes):
             raise ValueError(f"{name}: expected {len(shapes)} layers, got {len(features)}")
         for number, (feature, shape) in enumerate(zip(features, shapes)):
             if tuple(feature.shape[axes:]) != tuple(shape) or feature.shape[:axes] != features[0].shape[:axes]:
-                raise ValueError(f"{name}: expected {leading} + {list(shape)} for layer {number}, with the same leading axes in every layer, got {list(feature.shape)}")
+                raise ValueError(
+                    f"{name}: expected {leading} + {list(shape)} for layer {number}, with the same leading axes in every layer, got {list(feature.shape)}"
+                )
     students, teachers = student_features[0].shape[1], teacher_features[0].shape[stepwise]
     if students != teachers:
         raise ValueError(f"teacher_features: expected the batch of the student, {students} images, got {teachers}")

@@ -9,13 +9,13 @@ __all__ = ['METHODS', 'Term', 'Record', 'Step', 'Shapes', 'Method', 'about', 'Su
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
 
 from ..common.components import Component
-from ..common.settings import Registry, Settings, entries, flat, part, resolve
+from ..common.settings import Registry, flat, part
 from .losses import mean_output
 
 # %% ../../nbs/methods/00_method.ipynb #31ef23c7
@@ -119,7 +119,9 @@ class Sum(Method):
 
     def _parts(self, student: Sequence, teacher: Sequence) -> list[tuple[Sequence, Sequence]]:
         if self.counts is None and (student or teacher):
-            raise ValueError(f"layers: expected to be called before `build` and `terms`, so that each method knows its layers, got {len(student)} student and {len(teacher)} teacher layers")
+            raise ValueError(
+                f"layers: expected to be called before `build` and `terms`, so that each method knows its layers, got {len(student)} student and {len(teacher)} teacher layers"
+            )
         s, n = self.counts or (0, 0)
         return [(student[:s], teacher[:n]), (student[s:], teacher[n:])]
 

@@ -65,7 +65,11 @@ def projection_macs(student: tuple[int, ...], teacher: tuple[int, ...], kind: st
 class RoutedAlignment(FeatureAlignment):
     "Distances of single pairs after a projection that may depend on its price."
 
-    projection: str = setting("auto", "from student to teacher features: auto (code where it is cheap enough, else linear), code, linear, semckd, bottleneck", lambda: ["auto", *PROJECTIONS])
+    projection: str = setting(
+        "auto",
+        "from student to teacher features: auto (code where it is cheap enough, else linear), code, linear, semckd, bottleneck",
+        lambda: ["auto", *PROJECTIONS],
+    )
     most_macs: float = setting(20.0, "auto: millions of multiply-accumulates that a projection of one image and step may cost", least=0)
 
     def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
@@ -96,7 +100,9 @@ class Routed(KD):
     teacher_layers: tuple[str, ...] = setting((), "names of the teacher layers to compare, instead of the candidates")
 
     def layers(self, student, teacher):
-        return named_layers("student_layers", student, self.student_layers, self.candidates), named_layers("teacher_layers", teacher, self.teacher_layers, self.candidates)
+        return named_layers("student_layers", student, self.student_layers, self.candidates), named_layers(
+            "teacher_layers", teacher, self.teacher_layers, self.candidates
+        )
 
     def build(self, shapes: Shapes) -> None:
         students, teachers = len(shapes.student), len(shapes.teacher)
@@ -139,7 +145,9 @@ def look(self: Routed, step: Step) -> None:
     if self.route == "similarity":
         self.chosen.copy_(self.mean.mean(0).topk(self.routes, dim=-1).indices)
     most = attention_bounds(attention.shape[-1], RSA_SCALE * self.attn_scale)
-    values = dict(attention=seen, saturation=(attention.amax(-1) >= 0.99 * most[1]).float().mean(), entropy=torch.special.entr(attention.double()).sum(-1).mean())
+    values = dict(
+        attention=seen, saturation=(attention.amax(-1) >= 0.99 * most[1]).float().mean(), entropy=torch.special.entr(attention.double()).sum(-1).mean()
+    )
     marked = torch.zeros_like(self.mean[0]).scatter_(-1, self.chosen, 1.0)
     step.record("attention", values | dict(route=marked), partial(attention_numbers, bounds=most))
 

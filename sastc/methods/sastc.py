@@ -5,25 +5,24 @@
 # %% auto #0
 __all__ = ['Calibrated', 'attention_numbers', 'named_layers', 'FeatureKD', 'SASTC', 'Uniform', 'Rate', 'RSA']
 
-# %% ../../nbs/methods/06_sastc.ipynb #e8356031
+# %% ../../nbs/methods/06_sastc.ipynb #378ef02f
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..common.checks import one_of
 from ..common.settings import part, setting
 from .alignment import ALIGNMENTS, Alignment, FeatureAlignment
 from .attention import ATTENTIONS, Attention, Compared, SelfAttention, SimilarityAttention, UniformAttention
-from .calibrator import Calibration, calibrate, check_features, label_pull
+from .calibrator import calibrate, check_features, label_pull
 from .labels import KD
 from .losses import sastc_loss
 from .method import METHODS, Shapes, Step, Term
-from ..metrics.attention import attention_entropy, attention_spread
-from ..models.taps import CANDIDATES, Taps, candidates
+from ..metrics.attention import attention_spread
+from ..models.taps import CANDIDATES, candidates
 
 # %% ../../nbs/methods/06_sastc.ipynb #d14d154c
 class Calibrated(KD):
@@ -115,7 +114,9 @@ class SASTC(Calibrated):
     teacher_layers: tuple[str, ...] = setting((), "names of the teacher layers to compare, instead of the candidates")
 
     def layers(self, student, teacher):
-        return named_layers("student_layers", student, self.student_layers, self.candidates), named_layers("teacher_layers", teacher, self.teacher_layers, self.candidates)
+        return named_layers("student_layers", student, self.student_layers, self.candidates), named_layers(
+            "teacher_layers", teacher, self.teacher_layers, self.candidates
+        )
 
 
 @METHODS.register("uniform")
@@ -139,7 +140,9 @@ class Rate(SASTC):
 
     def check(self) -> None:
         if getattr(self.attention, "attention_gradient", "") == "labels":
-            raise ValueError("attention_gradient: expected flows, embedding or none for method rate, which averages over the steps that a gradient tells apart, got 'labels'")
+            raise ValueError(
+                "attention_gradient: expected flows, embedding or none for method rate, which averages over the steps that a gradient tells apart, got 'labels'"
+            )
 
 
 @METHODS.register("rsa")

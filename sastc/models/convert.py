@@ -90,9 +90,17 @@ class Watch(TorchDispatchMode):
     def _bends(self, operation, args, kwargs, followed) -> bool:
         def probed(probe):
             def stand_in(value):
-                return value if not isinstance(value, torch.Tensor) else probe if value is followed else torch.full((1,), 0.25, dtype=torch.float64).to(value.dtype if value.dtype == torch.bool else torch.float64)
+                return (
+                    value
+                    if not isinstance(value, torch.Tensor)
+                    else probe
+                    if value is followed
+                    else torch.full((1,), 0.25, dtype=torch.float64).to(value.dtype if value.dtype == torch.bool else torch.float64)
+                )
 
-            return operation(*map(stand_in, args), **{name: value if name in ("dtype", "device", "layout") else stand_in(value) for name, value in kwargs.items()})
+            return operation(
+                *map(stand_in, args), **{name: value if name in ("dtype", "device", "layout") else stand_in(value) for name, value in kwargs.items()}
+            )
 
         key = operation, *("followed" if value is followed else type(value) if isinstance(value, torch.Tensor) else repr(value) for value in args)
         for positive in (False, True):
@@ -130,7 +138,9 @@ def _end(network, args, output):
     if output is None:  # the pass raised
         return
     if watch.found:
-        raise ValueError(f"ann: expected a network whose activations are nn.ReLU modules, got {type(network).__name__}, in which others stay analog: {', '.join(watch.found)}; make each an nn.ReLU of its own")
+        raise ValueError(
+            f"ann: expected a network whose activations are nn.ReLU modules, got {type(network).__name__}, in which others stay analog: {', '.join(watch.found)}; make each an nn.ReLU of its own"
+        )
     for handle in network.__dict__.pop("_watching"):
         handle.remove()
 
@@ -162,7 +172,11 @@ def _tried(snn: nn.Module) -> None:
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))
     for size in (32, 224):
-        image = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)).to(like) if not like.is_meta else torch.empty(2, channels, size, size, device="meta", dtype=like.dtype)
+        image = (
+            torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)).to(like)
+            if not like.is_meta
+            else torch.empty(2, channels, size, size, device="meta", dtype=like.dtype)
+        )
         try:
             with evaluating(snn), torch.random.fork_rng(devices=[]):
                 snn(image)

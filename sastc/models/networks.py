@@ -53,7 +53,9 @@ class OwnNetwork(Network):
 
     def build(self, **given) -> nn.Module:
         if self.module is None:
-            raise ValueError(f"student: expected the module itself, for the run trained a network of your own ({self.given_as.partition(':')[2]}), got none; pass student=")
+            raise ValueError(
+                f"student: expected the module itself, for the run trained a network of your own ({self.given_as.partition(':')[2]}), got none; pass student="
+            )
         return self.module
 
 # %% ../../nbs/models/07_networks.ipynb #c8668341

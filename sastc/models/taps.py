@@ -61,7 +61,9 @@ class Taps:
         def catch(name):
             def hook(module, args, output):
                 if not isinstance(output, torch.Tensor):
-                    raise ValueError(f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it")
+                    raise ValueError(
+                        f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it"
+                    )
                 if name in caught:
                     raise ValueError(f"names: module {name!r} runs more than once in a forward pass; name one that runs once")
                 kept = output.clone() if output.is_inference() else output
@@ -122,7 +124,9 @@ def candidates(
     chosen = dict(code=taps[1:-1], paper=taps[:-1], stages=getattr(network, "stages", taps))[preset]
     if not chosen:
         children = ", ".join(name for name, _ in model.named_children())
-        raise ValueError(f"candidates: expected a network with at least three taps or activations, got {type(model).__name__} with {len(taps)}; name its layers yourself (its children are {children})")
+        raise ValueError(
+            f"candidates: expected a network with at least three taps or activations, got {type(model).__name__} with {len(taps)}; name its layers yourself (its children are {children})"
+        )
     return [f"{prefix}{name}" for name in chosen]
 
 

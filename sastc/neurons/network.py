@@ -29,7 +29,9 @@ def logits_of(
         rows = [part for part in output if isinstance(part, torch.Tensor) and part.ndim == 2 and part.is_floating_point()]
         if len(rows) == 1:
             return rows[0]
-    raise ValueError(f"output: expected logits, or something with an entry `logits`, got {type(output).__name__} from the network; wrap it in a module that returns its logits")
+    raise ValueError(
+        f"output: expected logits, or something with an entry `logits`, got {type(output).__name__} from the network; wrap it in a module that returns its logits"
+    )
 
 # %% ../../nbs/neurons/03_network.ipynb #c419c1ba
 def over_time(

@@ -80,7 +80,10 @@ def _rectangle(distance, gamma):
 
 SURROGATES = Registry("surrogate", "sastc.surrogates")
 for _name, _surrogate in dict(
-    triangle=Surrogate(_triangle, lambda gamma: gamma), arctangent=Surrogate(_arctangent), sigmoid=Surrogate(_sigmoid), rectangle=Surrogate(_rectangle, lambda gamma: gamma)
+    triangle=Surrogate(_triangle, lambda gamma: gamma),
+    arctangent=Surrogate(_arctangent),
+    sigmoid=Surrogate(_sigmoid),
+    rectangle=Surrogate(_rectangle, lambda gamma: gamma),
 ).items():
     SURROGATES.register(_name)(_surrogate)
 
@@ -216,7 +219,9 @@ class Neuron(Component):
         "Constants for the kernels."
         decay, surrogate = self.decay_factor(), SURROGATES[self.surrogate]
         reach = surrogate.reach(self.gamma)
-        return Dynamics(RESETS[self.reset], surrogate.slope, reach, self.threshold, self.gamma, self.detach_reset, None if isinstance(decay, torch.Tensor) else decay)
+        return Dynamics(
+            RESETS[self.reset], surrogate.slope, reach, self.threshold, self.gamma, self.detach_reset, None if isinstance(decay, torch.Tensor) else decay
+        )
 
 # %% ../../nbs/neurons/02_neuron.ipynb #189f36c8
 from fastcore.basics import patch

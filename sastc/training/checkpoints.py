@@ -97,7 +97,9 @@ def load_model(
     path = checkpoint_file(source, which)
     content = load_checkpoint(path)
     if content["spec"] is None:
-        raise ValueError(f"checkpoint: expected a network that can be built again, got one of your own in {path}; pass the module itself (student= or teacher=)")
+        raise ValueError(
+            f"checkpoint: expected a network that can be built again, got one of your own in {path}; pass the module itself (student= or teacher=)"
+        )
     network = build_again(content["spec"])
     try:
         network.load_state_dict(content["model"])

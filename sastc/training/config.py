@@ -84,7 +84,9 @@ class RunConfig(Settings):
     Keyword arguments are the parts themselves; `settings_for` takes short names. Raises `ValueError` with a sentence for a value that is not
     accepted."""
 
-    data: Source = part(Cifar10, "data set: digits, cifar10, cifar100, an .npz file or an image folder; event recordings: nmnist, dvs_gesture, cifar10_dvs", SOURCES)
+    data: Source = part(
+        Cifar10, "data set: digits, cifar10, cifar100, an .npz file or an image folder; event recordings: nmnist, dvs_gesture, cifar10_dvs", SOURCES
+    )
     optimisation: Optimisation = part(Optimisation)
     seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0)
     device: str = setting("auto", "auto takes CUDA or MPS if there is one", ["auto", "cpu"])
@@ -156,10 +158,14 @@ class Config(RunConfig):
     student: Network = part(_network("vgg11"), "spiking network to train", NETWORKS)
     time_steps: int = setting(2, "T, time steps of the student", least=1)
     neuron: Neuron = part(LIF, "neurons of the student", NEURONS)
-    teacher: str = setting("", "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)")
+    teacher: str = setting(
+        "", "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)"
+    )
     teacher_mode: str = setting("fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES)
     method: Method = part(SASTC, "how the student learns", METHODS)
-    mismatch_batches: int = setting(0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0)
+    mismatch_batches: int = setting(
+        0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0
+    )
 
     def check(self) -> None:
         super().check()

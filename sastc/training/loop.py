@@ -20,7 +20,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import reduce
 from fastcore.basics import in_notebook, patch
-from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
@@ -29,7 +28,7 @@ from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
 from ..neurons.kernels import peak_memory_mib
 from ..neurons.time import fold, unfold
-from .config import Optimisation, RunConfig, settings_for
+from .config import Optimisation, RunConfig
 from .learner import Learner, Outcome
 from .measure import evaluate_mismatch, measure
 from .runs import Run, RunWriter
@@ -111,7 +110,10 @@ class Trainer:
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
     try:
-        with StopRequest() as stop, tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not (self.writer and shows_progress())) as bar:
+        with (
+            StopRequest() as stop,
+            tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not (self.writer and shows_progress())) as bar,
+        ):
             self._status("running")
             while self.progress["epoch"] < self.optimisation.epochs:
                 if self._epoch(stop, bar):
@@ -150,7 +152,22 @@ def _agreed(self: Trainer, stop: bool) -> bool:
     return bool(reduce(torch.tensor(float(stop), device=self.accelerator.device)))
 
 # %% ../../nbs/training/07_loop.ipynb #113372d3
-RESERVED = ("step", "epoch", "total", "accuracy", "lr", "images_per_second", "peak_memory_mib", "seconds", "rates", "loss", "steps", "epochs", "images", "right")  # names of files, of other columns and of what is counted
+RESERVED = (
+    "step",
+    "epoch",
+    "total",
+    "accuracy",
+    "lr",
+    "images_per_second",
+    "peak_memory_mib",
+    "seconds",
+    "rates",
+    "loss",
+    "steps",
+    "epochs",
+    "images",
+    "right",
+)  # names of files, of other columns and of what is counted
 
 
 @patch
@@ -182,7 +199,6 @@ def _laid_out(images: torch.Tensor) -> torch.Tensor:
     if images.ndim == 5:  # frames; formats are of single images
         return unfold(_laid_out(fold(images)), len(images))
     return images.contiguous(memory_format=torch.channels_last)
-
 
 
 @patch
@@ -263,7 +279,13 @@ def _watched_record(stream: str, sums: dict, derived) -> dict:
 
 
 def _rounded(value):
-    return value.round(5).tolist() if hasattr(value, "tolist") and getattr(value, "ndim", 0) else [round(v, 5) for v in value] if isinstance(value, list) else round(float(value), 5)
+    return (
+        value.round(5).tolist()
+        if hasattr(value, "tolist") and getattr(value, "ndim", 0)
+        else [round(v, 5) for v in value]
+        if isinstance(value, list)
+        else round(float(value), 5)
+    )
 
 # %% ../../nbs/training/07_loop.ipynb #f5a7382b
 @patch
@@ -284,7 +306,9 @@ def _record_epoch(self: Trainer, seconds: float, bar) -> None:
     if self.writer:
         record |= evaluate_mismatch(*self.compared, self.batches["mismatch"]) if self.compared else {}
         lr = self.scheduler.get_last_lr()[0]
-        self.writer.record("epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record)
+        self.writer.record(
+            "epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record
+        )
     if better:  # before "last": a kill between them must lose neither the best epoch nor a kept one
         self._save("best")
     if progress["epoch"] in self.config.keep_epochs:
@@ -347,7 +371,10 @@ def _finish(self: Trainer) -> None:
     best, last, test = copy.deepcopy(self.network), self.network, self.batches["test"]
     self.accelerator.wait_for_everyone()
     best.load_state_dict(Run(self.config.folder).checkpoint("best")["model"])
-    measured = {name: measure(network, test, self.num_classes, self.optimisation.precision, costs=name == "best") for name, network in dict(last=last, best=best).items()}
+    measured = {
+        name: measure(network, test, self.num_classes, self.optimisation.precision, costs=name == "best")
+        for name, network in dict(last=last, best=best).items()
+    }
     if not self.writer:
         return
     found = measured["best"]

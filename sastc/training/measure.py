@@ -38,14 +38,21 @@ def measure(
     num_classes: int,  # K
     precision: str = "fp32",  # fp32, bf16 or fp16
     costs: bool = False,  # operations and energy as well
-) -> dict:  # accuracy (0 to 1), loss, precision; of a spiking network rates {layer: rate}; with costs firing_rate, operations, microjoule, ann_microjoule for one image
+) -> (
+    dict
+):  # accuracy (0 to 1), loss, precision; of a spiking network rates {layer: rate}; with costs firing_rate, operations, microjoule, ann_microjoule for one image
     "Evaluate a network on all images of all processes."
     from torchmetrics import MeanMetric  # here: commands start sooner
     from torchmetrics.classification import MulticlassAccuracy
 
     device, taps = batches.device, Taps(network, ())
     accuracy, loss = MulticlassAccuracy(num_classes, average="micro").to(device), MeanMetric().to(device)
-    with evaluating(network), in_precision(precision, device), RateRecorder(network) as recorder, CostRecorder(network) if costs else contextlib.nullcontext() as cost:
+    with (
+        evaluating(network),
+        in_precision(precision, device),
+        RateRecorder(network) as recorder,
+        CostRecorder(network) if costs else contextlib.nullcontext() as cost,
+    ):
         for images, labels in batches.epoch(0):
             if cost:
                 cost.images += len(labels)

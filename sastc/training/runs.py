@@ -12,7 +12,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def living(identity: Mapping) -> psutil.Process | None:
 
 def now() -> str:
     "The time, as run folders keep it."
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _said_since(status: Mapping, started: Mapping) -> Mapping:
@@ -307,10 +307,14 @@ def check_free(folder: Path, resume: bool) -> None:
     "Raise a sentence if a run cannot be started, or resumed, in a folder."
     status = read_json(folder / "status.json", {})
     if status.get("state") == "running" and (process := living(status)) and process.pid != os.getpid():
-        raise ValueError(f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder")
+        raise ValueError(
+            f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"
+        )
     holds_run = (folder / "config.json").exists()
     if holds_run and not resume:
-        raise ValueError(f"folder: expected one without a run, got {folder}, which holds a run already ({status.get('state', 'not started')}); choose another folder, or resume it")
+        raise ValueError(
+            f"folder: expected one without a run, got {folder}, which holds a run already ({status.get('state', 'not started')}); choose another folder, or resume it"
+        )
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
 
@@ -320,8 +324,14 @@ def environment() -> dict:
     packages = ("sastc", "torch", "torchvision", "accelerate", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return dict(
-        started=now(), command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), python=platform.python_version(), platform=platform.platform(),
-        **{name: metadata.version(name) for name in packages}, device=device, cores=os.cpu_count(), threads=torch.get_num_threads(),
+        started=now(),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        **{name: metadata.version(name) for name in packages},
+        device=device,
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
     )
 
 # %% ../../nbs/training/04_runs.ipynb #c6731c3a

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import json
 import random
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,16 @@ from ..common.settings import flat, objects
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
-from ..data.sources import Data, OwnData, identity_of
+from ..data.sources import Data, identity_of
 from ..methods import Baseline, Method, Shapes
-from ..models.networks import Network, OwnNetwork, build_network
+from ..models.networks import Network, build_network
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps, tap_shapes
 from ..neurons.neuron import Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
 from .learner import Learner
-from .loop import NotFinite, Trainer
+from .loop import Trainer
 from .measure import compared_layers, fixed_batches
 from .runs import Run, RunWriter
 
@@ -58,7 +58,9 @@ def check_inputs(
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
         if config.teacher.startswith("own:"):
-            raise ValueError(f"teacher: expected the module itself, for the run learned from one of your own ({config.teacher.removeprefix('own:')}), got none; pass teacher=")
+            raise ValueError(
+                f"teacher: expected the module itself, for the run learned from one of your own ({config.teacher.removeprefix('own:')}), got none; pass teacher="
+            )
         check_model(config.teacher)
 
 
@@ -167,7 +169,9 @@ def resolve_config(
         if name != "folder" and _as_stored(value) != _as_stored(expected):
             raise ValueError(f"{name}: expected {expected!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
     for name in stored.keys() - held.keys():
-        raise ValueError(f"{name}: expected a run without it, since this version has no such setting, got {stored[name]!r} in {folder}; the run can be looked at, not resumed")
+        raise ValueError(
+            f"{name}: expected a run without it, since this version has no such setting, got {stored[name]!r} in {folder}; the run can be looked at, not resumed"
+        )
     resolved.folder = str(folder)
     return resolved
 
@@ -182,8 +186,12 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
         if image.ndim == 4 and getattr(taps.model, "stem_once", False) and _runs_with_repeated_images(taps, image):
-            raise ValueError(f"{argument}: expected a network whose first neuron is passed by everything, got {type(taps.model).__name__}, in which a shortcut runs past it; make it with stem_once=False") from error
-        raise ValueError(f"{argument}: expected a network that takes images of shape {list(image.shape[1:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})") from error
+            raise ValueError(
+                f"{argument}: expected a network whose first neuron is passed by everything, got {type(taps.model).__name__}, in which a shortcut runs past it; make it with stem_once=False"
+            ) from error
+        raise ValueError(
+            f"{argument}: expected a network that takes images of shape {list(image.shape[1:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})"
+        ) from error
     if output[-1] != data.num_classes:
         raise ValueError(f"{argument}: expected a network that tells {data.num_classes} classes apart, as {data.name} has, got one with {output[-1]} outputs")
     return shapes
@@ -210,7 +218,9 @@ def _own(**objects) -> dict:
 def _train(learner, data, config, kind, layers, accelerator, resume, compared=None) -> Run:
     perturbed, identity = _perturbed(config, data, resume), identity_of(data)
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
-        raise ValueError(f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}")
+        raise ValueError(
+            f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
+        )
     batches = batches_of(config, data, perturbed, accelerator)
     if compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)

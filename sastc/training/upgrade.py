@@ -15,7 +15,9 @@ from .config import Config, TeacherConfig, settings_for
 CONFIG_VERSION = 2
 KINDS = dict(teacher=TeacherConfig, student=Config)
 _RENAMED = dict(align="alignment")
-_GONE = dict(over_teacher="sum", drop_last=True, fold_time=False, noise_over="others", channels_last=True)  # settings without a successor, as they were when they had no effect
+_GONE = dict(
+    over_teacher="sum", drop_last=True, fold_time=False, noise_over="others", channels_last=True
+)  # settings without a successor, as they were when they had no effect
 
 
 def _by_default(first: Mapping) -> bool:
