@@ -1,10 +1,9 @@
 """Every notebook runs from top to bottom, and keeps to the rules that make it a page worth reading (CONTRIBUTING.md)."""
 
 import json
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,17 +21,43 @@ def cells(path, kind):
     return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
 
+def execute(path: str, log: str) -> None:
+    "Run the cells of a notebook, with what it prints in a file."
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from nbdev.test import nbdev_test
+
+    multiprocessing.set_start_method(None, force=True)  # what a notebook starts is started as anywhere else
+    os.chdir(ROOT)
+    nbdev_test(path=path, n_workers=0, do_print=True)
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Makes a process for each notebook: what one leaves behind (seeds, hooks, threads, memory) is not there for the next.
+
+    They fork from a server that has loaded what nearly all of them need, which takes longer than the cells of most."""
+    os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # threads of several processes wait for each other
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nbdev.test", "plotly.express", "sastc.training", "sastc.studies.report", "torchvision.transforms.v2", "sklearn.datasets"])
+    return context
+
+
 @each_notebook
-def test_runs(path):
-    # a process for each: what one notebook leaves behind (seeds, hooks, threads, memory) is not there for the next
-    program = "import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0, do_print=True)"
-    env = os.environ | {"OMP_NUM_THREADS": "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"}  # threads of several processes wait for each other
-    command = [sys.executable, "-c", program, str(path)]
-    run = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+def test_runs(path, processes, tmp_path):
+    log = tmp_path / "log.txt"
+    process = processes.Process(target=execute, args=(str(path), str(log)))
+    process.start()
+    process.join(900)
+    process.kill()
+    said = log.read_text(errors="replace")
     # nbdev_test also ends well when it found nothing to run, and runs every notebook when it is given no path
-    assert re.findall(r"^Starting (.*)", run.stdout, re.M) == [str(path)], run.stdout
-    passed = run.returncode == 0 and "Success." in run.stdout
-    assert passed, f"{path.relative_to(ROOT)} failed; the cell and its error:\n{run.stdout}"
+    assert re.findall(r"^Starting (.*)", said, re.M) == [str(path)], said
+    passed = process.exitcode == 0 and "Success." in said
+    assert passed, f"{path.relative_to(ROOT)} failed; the cell and its error:\n{said}"
 
 
 @each_notebook
