@@ -647,7 +647,7 @@ def test_a_student_takes_one_frame_a_step(nmnist):
     data = load_frames("nmnist", nmnist, 3)
     with pytest.raises(ValueError, match="student: expected 3 time steps, as nmnist has frames, got 2"):
         distill(data=data, method="baseline", time_steps=2, batch_size=2, holdout=0.0, folder=str(nmnist / "run"))
-    with pytest.raises(ValueError, match=r"model: expected a network that takes images of shape \[1, 2, 34, 34\], got WRN"):
+    with pytest.raises(ValueError, match=r"model: expected a network that takes images of shape \[2, 34, 34\], got WRN"):
         train_teacher(data=data, model=create_model("wrn16_2", width=1 / 16), batch_size=2, folder=str(nmnist / "run"))
 
 

@@ -61,13 +61,16 @@ def built(method, seed=0, **sizes):
 def test_terms_have_values_weights_labels_and_units(name):
     method, step = built(METHODS[name]())
     terms = method.terms(step)
-    assert list(terms) == ["ce"] + ["kl"] * method.uses_teacher + ["sastc"] * hasattr(method, "beta")
-    weights = dict(ce=1.0, kl=getattr(method, "alpha", None), sastc=getattr(method, "beta", None))
-    for key, term in terms.items():
-        assert term.value.shape == () and term.value.isfinite() and term.weight == weights[key] and term.label and term.recorded
-        assert term.unit == ("" if key == "sastc" else "nats")
+    expected = dict(
+        [("cross-entropy", 1.0)]
+        + [("soft labels (KL)", getattr(method, "alpha", None))] * method.uses_teacher
+        + [("calibration", getattr(method, "beta", None))] * hasattr(method, "beta")
+    )
+    assert {term.label: term.weight for term in terms.values()} == expected
+    for term in terms.values():
+        assert term.value.shape == () and term.value.isfinite() and term.recorded and term.unit == ("" if term.label == "calibration" else "nats")
     assert about(method) and about(METHODS[name]) == about(method)
-    assert set(step.records) == ({"attention"} if getattr(getattr(method, "attention", None), "watched", False) else set())
+    assert set(step.records) == ({"attention"} if name == "routed" or getattr(getattr(method, "attention", None), "watched", False) else set())
 
 
 @settings(max_examples=20)

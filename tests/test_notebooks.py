@@ -28,6 +28,7 @@ def execute(path: str, log: str) -> None:
         os.dup2(file.fileno(), 2)
     from nbdev.test import nbdev_test
 
+    multiprocessing.set_start_method(None, force=True)  # what a notebook starts is started as anywhere else
     os.chdir(ROOT)
     nbdev_test(path=path, n_workers=0, do_print=True)
 

@@ -208,10 +208,12 @@ def test_every_method_trains(method, teacher, tmp_path):
     given = calibrated(method)
     run = distill(**TINY, **given, epochs=1, **(dict(teacher=teacher.folder) if METHODS[method].uses_teacher else {}), folder=tmp_path / "run")
     assert run.state == "finished"
-    assert list(run.terms) == ["ce"] + ["kl"] * METHODS[method].uses_teacher + ["sastc"] * ("beta" in given)
+    assert [term["label"] for term in run.terms.values()] == ["cross-entropy"] + ["soft labels (KL)"] * METHODS[method].uses_teacher + ["calibration"] * (
+        "beta" in given
+    )
     assert {name.removeprefix("train_") for name in run.metrics if name.startswith("train_")} == {*run.terms, "total", "accuracy"}
     assert {*run.terms, "total"} < set(run.steps)
-    shapes = dict(sastc=(2, 4, 3), rsa=(2, 4, 3), rate=(1, 4, 3))
+    shapes = dict(sastc=(2, 4, 3), rsa=(2, 4, 3), routed=(2, 4, 3), rate=(1, 4, 3))
     assert run.attention.shape[1:] == shapes.get(method, ())
     if method in shapes:
         assert run.attention.sum(-1) == pytest.approx(1, abs=1e-4)
@@ -315,7 +317,7 @@ def test_learned_decay_factors_train_and_resume_to_the_same_weights(tmp_path, mo
     learned = {name: value.sigmoid().item() for name, value in whole.checkpoint("last")["model"].items() if name.endswith("decay_logit")}
     assert len(learned) == 8 and len(set(learned.values())) == 8 and all(abs(value - 0.75) > 1e-6 for value in learned.values())
     assert whole.result["parameters"] == distill(**given | dict(neuron="lif", epochs=1), folder=tmp_path / "lif").result["parameters"] + 8
-    step = Trainer._step
+    step = Trainer.step
 
     def broken(self, images, labels):
         if self.progress["step"] == 11:
@@ -323,7 +325,7 @@ def test_learned_decay_factors_train_and_resume_to_the_same_weights(tmp_path, mo
         step(self, images, labels)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Trainer, "_step", broken)
+        patched.setattr(Trainer, "step", broken)
         distill(**given, folder=tmp_path / "broken")
     run = distill(folder=tmp_path / "broken", resume=True)
     assert same_state(run.checkpoint("last")["model"], whole.checkpoint("last")["model"]) and run.steps.total.tolist() == whole.steps.total.tolist()

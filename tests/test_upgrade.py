@@ -72,24 +72,18 @@ METHODS = dict(
 )
 
 
-def named_layers(run):
-    "Version 1 counted the layers of Feature KD, so that their names are known where a new run may leave them to the default."
-    layers = run.layers
-    return dict(student_layer=layers["student"][0], teacher_layer=layers["teacher"][0]) if run.config["method"] == "feature_kd" else {}
-
-
 def stop_after(steps, monkeypatch):
     "SIGTERM's effect at a step, in this process."
     from sastc.training.loop import StopRequest, Trainer
 
-    step = Trainer._step
+    step = Trainer.step
 
     def counted(self, images, labels):
         step(self, images, labels)
         if self.progress["step"] == steps:
             StopRequest.made = True
 
-    monkeypatch.setattr(Trainer, "_step", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     monkeypatch.setattr(StopRequest, "made", False, raising=False)
 
@@ -108,7 +102,7 @@ def test_a_folder_of_version_1_resumes_to_the_weights_of_an_unbroken_run(name, t
     for part in ("model", "method"):
         assert same_state(run.checkpoint("last")[part], whole.checkpoint("last")[part])
     assert run.steps.total.tolist() == whole.steps.total.tolist() and run.terms == whole.terms
-    assert run.config == whole.config | dict(folder=str(run.folder)) | named_layers(whole)
+    assert run.config == whole.config | dict(folder=str(run.folder))
     records, expected = (each.lines("attention") for each in (run, whole))
     assert [{n: v for n, v in record.items() if n != "bounds"} for record in records] == [
         {n: v for n, v in record.items() if n != "bounds"} for record in expected
@@ -121,12 +115,12 @@ def test_a_folder_of_version_1_is_read_opened_and_evaluated(name, teacher, tmp_p
     given = TINY | METHODS[name] | dict(epochs=1) | ({} if name == "baseline" else dict(teacher=str(teacher.folder)))
     new = distill(**given, folder=tmp_path / "run")
     before = dict(
-        config=new.config | named_layers(new),
+        config=new.config,
         terms=new.terms,
         steps=new.steps,
         attention=new.attention,
         bounds=new.attention_bounds,
-        settings=new.settings.but(**named_layers(new)),
+        settings=new.settings,
     )
     shutil.copytree(new.folder, tmp_path / "new")
     old = as_version_1(new)

@@ -175,7 +175,7 @@ def resolve_config(
     resolved.folder = str(folder)
     return resolved
 
-# %% ../../nbs/training/08_session.ipynb #b49b9e3c
+# %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
     # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
@@ -185,12 +185,12 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
-        if image.ndim == 4 and getattr(taps.model, "stem_once", False) and _runs_with_repeated_images(taps, image):
+        if image.ndim == 4 and taps.time_steps is not None and taps.model.stem_once and _runs_with_repeated_images(taps, image):
             raise ValueError(
                 f"{argument}: expected a network whose first neuron is passed by everything, got {type(taps.model).__name__}, in which a shortcut runs past it; make it with stem_once=False"
             ) from error
         raise ValueError(
-            f"{argument}: expected a network that takes images of shape {list(image.shape[1:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})"
+            f"{argument}: expected a network that takes images of shape {list(image.shape[-3:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})"
         ) from error
     if output[-1] != data.num_classes:
         raise ValueError(f"{argument}: expected a network that tells {data.num_classes} classes apart, as {data.name} has, got one with {output[-1]} outputs")
