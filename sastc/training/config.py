@@ -151,7 +151,7 @@ class TeacherConfig(RunConfig):
 def _stem(name: str) -> str:
     return re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".npz")
 
-# %% ../../nbs/training/00_config.ipynb #74871785
+# %% ../../nbs/training/00_config.ipynb #22ef5994
 class Config(RunConfig):
     "Settings for training a spiking student, with or without a teacher."
 
@@ -180,4 +180,4 @@ class Config(RunConfig):
 
     def label(self) -> str:
         "Short name of the run."
-        return f"{_stem(self['data'])}-{_stem(self['student'])}-T{self.time_steps}-{_stem(self['method'])}-seed{self.seed}"
+        return f"{_stem(self['data'])}-{_stem(self['student'])}-T{self.time_steps}-{'+'.join(map(_stem, self['method'].split('+')))}-seed{self.seed}"
