@@ -1,0 +1,42 @@
+"""Routed calibration beside KD, RSA, the published method and controls of the route; called again it continues.
+
+    python routed_runs.py FOLDER
+
+FOLDER gets a run folder for each method and seed, and for the teacher. The records beside this file are those of the first runs (one
+thread of an AMD EPYC, which other work kept busy, so their minutes compare nothing)."""
+
+import sys
+from pathlib import Path
+
+from sastc import Run, distill, train_teacher
+
+SHARED = dict(data="cifar10", root="data", train_images=10_000, schedule="cosine", warmup=1.0, precision="bf16", log_every=14)
+METHODS = {
+    "routed": dict(method="routed", beta=100),
+    "kd": dict(method="kd"),
+    "routed-linear": dict(method="routed", beta=100, projection="linear"),
+    "routed-depth": dict(method="routed", beta=100, route="depth"),
+    "routed-reversed": dict(method="routed", beta=100, route="reversed"),
+    "rsa": dict(method="rsa", beta=100),
+    "routed-first": dict(method="routed", beta=100, route="first"),
+    "routed-random": dict(method="routed", beta=100, route="random"),
+    "sastc": dict(method="sastc", beta=100),
+    "routed-2": dict(method="routed", beta=100, routes=2),
+    "baseline": dict(method="baseline"),
+}
+
+
+def go_on(train, place: Path, **settings) -> None:
+    "Train a run that is not finished."
+    begun = (place / "config.json").exists()
+    if not begun or Run(place).state != "finished":
+        train(folder=place, resume=True) if begun else train(folder=place, **settings)
+
+
+if __name__ == "__main__":
+    here = Path(sys.argv[1])
+    go_on(train_teacher, here / "teacher", model="wrn16_2", epochs=20, lr=0.1, seed=0, **SHARED)
+    student = dict(student="vgg11", width=0.25, time_steps=2, epochs=6, lr=0.05, teacher=str(here / "teacher"), **SHARED)
+    for seed in (0, 1, 2):
+        for name, settings in METHODS.items():
+            go_on(distill, here / f"{name}-seed{seed}", seed=seed, **student, **settings)
