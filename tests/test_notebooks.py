@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def execute(path: str, log: str) -> None:
     multiprocessing.set_start_method(None, force=True)  # what a notebook starts is started as anywhere else
     os.chdir(ROOT)
     nbdev_test(path=path, n_workers=0, do_print=True)
+    sys.stdout.flush()
+    os._exit(0)  # workers of a notebook's data loaders may be in no hurry; `passed` below asks whether all went well
 
 
 @pytest.fixture(scope="session")

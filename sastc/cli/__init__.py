@@ -45,7 +45,7 @@ def overview() -> str:
         ]
     )
 
-
+# %% ../../nbs/cli/00_cli.ipynb #930dbe4b
 def main(
     arguments: Sequence[str] | None = None,  # those of the process if None
 ) -> int:  # exit status

@@ -299,7 +299,7 @@ EVENT_SETS = dict(
     ),
 )
 
-
+# %% ../../nbs/data/04_frames.ipynb #74a47292
 def event_files(
     name: str,  # in `EVENT_SETS`
     root: str | Path = "data",  # folder that holds the data set's own

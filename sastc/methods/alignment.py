@@ -168,7 +168,7 @@ class Projected(Alignment):
         "Distance [T, B] of a projected student feature [T, B, ...] to a teacher feature [B, ...], and what of the teacher it was compared with."
         raise NotImplementedError
 
-
+# %% ../../nbs/methods/03_alignment.ipynb #0444236b
 @ALIGNMENTS.register("features")
 class FeatureAlignment(Projected):
     "Mean squared difference of projected student features and teacher features (paper eq. 6, as released)."

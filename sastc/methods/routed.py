@@ -151,7 +151,7 @@ def look(self: Routed, step: Step) -> None:
     marked = torch.zeros_like(self.mean[0]).scatter_(-1, self.chosen, 1.0)
     step.record("attention", values | dict(route=marked), partial(attention_numbers, bounds=most))
 
-
+# %% ../../nbs/methods/10_routed.ipynb #d9601972
 @patch
 def weights(self: Routed) -> torch.Tensor:  # [S, routes], sums to 1 over routes
     "Weights of the routed teacher layers."

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['neuron_for', 'bends', 'Watch', 'watch_first_pass', 'spiking']
 
-# %% ../../nbs/models/06_convert.ipynb #f01d9d73
+# %% ../../nbs/models/06_convert.ipynb #2aefddde
 import copy
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -149,7 +150,7 @@ def watch_first_pass(network: nn.Module) -> None:
     "Raise `ValueError` in the next pass of a spiking network if an activation outside its neurons stayed analog; afterwards nothing is watched."
     network.__dict__["_watching"] = [network.register_forward_pre_hook(_begin, with_kwargs=True), network.register_forward_hook(_end, always_call=True)]
 
-# %% ../../nbs/models/06_convert.ipynb #34c30bc9
+# %% ../../nbs/models/06_convert.ipynb #fba86abe
 _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
 
 
@@ -169,6 +170,8 @@ def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
 
 
 def _tried(snn: nn.Module) -> None:
+    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in (*snn.parameters(), *snn.buffers())):
+        return  # a lazy module would take the size of this image for its own; the first pass is watched instead
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))
     for size in (32, 224):
@@ -185,7 +188,7 @@ def _tried(snn: nn.Module) -> None:
             if snn.stem_once and _passes(snn, image.expand(snn.time_steps, *image.shape)):
                 raise ValueError("stem_once: expected False for a network in which a shortcut runs past the first ReLU, got True") from error
 
-
+# %% ../../nbs/models/06_convert.ipynb #b505611f
 def _passes(snn: nn.Module, frames: torch.Tensor) -> bool:
     try:
         with evaluating(snn), torch.random.fork_rng(devices=[]):

@@ -85,7 +85,7 @@ class Taps:
     def __repr__(self):
         return f"Taps({type(self.model).__name__}, {self.names})"
 
-
+# %% ../../nbs/models/05_taps.ipynb #7dc5dcbc
 def _version(output):
     return 0 if output.is_inference() else output._version
 

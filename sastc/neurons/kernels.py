@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BACKENDS', 'wide', 'as_stored', 'like_stored', 'in_slices', 'Kernel', 'keep_freed_memory', 'peak_memory_mib']
 
-# %% ../../nbs/neurons/00_kernels.ipynb #83dfa854
+# %% ../../nbs/neurons/00_kernels.ipynb #d34f4631
 import contextlib
 import ctypes
 import os
@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..common.checks import one_of
 
@@ -94,7 +95,7 @@ def _example(tensor):
             torch._dynamo.mark_dynamic(example, axis)
     return example
 
-# %% ../../nbs/neurons/00_kernels.ipynb #7a7c809c
+# %% ../../nbs/neurons/00_kernels.ipynb #ea76888f
 BACKENDS = ("auto", "eager", "compiled")
 _REPAID_AFTER = dict(cpu=2**31, cuda=2**36)  # elements; other devices stay eager
 
@@ -110,6 +111,8 @@ class Kernel:
         self.function, self.compiled, self.seen = function, {}, 0
 
     def __call__(self, *tensors: torch.Tensor, backend: str = "auto", **constants) -> torch.Tensor:
+        if is_in_torch_dispatch_mode():  # somebody watches every operation, which a compiler would hide
+            backend = "eager"
         if torch.compiler.is_compiling():  # somebody compiles the whole network
             return self.function(*tensors, **constants)
         if backend == "auto":

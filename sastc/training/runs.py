@@ -114,7 +114,7 @@ def sentence_of(
 # %% ../../nbs/training/04_runs.ipynb #a0127acd
 _OLD_TERMS = dict(ce=dict(label="cross-entropy", unit="nats"), kl=dict(label="soft labels (KL)", unit="nats"), sastc=dict(label="calibration", unit=""))
 
-
+# %% ../../nbs/training/04_runs.ipynb #6f53da69
 class Run:
     "A run folder, read. Raises `FileNotFoundError` for a folder without a run."
 
@@ -168,34 +168,39 @@ class Run:
         "How the run stands (see `state_of`)."
         return "finished" if self.result and not self.status else state_of(self.status)
 
-    @property
-    def checkpoints(self) -> list[str]:
-        "Names of the checkpoints that there are: best, last, and kept epochs such as epoch-20, in their order."
-        return checkpoint_names(self.folder)
-
-    @property
-    def layers(self) -> dict:
-        "`student` and `teacher`: names of the compared layers; empty without calibration."
-        return dict(student=[], teacher=[]) | self.content("layers")
-
-    @property
-    def terms(self) -> dict[str, dict]:
-        "`label` and `unit` of each part of the loss, by name."
-        return self.content("terms") or _OLD_TERMS
-
-    @property
-    def result(self) -> dict:
-        "What the run came to on the test set; empty until it has finished."
-        return self.content("result")
-
-    @property
-    def perturbed_labels(self) -> pd.DataFrame | None:
-        "Training labels that were perturbed (see `sastc.data.images.perturbed_labels`); None without label noise."
-        path = self.folder / "label_noise.csv"
-        return pd.read_csv(path) if path.exists() else None
-
     def __repr__(self):
         return f"Run({str(self.folder)!r}, {self.kind}, {self.state})"
+
+# %% ../../nbs/training/04_runs.ipynb #30f9ac95
+@patch(as_prop=True)
+def checkpoints(self: Run) -> list[str]:
+    "Names of the checkpoints that there are: best, last, and kept epochs such as epoch-20, in their order."
+    return checkpoint_names(self.folder)
+
+
+@patch(as_prop=True)
+def layers(self: Run) -> dict:
+    "`student` and `teacher`: names of the compared layers; empty without calibration."
+    return dict(student=[], teacher=[]) | self.content("layers")
+
+
+@patch(as_prop=True)
+def terms(self: Run) -> dict[str, dict]:
+    "`label` and `unit` of each part of the loss, by name."
+    return self.content("terms") or _OLD_TERMS
+
+
+@patch(as_prop=True)
+def result(self: Run) -> dict:
+    "What the run came to on the test set; empty until it has finished."
+    return self.content("result")
+
+
+@patch(as_prop=True)
+def perturbed_labels(self: Run) -> pd.DataFrame | None:
+    "Training labels that were perturbed (see `sastc.data.images.perturbed_labels`); None without label noise."
+    path = self.folder / "label_noise.csv"
+    return pd.read_csv(path) if path.exists() else None
 
 # %% ../../nbs/training/04_runs.ipynb #9fde7c11
 def _frame(records: Iterable[dict]) -> pd.DataFrame:

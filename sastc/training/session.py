@@ -204,7 +204,7 @@ def _runs_with_repeated_images(taps: Taps, image: torch.Tensor) -> bool:
         return False
     return True
 
-
+# %% ../../nbs/training/08_session.ipynb #b4715cc5
 def network_for(settings: Network, name: str, data: Data, time_steps: int | None = None, neuron: Neuron | None = None) -> nn.Module:
     "A network for the data."
     return build_network(settings, name, data.num_classes, data.channels, time_steps, neuron, data.image_size)
