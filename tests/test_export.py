@@ -285,7 +285,7 @@ def test_what_nir_cannot_say_is_refused_in_a_sentence():
         (act, nn.AvgPool2d(2, padding=1, count_include_pad=False)): "padding included",
         (act, nn.AdaptiveAvgPool2d(3)): "[8, 8] cannot be divided into [3, 3] equal windows",
         (nn.MaxPool2d(2), act): "what it pools are no spikes",
-        (act, nn.Sigmoid()): "(Sigmoid): there is no NIR node for it",
+        (act, nn.GroupNorm(1, 3)): "(GroupNorm): there is no NIR node for it",
         (nn.BatchNorm2d(3, track_running_stats=False), act): "normalises by the batch it sees",
     }.items():
         network = net(*layers)
