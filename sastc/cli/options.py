@@ -15,7 +15,7 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read
+from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read, written
 from ..training.config import RunConfig, settings_for
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
@@ -69,7 +69,7 @@ def add_own(parser: Parser, function: Callable) -> list[str]:
             group.add_argument(*spellings(parameter.name), action="store_true", help=help)
         else:
             kind = {numbers: numbers, words: words}.get(parameter.annotation, type(default))
-            shown = "" if default in ("", ()) else f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
+            shown = "" if default in ("", ()) else f" (default: {written(default)})"
             group.add_argument(*spellings(parameter.name), type=kind, default=default, metavar=parameter.name.upper(), help=help + shown)
     return names
 
@@ -78,8 +78,8 @@ def _text_of(entry: Entry) -> str:
     declared = entry.declared
     names = list(entry.choice) if entry.choice is not None else choices_of(declared)
     shown = f" [{', '.join(names)}]" if names and len(", ".join(names)) < 160 else ""
-    default = ",".join(map(str, entry.value)) if isinstance(entry.value, (tuple, list)) else entry.value
-    return (f"{declared.metadata.get('help', '')}{shown}" + (f" (default: {default})" if default not in ("", None) else "")).strip().replace("%", "%%")
+    default = written(entry.value)
+    return (f"{declared.metadata.get('help', '')}{shown}" + (f" (default: {default})" if default else "")).strip().replace("%", "%%")
 
 
 def _add_setting(group, name: str, entry: Entry, help: str) -> None:

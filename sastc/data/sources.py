@@ -46,13 +46,13 @@ class Source(Settings):
         raise NotImplementedError(f"{type(self).__name__} has no method `load`")
 
 
-_SIZE = dict(least=0)
+_IMAGE_SIZE = setting(0, "height and width of the images; 0 for 32", least=0)
 
 # %% ../../nbs/data/05_sources.ipynb #f7fc7ffe
 class Digits(Source):
     "scikit-learn's 1,797 grey digits"
 
-    image_size: int = setting(0, "height and width of the images; 0 for 32", **_SIZE)
+    image_size: int = _IMAGE_SIZE
 
     def load(self, frames: int = 0) -> ImageData:
         return load_data("digits", image_size=self.image_size)
@@ -62,7 +62,7 @@ class Cifar(Source):
     "CIFAR-10 or CIFAR-100"
 
     root: str = setting("data", "folder of the original files, which are downloaded if it lacks them")
-    image_size: int = setting(0, "height and width of the images; 0 for 32", **_SIZE)
+    image_size: int = _IMAGE_SIZE
 
     def load(self, frames: int = 0) -> ImageData:
         return load_data(self.given_as, self.root, self.image_size)
@@ -83,7 +83,7 @@ class Cifar100(Cifar):
 class File(Source):
     "An .npz file with x_train, y_train, x_test and y_test"
 
-    image_size: int = setting(0, "height and width of the images; 0 for 32", **_SIZE)
+    image_size: int = _IMAGE_SIZE
 
     def verify(self) -> None:
         check_data(self.given_as)
@@ -95,7 +95,7 @@ class File(Source):
 class Folder(Source):
     "A folder with train/<class>/ and test/<class>/"
 
-    image_size: int = setting(0, "height and width of the images; 0 for 32", **_SIZE)
+    image_size: int = _IMAGE_SIZE
     workers: int = setting(0, "processes that read the folder while it is used, for one that does not fit into memory; 0 reads it once", least=0)
 
     def verify(self) -> None:
@@ -110,7 +110,7 @@ class Recordings(Source):
 
     events = True
     root: str = setting("data", "folder that holds the data set's own; nothing is downloaded")
-    image_size: int = setting(0, "height and width of the frames; 0 for what the data set asks", **_SIZE)
+    image_size: int = setting(0, "height and width of the frames; 0 for what the data set asks", least=0)
     frames_by: str = setting("count", "frames of as many events each, or of as much time each", SLICES)
     frame_values: str = setting("counts", "a pixel of a frame says how many events it got, or whether it got one", VALUES)
     skip_damaged: bool = setting(False, "leave out the recordings that cannot be read, instead of stopping")

@@ -7,20 +7,17 @@ __all__ = ['ROUTES', 'WEIGHT_SCHEDULES', 'fixed_route', 'weight_factor', 'projec
 
 # %% ../../nbs/methods/10_routed.ipynb #9f3cd127
 import math
-from functools import partial
 from typing import ClassVar
 
 import torch
 
 from ..common.settings import part, setting
 from .alignment import PROJECTIONS, FeatureAlignment
-from .attention import RSA_SCALE, agreement_attention, attention_bounds
+from .attention import RSA_SCALE, attention_bounds, rsa_attention
 from .calibrator import check_features
 from .labels import KD
 from .method import METHODS, Shapes, Step, Term
-from .sastc import attention_numbers, named_layers
-from ..metrics.similarity import similarities
-from ..models.taps import CANDIDATES
+from .sastc import ManyLayers, record_attention
 
 # %% ../../nbs/methods/10_routed.ipynb #e6af2686
 ROUTES = ("similarity", "depth", "reversed", "first", "random")
@@ -82,7 +79,7 @@ _NEW = 0.3  # share of a new look in the running mean
 
 
 @METHODS.register("routed")
-class Routed(KD):
+class Routed(ManyLayers, KD):
     "ours: student layers imitate the teacher layers whose arrangement of the images is most like theirs, and only those"
 
     sparse: ClassVar[bool] = True  # some parameters have no gradient at a step
@@ -95,14 +92,6 @@ class Routed(KD):
     alignment: RoutedAlignment = part(RoutedAlignment, "what the distance compares")
     weight_schedule: str = setting("constant", "weight of the calibration over training: constant, early (then off) or cosine", WEIGHT_SCHEDULES)
     calibrate_until: float = setting(0.25, "early and cosine: share of the training after which the calibration is off", least=0, most=1)
-    candidates: str = setting("code", "layers that are compared: code drops the first and last tap, paper the last, stages takes stage outputs", CANDIDATES)
-    student_layers: tuple[str, ...] = setting((), "names of the student layers to compare, instead of the candidates")
-    teacher_layers: tuple[str, ...] = setting((), "names of the teacher layers to compare, instead of the candidates")
-
-    def layers(self, student, teacher):
-        return named_layers("student_layers", student, self.student_layers, self.candidates), named_layers(
-            "teacher_layers", teacher, self.teacher_layers, self.candidates
-        )
 
     def build(self, shapes: Shapes) -> None:
         students, teachers = len(shapes.student), len(shapes.teacher)
@@ -128,7 +117,7 @@ def attend(self: Routed, step: Step) -> torch.Tensor:  # [T, B, S, N]
     "Full soft attention, image by image."
     stepwise = check_features(self.shapes.student, self.shapes.teacher, step.student_features, step.teacher_features)
     teacher = [feature.mean(0) for feature in step.teacher_features] if stepwise else step.teacher_features
-    return agreement_attention(*similarities(step.student_features, teacher), self.attn_scale)
+    return rsa_attention(step.student_features, teacher, self.attn_scale)
 
 
 @patch
@@ -144,12 +133,9 @@ def look(self: Routed, step: Step) -> None:
     self.looks += 1
     if self.route == "similarity":
         self.chosen.copy_(self.mean.mean(0).topk(self.routes, dim=-1).indices)
-    most = attention_bounds(attention.shape[-1], RSA_SCALE * self.attn_scale)
-    values = dict(
-        attention=seen, saturation=(attention.amax(-1) >= 0.99 * most[1]).float().mean(), entropy=torch.special.entr(attention.double()).sum(-1).mean()
-    )
+    bounds = attention_bounds(attention.shape[-1], RSA_SCALE * self.attn_scale)
     marked = torch.zeros_like(self.mean[0]).scatter_(-1, self.chosen, 1.0)
-    step.record("attention", values | dict(route=marked), partial(attention_numbers, bounds=most))
+    record_attention(step, attention, bounds, route=marked)
 
 # %% ../../nbs/methods/10_routed.ipynb #d9601972
 @patch

@@ -91,13 +91,10 @@ class Watch(TorchDispatchMode):
     def _bends(self, operation, args, kwargs, followed) -> bool:
         def probed(probe):
             def stand_in(value):
-                return (
-                    value
-                    if not isinstance(value, torch.Tensor)
-                    else probe
-                    if value is followed
-                    else torch.full((1,), 0.25, dtype=torch.float64).to(value.dtype if value.dtype == torch.bool else torch.float64)
-                )
+                if not isinstance(value, torch.Tensor):
+                    return value
+                kind = torch.bool if value.dtype == torch.bool else torch.float64
+                return probe if value is followed else torch.full((1,), 0.25, dtype=torch.float64).to(kind)
 
             return operation(
                 *map(stand_in, args), **{name: value if name in ("dtype", "device", "layout") else stand_in(value) for name, value in kwargs.items()}
@@ -175,11 +172,8 @@ def _tried(snn: nn.Module) -> None:
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))
     for size in (32, 224):
-        image = (
-            torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)).to(like)
-            if not like.is_meta
-            else torch.empty(2, channels, size, size, device="meta", dtype=like.dtype)
-        )
+        shape = 2, channels, size, size
+        image = like.new_empty(shape) if like.is_meta else torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like)
         try:
             with evaluating(snn), torch.random.fork_rng(devices=[]):
                 snn(image)

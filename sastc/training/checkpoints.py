@@ -92,6 +92,7 @@ def load_model(
     which: str = "best",  # of a folder, see `checkpoint_file`
 ) -> nn.Module:  # with its weights, in evaluation mode, on the CPU
     "Network of a run, or one of torchvision's. Raises `FileNotFoundError` or `ValueError` with a sentence."
+    _refuse_own(str(source))
     if str(source).startswith(PREFIX):
         return pretrained(str(source))
     path = checkpoint_file(source, which)
@@ -110,8 +111,16 @@ def load_model(
     return network.eval()
 
 
+def _refuse_own(source: str) -> None:
+    if source.startswith("own:"):
+        raise ValueError(
+            f"teacher: expected the module itself, for the run learned from one of your own ({source.removeprefix('own:')}), got none; pass teacher="
+        )
+
+
 def check_model(source: str | Path) -> None:
     "Raise the sentence of `load_model` for a network that is not there, without loading any."
+    _refuse_own(str(source))
     if str(source).startswith(PREFIX):
         pretrained_source(str(source))
     else:

@@ -9,6 +9,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TEACHER_MODES', 'SGD', 'Adam', 'StepSched
 # %% ../../nbs/training/00_config.ipynb #974a371f
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..common.checks import in_range
@@ -100,6 +101,11 @@ class RunConfig(Settings):
 
     def __eq__(self, other) -> bool:
         return type(self) is type(other) and flat(self) == flat(other)
+
+    @property
+    def place(self) -> str:
+        "Run folder: the one that is set, or else one that is named after the run."
+        return self.folder or str(Path("runs") / self.label())
 
     def __getitem__(self, name: str):
         "Value of a setting by its short name."

@@ -288,7 +288,7 @@ def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None
         raise ValueError(f"configs: expected one of a teacher, one of a student, or a teacher's and then a student's, got {', '.join(kinds) or 'none'}")
     configs = [copy.copy(config) for config in configs]
     for config in configs:
-        config.folder = config.folder or str(Path("runs") / config.label())
+        config.folder = config.place
     if len(configs) == 2:
         configs[1].teacher = configs[0].folder
     for config in configs:

@@ -279,13 +279,9 @@ def _watched_record(stream: str, sums: dict, derived) -> dict:
 
 
 def _rounded(value):
-    return (
-        value.round(5).tolist()
-        if hasattr(value, "tolist") and getattr(value, "ndim", 0)
-        else [round(v, 5) for v in value]
-        if isinstance(value, list)
-        else round(float(value), 5)
-    )
+    if getattr(value, "ndim", 0):
+        return value.round(5).tolist()
+    return [round(v, 5) for v in value] if isinstance(value, list) else round(float(value), 5)
 
 # %% ../../nbs/training/07_loop.ipynb #f5a7382b
 @patch

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.sources import Data
-from ..methods import Method, Shapes, Step
+from ..methods import Method, Step
 from ..models.preprocessing import adapted
 from ..models.pretrained import PREFIX
 from ..models.taps import Taps
@@ -23,7 +23,7 @@ from .config import RunConfig, settings_for
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure
 from .runs import Run
-from .session import data_of, preprocessing_of, tried
+from .session import build_method, data_of, preprocessing_of
 from .upgrade import KINDS
 
 # %% ../../nbs/training/10_opening.ipynb #6970a1b3
@@ -71,11 +71,7 @@ class OpenRun:
         teacher = str(teacher)
         if not teacher:
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
-        if teacher.startswith("own:"):
-            raise ValueError(
-                f"teacher: expected the module itself, for the run learned from one of your own ({teacher.removeprefix('own:')}), got none; pass teacher="
-            )
-        return load_model(teacher if teacher.startswith(PREFIX) else teacher_place(self.run, teacher))
+        return load_model(teacher if teacher.startswith((PREFIX, "own:")) else teacher_place(self.run, teacher))
 
 # %% ../../nbs/training/10_opening.ipynb #059032fd
 from fastcore.basics import patch
@@ -120,13 +116,7 @@ def method(self: OpenRun) -> Method:
     "The method with what it learned, as the last checkpoint has it."
     if "_built" not in self.__dict__:
         method, content = copy.deepcopy(self.settings.method), self.run.checkpoint("last")
-        layers = method.layers(self.network, self.teacher if method.uses_teacher else None)
-        shapes = tried("student", Taps(self.network, layers[0]), self.data), tried("teacher", Taps(self.teacher, layers[1]), self.data) if layers[1] else []
-        method.build(
-            Shapes(
-                *([tuple(shape) for shape in side] for side in shapes), self.settings.optimisation.batch_size, self.data.num_classes, self.network.time_steps
-            )
-        )
+        build_method(method, self.network, self.teacher if method.uses_teacher else None, self.settings, self.data)
         method.load_state_dict(content["method"])
         self.__dict__["_built"] = method.eval()
     return self.__dict__["_built"]

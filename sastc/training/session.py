@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'training_data', 'batches_of',
            'preprocessing_of', 'resolve_config', 'tried', 'network_for', 'train_teacher', 'distill', 'student_for',
-           'learner_for']
+           'build_method', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import contextlib
@@ -57,10 +57,6 @@ def check_inputs(
         if not config.teacher:
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
-        if config.teacher.startswith("own:"):
-            raise ValueError(
-                f"teacher: expected the module itself, for the run learned from one of your own ({config.teacher.removeprefix('own:')}), got none; pass teacher="
-            )
         check_model(config.teacher)
 
 
@@ -154,7 +150,7 @@ def resolve_config(
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     if not resume:
         config = config.but(**given) if config is not None else settings_for(kind, given)
-        config.folder = config.folder or str(Path("runs") / config.label())
+        config.folder = config.place
         return config
     folder = given.get("folder") or (config.folder if config is not None else "")
     if not folder:
@@ -211,7 +207,7 @@ def network_for(settings: Network, name: str, data: Data, time_steps: int | None
 
 
 def _own(**objects) -> dict:
-    "What was passed, without what was not; a wrong type gets a sentence."
+    "What was passed, without what was not."
     return {name: thing for name, thing in objects.items() if thing is not None}
 
 
@@ -293,6 +289,20 @@ def student_for(config: Config, data: Data) -> nn.Module:
     return network_for(config.student, config["student"], data, config.time_steps, config.neuron)
 
 
+def build_method(
+    method: Method,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    config: Config,
+    data: Data,
+) -> tuple[list[str], list[str]]:  # layers of the student and of the teacher that are compared
+    "Build a method for both networks. Raises `ValueError` for a network that does not fit the data, and the method's own sentences."
+    layers = method.layers(student, teacher)
+    shapes = tried("student", Taps(student, layers[0]), data), [] if teacher is None else tried("teacher", Taps(teacher, layers[1]), data)
+    method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), config.optimisation.batch_size, data.num_classes, student.time_steps))
+    return layers
+
+
 def learner_for(
     config: Config,
     student: nn.Module,
@@ -305,10 +315,8 @@ def learner_for(
     if isinstance(data, FrameData) and data.time_steps != student.time_steps:
         raise ValueError(f"student: expected {data.time_steps} time steps, as {data.name} has frames, got {student.time_steps}")
     method = copy.deepcopy(config.method)  # a method that is passed twice learns twice
-    student_layers, teacher_layers = method.layers(student, teacher)
+    student_layers, teacher_layers = build_method(method, student, teacher, config, data)
     taps = None if teacher is None else Taps(teacher, teacher_layers)
-    shapes = tried("student", Taps(student, student_layers), data), [] if taps is None else tried("teacher", taps, data)
-    method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), config.optimisation.batch_size, data.num_classes, student.time_steps))
     layers = dict(student=student_layers, teacher=teacher_layers) if student_layers or teacher_layers else {}
     return Learner(student, method, student_layers, taps, config.teacher_mode, preprocessing_of(data)), layers
 
