@@ -13,7 +13,7 @@ import torch
 from sastc.methods.alignment import difference_kernel
 from sastc.neurons import kernels
 from sastc.neurons.kernels import Kernel, as_stored, in_slices, like_stored
-from sastc.neurons.neuron import LIF, gradient_kernel, lif, spike_kernel
+from sastc.neurons.neuron import LIF, PLIF, gradient_kernel, lif, spike_kernel
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler on this machine")
 
@@ -60,6 +60,49 @@ def test_compiled_neuron_equals_the_float64_recursion(constants):
     expected_spikes, expected_gradient = spikes_and_gradient(current.double(), upstream.double(), "eager", **constants)
     assert spikes.double().equal(expected_spikes)
     torch.testing.assert_close(gradient.double(), expected_gradient, atol=1e-6, rtol=1e-5)
+
+
+CONSTANTS = [
+    (LIF, dict(decay=0.3)),
+    (LIF, dict(threshold=2.0)),
+    (LIF, dict(threshold=0.7, decay=0.9, gamma=0.6)),
+    (LIF, dict(detach_reset=True, decay=0.9)),
+    (LIF, dict(reset="soft", threshold=0.7)),
+    (LIF, dict(surrogate="arctangent")),
+    (PLIF, dict(decay=0.3)),
+    (PLIF, dict(decay=0.3, threshold=1.5)),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("neuron, changed", CONSTANTS)
+def test_each_set_of_constants_has_kernels_of_its_own_equal_bit_by_bit(neuron, changed):
+    "One after the other in one process: with pytorch#194976, a second neuron fired at the threshold of the first. And runs may change from eager to compiled."
+    current, upstream = drawn(3, 4, 1000)
+    for constants in (dict(), changed):
+        found = []
+        for backend in ("compiled", "eager"):
+            module, leaf = neuron(backend=backend, **constants), current.clone().requires_grad_()
+            spikes = module(leaf)
+            found.append((spikes, *torch.autograd.grad(spikes, [leaf, *module.parameters()], upstream)))
+        for mine, theirs in zip(*found):
+            assert mine.equal(theirs)
+
+
+@needs_compiler
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_whole_network_compiler_sees_each_change_of_a_constant(grad):
+    network, current = torch.nn.Sequential(LIF()), 2 * torch.rand(3, 4, 50)
+    whole = torch.compile(network)
+    for name, value in [("threshold", 1.0), ("threshold", 1.9), ("threshold", 0.7), ("decay", 0.2), ("decay", 0.9), ("gamma", 0.5), ("gamma", 2.0)]:
+        setattr(network[0], name, value)
+        found = []
+        for function in (whole, network):
+            with torch.set_grad_enabled(grad):
+                spikes = function(leaf := current.clone().requires_grad_(grad))
+            found.append((spikes, *(torch.autograd.grad(spikes.sum(), leaf) if grad else ())))
+        for mine, theirs in zip(*found):
+            torch.testing.assert_close(mine, theirs)
 
 
 @needs_compiler

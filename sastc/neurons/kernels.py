@@ -8,6 +8,7 @@ __all__ = ['BACKENDS', 'wide', 'as_stored', 'like_stored', 'in_slices', 'Kernel'
 # %% ../../nbs/neurons/00_kernels.ipynb #d34f4631
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 import sys
@@ -76,8 +77,13 @@ def _without_autocast(device):
     return torch.autocast(device, enabled=False) if switched_on else contextlib.nullcontext()
 
 
+_numbers = itertools.count()
+
+
 def _compile(function, tensors, constants):
-    code = function.__code__.replace(co_name=f"{function.__name__}_compiled")  # a code object of its own has variants of its own
+    # A name of its own for each set of constants. Under a name that it has seen with another number, the compiler makes that number
+    # an input, and then reads an old value of it (pytorch#194976): a threshold of 2 would fire as one of 1.
+    code = function.__code__.replace(co_name=f"{function.__name__}_{next(_numbers)}")
     own = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     # the number of threads may change after compiling, and the kernel is kept on disk for other processes
     compiled = torch.compile(own, fullgraph=True, options={"cpp.dynamic_threads": True})
