@@ -2,8 +2,12 @@
 
 import os
 
+import pytest
 import torch
 from hypothesis import settings
+
+from sastc.methods.alignment import difference_kernel
+from sastc.neurons.neuron import gradient_kernel, spike_kernel
 
 os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
 # deadline: a first call into torch is slow for reasons that are not the test's; derandomize: a red run is red again tomorrow
@@ -11,6 +15,13 @@ settings.register_profile("sastc", derandomize=True, deadline=None, max_examples
 settings.load_profile("sastc")
 # small tensors gain nothing from more, and threads of several processes that wait for each other lose a great deal
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen_yet():
+    "A kernel counts what passes through it and then compiles; a test must not depend on how much others passed before it."
+    for kernel in (spike_kernel, gradient_kernel, difference_kernel):
+        kernel.seen = 0
 
 
 def pytest_collection_modifyitems(items):
