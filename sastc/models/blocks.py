@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..common.checks import one_of
+from ..neurons.memory import residual_sum
 
 # %% ../../nbs/models/00_blocks.ipynb #8e7ea206
 def batch_norm(channels: int, residual: bool = False) -> nn.BatchNorm2d:
@@ -65,7 +66,7 @@ class Residual(nn.Module):
         self.act = act()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.branch(x) + self.shortcut(x))
+        return self.act(residual_sum(self.branch(x), self.shortcut(x)))
 
 
 def basic_block(in_channels: int, out_channels: int, stride: int, act, norm) -> Residual:

@@ -19,6 +19,7 @@ from ..common.checks import in_range, one_of
 from ..common.components import Component
 from ..common.settings import Registry, hidden, setting
 from .kernels import BACKENDS, Kernel, as_stored, like_stored, wide
+from .memory import note_spikes
 from .time import fold, unfold
 
 # %% ../../nbs/neurons/02_neuron.ipynb #ff2bf915
@@ -157,6 +158,7 @@ class _Fire(torch.autograd.Function):
         ctx.save_for_backward(current, *learned)
         ctx.neuron, ctx.backend = neuron, backend
         spikes = spike_kernel(as_stored(current), *learned, time_steps=time_steps, neuron=neuron, backend=backend)
+        note_spikes(spikes)
         return like_stored(spikes, current)
 
     @staticmethod

@@ -169,6 +169,9 @@ class Config(RunConfig):
     )
     teacher_mode: str = setting("fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES)
     method: Method = part(SASTC, "how the student learns", METHODS)
+    save_memory: bool = setting(
+        False, "keep spikes as bits for the backward pass and compute currents again: less than half the memory, the same gradients, a little slower"
+    )
     mismatch_batches: int = setting(
         0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0
     )

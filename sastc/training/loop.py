@@ -6,6 +6,7 @@
 __all__ = ['RESERVED', 'learning_rate_factor', 'StopRequest', 'shows_progress', 'NotFinite', 'Trainer']
 
 # %% ../../nbs/training/07_loop.ipynb #e14e6304
+import contextlib
 import copy
 import math
 import os
@@ -27,6 +28,7 @@ from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
 from ..neurons.kernels import peak_memory_mib
+from ..neurons.memory import saving_memory
 from ..neurons.time import fold, unfold
 from .config import Optimisation, RunConfig
 from .learner import Learner, Outcome
@@ -99,7 +101,7 @@ class Trainer:
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
         self.epoch_sums, self.record_sums, self.watched, self.labelled = defaultdict(float), defaultdict(float), {}, {}
-        self.counted_at, self.saved = time.perf_counter(), False
+        self.counted_at, self.saved, self.saves_memory = time.perf_counter(), False, getattr(config, "save_memory", False)
 
     @property
     def steps(self) -> int:
@@ -179,7 +181,8 @@ def step(
     "One step: forward, backward, update of weights and learning rate. Raises `NotFinite`."
     images = _laid_out(images)
     began = time.perf_counter()
-    outcome = self.learner(images, labels, self.progress["step"] / self.steps)
+    with saving_memory(self.network) if self.saves_memory else contextlib.nullcontext():
+        outcome = self.learner(images, labels, self.progress["step"] / self.steps)
     total = outcome.total
     shown = dict(total=total) | {name: term.value for name, term in outcome.terms.items() if term.recorded}
     parts = dict(zip(shown, torch.stack([value.detach().float() for value in shown.values()]).tolist()))
