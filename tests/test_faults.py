@@ -3,16 +3,17 @@
 In short form by default. `pytest tests/test_faults.py --long -n0` is the long form: 100 kills of one process and 100 of two, 10,000
 configurations, 2,000 mutated files."""
 
+import contextlib
 import errno
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -57,7 +58,11 @@ def start(folder, teacher, processes, epochs):
 
 
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    "All at once: the launcher's processes are in sessions of their own and would train on without it."
+    launcher = psutil.Process(process.pid)
+    for one in (launcher, *launcher.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait()
 
 

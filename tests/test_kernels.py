@@ -10,10 +10,12 @@ import warnings
 import pytest
 import torch
 
+from sastc import distill
 from sastc.methods.alignment import difference_kernel
 from sastc.neurons import kernels
 from sastc.neurons.kernels import Kernel, as_stored, in_slices, like_stored
 from sastc.neurons.neuron import LIF, PLIF, gradient_kernel, lif, spike_kernel
+from sastc.training import session
 
 needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler on this machine")
 
@@ -199,6 +201,37 @@ def test_auto_compiles_after_the_elements_that_repay_it(monkeypatch):
         assert kernel(rows).equal(rows + 1)
         compiled_after.append(bool(kernel.compiled))
     assert compiled_after == [False, False, True, True]
+
+
+def test_a_computation_of_known_length_never_changes_in_the_middle(monkeypatch):
+    monkeypatch.delenv("SASTC_BACKEND", raising=False)
+    monkeypatch.setattr(kernels, "_REPAID_AFTER", dict(cpu=250))
+    monkeypatch.setattr(kernels, "_compile", lambda function, tensors, constants: lambda *tensors, **constants: function(*tensors, **constants))
+    short, long, rows = Kernel(plus_one), Kernel(plus_one), torch.zeros(1, 100)
+    with kernels.expecting(200):
+        for _ in range(4):
+            short(rows)
+    with kernels.expecting(300):
+        long(rows)
+    assert not short.compiled and len(long.compiled) == 1
+    assert kernels.Kernel.expected is None
+
+
+def test_a_run_decides_by_its_length_and_alike_when_it_is_resumed(monkeypatch, tmp_path):
+    monkeypatch.delenv("SASTC_BACKEND", raising=False)
+    begun, expecting = [], session.expecting
+    monkeypatch.setattr(session, "expecting", lambda elements: begun.append(elements) or expecting(elements))
+    tiny = dict(
+        data="digits", train_images=64, holdout=0.0, batch_size=16, lr=0.02, width=0.0625, method="baseline", student="vgg11", time_steps=3, device="cpu"
+    )
+    run = distill(**tiny, epochs=2, folder=tmp_path / "run")
+    distill(folder=run.folder, resume=True)
+    network, elements = run.model(), []
+    for module in network.modules():
+        if isinstance(module, LIF):
+            module.register_forward_hook(lambda neuron, arguments, spikes: elements.append(spikes.numel()))
+    network(torch.zeros(1, *run.data["shape"]))
+    assert begun == [2 * 4 * 16 * sum(elements)] * 2
 
 
 @pytest.mark.parametrize("variable", ["eager", "compiled"])

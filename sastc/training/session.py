@@ -31,7 +31,8 @@ from ..data.sources import Data, identity_of
 from ..methods import Baseline, Method, Shapes
 from ..models.networks import Network, build_network
 from ..models.preprocessing import Preprocessing
-from ..models.taps import Taps, tap_shapes
+from ..models.taps import Taps, evaluating, tap_shapes
+from ..neurons.kernels import expecting
 from ..neurons.neuron import Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
@@ -172,12 +173,15 @@ def resolve_config(
     return resolved
 
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
+def _blank(network: nn.Module, data: Data) -> torch.Tensor:
+    # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
+    image = torch.zeros(1 + 2 * (getattr(network, "time_steps", None) or 1), data.channels, data.image_size, data.image_size)
+    return image.expand(data.time_steps, *image.shape) if isinstance(data, FrameData) else image
+
+
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
-    # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
-    image = torch.zeros(1 + 2 * (getattr(taps.model, "time_steps", None) or 1), data.channels, data.image_size, data.image_size)
-    if isinstance(data, FrameData):
-        image = image.expand(data.time_steps, *image.shape)
+    image = _blank(taps.model, data)
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
@@ -211,8 +215,20 @@ def _own(**objects) -> dict:
     return {name: thing for name, thing in objects.items() if thing is not None}
 
 
+def _neuron_elements(network: nn.Module, data: Data) -> int:
+    "Input currents of all neurons and time steps, for an image."
+    counts, blank = [], _blank(network, data)
+    handles = [m.register_forward_hook(lambda neuron, arguments, spikes: counts.append(spikes.numel())) for m in network.modules() if isinstance(m, Neuron)]
+    if handles:
+        with evaluating(network), torch.random.fork_rng(devices=[]):
+            network(blank)
+    for handle in handles:
+        handle.remove()
+    return sum(counts) // blank.shape[-4]
+
+
 def _train(learner, data, config, kind, layers, accelerator, resume, compared=None) -> Run:
-    perturbed, identity = _perturbed(config, data, resume), identity_of(data)
+    perturbed, identity, elements = _perturbed(config, data, resume), identity_of(data), _neuron_elements(learner.network, data)
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
         raise ValueError(
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
@@ -229,7 +245,8 @@ def _train(learner, data, config, kind, layers, accelerator, resume, compared=No
         writer.rewind(content["step"] if content else 0)
     if content:
         trainer.resume(content)
-    trainer.run()
+    with expecting(trainer.steps * config.optimisation.batch_size * elements):
+        trainer.run()
     accelerator.wait_for_everyone()
     return Run(config.folder)
 
