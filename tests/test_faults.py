@@ -72,31 +72,30 @@ def timeless(run):
     return lines, {name: value for name, value in run.result.items() if name not in drop}
 
 
+def assert_same(one, other):
+    for part in ("model", "method"):
+        states = one.checkpoint("last")[part], other.checkpoint("last")[part]
+        assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert timeless(one) == timeless(other)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(processes, teacher, tmp_path, many):
     kills, epochs = many(100, 3 if processes == 1 else 1), many(40, 4)
     unbroken = start(tmp_path / "unbroken", teacher, processes, epochs)
     began = time.monotonic()
     assert unbroken.wait(900) == 0, unbroken.stdout.read()[-2000:]
-    whole, folder, moments, done = time.monotonic() - began, tmp_path / "run", random.Random(processes), 0
-    while True:
-        process = start(folder, teacher, processes, epochs)
-        if done == kills:
-            assert process.wait(900) == 0, process.stdout.read()[-2000:]
-            break
-        try:
-            process.wait(moments.uniform(0.3 * min(whole, 12), 1.0 * min(whole, 12)))
-        except subprocess.TimeoutExpired:
-            kill(process)
-            done += 1
-            continue
-        if (folder / "config.json").exists() and Run(folder).state == "finished":
-            break  # it was faster than its killer
-    one, other = Run(tmp_path / "unbroken"), Run(folder)
-    for part in ("model", "method"):
-        states = one.checkpoint("last")[part], other.checkpoint("last")[part]
-        assert states[0].keys() == states[1].keys() and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert timeless(one) == timeless(other)
+    whole, moments, done = min(12, time.monotonic() - began), random.Random(processes), 0
+    while done < kills:  # a run that ends before enough kills is followed by another
+        folder = tmp_path / f"run-{done}"
+        while not (folder / "config.json").exists() or Run(folder).state != "finished":
+            process = start(folder, teacher, processes, epochs)
+            try:
+                assert process.wait(900 if done == kills else whole * moments.uniform(0.3, 1.0)) == 0, process.stdout.read()[-2000:]
+            except subprocess.TimeoutExpired:
+                kill(process)
+                done += 1
+        assert_same(Run(tmp_path / "unbroken"), Run(folder))
     print(f"{done} kills, {processes} processes: weights and records are those of an unbroken run")
 
 

@@ -42,6 +42,7 @@ from ..methods import METHODS
 from ..methods.reference import exchange_neurons, in_loops, lif_loop, peer_neurons
 from ..models import create_model
 from ..neurons.kernels import keep_freed_memory, peak_memory_mib
+from ..neurons.memory import saving_memory
 from ..neurons.neuron import lif
 from .figures import COLOURS
 from ..training.config import Config, settings_for
@@ -111,11 +112,12 @@ class Case(NamedTuple):
     name: str  # sizes, for people
     build: dict[str, Callable[[], Callable[[], object]]]  # variant: builder of the call
     against: str  # variant with which the others are compared
+    floor: str = ""  # variant that no other can be faster than
     memory: bool = False  # peak memory of each variant too, each in a process of its own
 
 
 def measure(case: Case, rounds: int = 7) -> list[dict]:  # one record for each variant
-    "Milliseconds (median and all rounds), their ratio to the variant `against`, the machine, and with `memory` the peak in MiB."
+    "Milliseconds (median and all rounds), their ratio to the variant `against`, the share that is the floor's, the machine, and with `memory` the peak in MiB."
     calls = {name: build() for name, build in case.build.items()}
     seconds = in_turns(calls, rounds)
     calls.clear()
@@ -132,6 +134,7 @@ def measure(case: Case, rounds: int = 7) -> list[dict]:  # one record for each v
             ratio=medians[name] / medians[case.against],
             rounds=[round(1e3 * time, 4) for time in times],
             machine=machine_words(machine()),
+            **({"floor_share": medians[case.floor] / medians[name]} if case.floor else {}),
             **({"peak_mib": peaks[name]} if case.memory else {}),
         )
         for name, times in seconds.items()
@@ -227,6 +230,7 @@ class Step:
     batch_size: int = 64
     precision: str = "bf16"  # or "fp32"
     formulation: str = "sastc"  # name in `FORMULATIONS`
+    save_memory: bool = False  # keep spikes as bits, see `sastc.neurons.saving_memory`
 
 
 _SASTC = dict(method="sastc", options=dict(beta=100.0))
@@ -266,7 +270,8 @@ def build_step(step: Step) -> Callable[[], float]:  # a call makes one step and 
     learner.train()
 
     def call():
-        with torch.autocast(device.type, torch.bfloat16, enabled=step.precision == "bf16"):
+        saving = saving_memory(learner.network) if step.save_memory else contextlib.nullcontext()
+        with saving, torch.autocast(device.type, torch.bfloat16, enabled=step.precision == "bf16"):
             loss = learner(images, labels).total
         loss.backward()
         optimizer.step()
@@ -324,22 +329,26 @@ def student_cases() -> Iterable[Case]:
         base = Step(student="resnet18_sastc", width=width, batch_size=batch_size, time_steps=time_steps)
         full = replace(base, precision="fp32")
         build = {"sastc, bf16": partial(build_step, base), "sastc, fp32": partial(build_step, full)}
+        build["sastc, bf16, saving memory"] = partial(build_step, replace(base, save_memory=True))
         build |= {f"{name}, fp32": partial(build_step, replace(full, formulation=name)) for name in ["released", *peers]}
         build |= {"convolutions alone, bf16": partial(build_floor, base), "convolutions alone, fp32": partial(build_floor, full)}
-        yield Case("student", f"resnet18_sastc, width {width:g}, batch {batch_size}, T = {time_steps}", build, "sastc, bf16")
+        yield Case("student", f"resnet18_sastc, width {width:g}, batch {batch_size}, T = {time_steps}", build, "sastc, bf16", "convolutions alone, bf16")
 
 
 def sastc_cases() -> Iterable[Case]:
-    "A step of SASTC: teacher, student, calibrator, losses, backward, optimiser."
+    "A step of each method, in bf16 where nothing else is said: teacher, student, calibration, losses, backward, optimiser."
     for size in (dict(width=0.25, teacher="wrn16_2", batch_size=64, time_steps=2), dict(width=1.0, teacher="resnet19", batch_size=16, time_steps=4)):
         base = Step(**_SASTC, **size)
-        build = {"sastc, bf16": partial(build_step, base), "sastc, fp32": partial(build_step, replace(base, precision="fp32"))}
+        routed = replace(base, method="routed")
+        build = {"SASTC": partial(build_step, base), "SASTC, fp32": partial(build_step, replace(base, precision="fp32"))}
         build["released, fp32"] = partial(build_step, replace(base, formulation="released", precision="fp32"))
         projections = dict(bottleneck=dict(projection="bottleneck"), linear=dict(projection="linear"), none=_NO_PROJECTION)
-        build |= {f"sastc, bf16, {name} projection": partial(build_step, _with(base, **options)) for name, options in projections.items()}
-        build |= {f"{method}, bf16": partial(build_step, replace(base, method=method, options={})) for method in ("kd", "baseline")}
+        build |= {f"SASTC, {name} projection": partial(build_step, _with(base, **options)) for name, options in projections.items()}
+        build |= {"routed": partial(build_step, routed), "routed, linear": partial(build_step, _with(routed, projection="linear"))}
+        build |= {name: partial(build_step, replace(base, method=name.lower(), options={})) for name in ("KD", "baseline")}
+        build["convolutions alone"] = partial(build_floor, base)
         name = f"vgg11 from {base.teacher}, width {base.width:g}, batch {base.batch_size}, T = {base.time_steps}"
-        yield Case("sastc", name, build, "sastc, bf16", memory=True)
+        yield Case("sastc", name, build, "KD", "convolutions alone", memory=True)
 
 # %% ../../nbs/studies/07_bench.ipynb #0cbee2ae
 def _build_input(batch_size):
@@ -420,7 +429,7 @@ def ratio_figure(records: Sequence[dict]) -> go.Figure:
     cases = list(frame.groupby(["section", "case"], sort=False))
     figure = make_subplots(len(cases), 1, subplot_titles=[f"{section}: {case}" for (section, case), _ in cases], vertical_spacing=0.25 / len(cases))
     for row, (_, group) in enumerate(cases, 1):
-        colours = [COLOURS[0] if name.startswith("sastc") else "#999999" for name in group.variant]
+        colours = [COLOURS[0] if name.lower().startswith("sastc") else "#999999" for name in group.variant]
         text = [f"{ratio:.2f}x, {time:.3g} ms" for ratio, time in zip(group.ratio, group.milliseconds)]
         bars = dict(orientation="h", marker_color=colours, text=text, textposition="auto", showlegend=False)
         figure.add_bar(x=group.ratio.round(3).tolist(), y=group.variant.tolist(), row=row, col=1, **bars)
@@ -466,6 +475,6 @@ def bench_table(records: Sequence[dict]) -> str:
     "The records as text: one block for each case."
     blocks = []
     for (section, case), group in pd.DataFrame(records).groupby(["section", "case"], sort=False):
-        shown = group[["variant", "milliseconds", "ratio", *(["peak_mib"] if "peak_mib" in group and group.peak_mib.notna().all() else [])]]
+        shown = group[["variant", "milliseconds", "ratio", *(name for name in ("floor_share", "peak_mib") if name in group and group[name].notna().all())]]
         blocks.append(f"{section}: {case} (ratio to {group.against.iloc[0]})\n{shown.round(3).to_string(index=False)}")
     return "\n\n".join(blocks)
