@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
-from ..common.files import atomic
+from ..common.files import atomic, may_write
 from .batches import BatchPlan, augment, epoch_plan, hashed
 from .events import Events, read_aedat2, read_aedat3, read_nmnist
 
@@ -400,7 +400,8 @@ def load_frames(
     content = _kept(path, key)
     if content is None:
         content = _cut(kind, found, **settings)
-        _keep(path, key, content)
+        if may_write():
+            _keep(path, key, content)
     _mind_damaged(name, content["damaged"].tolist(), skip_damaged)
     arrays = (torch.from_numpy(content[part]) for part in _KEPT[:4])
     return FrameData(name, *arrays, kind.classes, kind.change)
