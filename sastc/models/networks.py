@@ -34,11 +34,15 @@ class Network(Settings):
     builder: ClassVar[Callable] = None
     initialise: ClassVar[Callable | None] = None  # what is done to a network after it is built
 
+    @classmethod
+    def takes(cls, name: str) -> bool:
+        "Whether the builder asks for an argument."
+        parameters = inspect.signature(cls.builder).parameters
+        return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
     def build(self, **given) -> nn.Module:
         "The module, from what its builder asks for of `given`."
-        parameters = inspect.signature(type(self).builder).parameters
-        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        given = {name: value for name, value in given.items() if takes_all or name in parameters}
+        given = {name: value for name, value in given.items() if self.takes(name)}
         settings = {name: getattr(self, name) for name in own_settings(self) if name != "norm"}
         network = type(self).builder(**given, **settings)
         if type(self).initialise:
@@ -179,6 +183,8 @@ def create_model(
     options |= {} if width is None else dict(width=width)
     for option in options:
         one_of(f"option of {known}", option, [*own_settings(kind), *(own_settings(like) if like else {})])
+    if image_size is not None and not kind.takes("image_size"):
+        raise ValueError(f"image_size: expected only for a network that has to know it, got {image_size} for {known}, which takes images of any size")
     network_settings = kind(**options | (dict(norm=norm) if "norm" in own_settings(kind) else {}))
     return build_network(network_settings, known, num_classes, in_channels, time_steps, like, image_size)
 
@@ -214,6 +220,6 @@ def build_network(
     if time_steps is not None and getattr(network, "time_steps", None) is None:
         over_time(network, time_steps, getattr(network, "stem_once", True))
     spiking = {} if neuron is None else dict(neuron=NEURONS.name_of(type(neuron)), **flat(neuron))
-    size = {} if image_size is None else dict(image_size=image_size)
+    size = dict(image_size=image_size) if image_size is not None and settings.takes("image_size") else {}
     network.spec = dict(name=name, num_classes=num_classes, time_steps=time_steps, in_channels=in_channels, **flat(settings), **spiking, **size)
     return network

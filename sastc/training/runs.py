@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'RunWriter', 'check_free',
-           'environment', 'compare']
+           'check_no_links', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import os
@@ -267,6 +267,7 @@ class RunWriter:
     def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_no_links(self.folder)
         with FileLock(self.folder / ".claim"):  # of two processes that start at once, one gets the sentence
             check_free(self.folder, resume)
             (self.folder / "checkpoints").mkdir(exist_ok=True)
@@ -322,6 +323,15 @@ def check_free(folder: Path, resume: bool) -> None:
         )
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
+
+
+def check_no_links(folder: Path) -> None:
+    "Raise a sentence for a run folder that would have something written elsewhere."
+    for path in [*folder.glob("*"), *folder.glob("checkpoints/*")]:
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"folder: expected files of the run itself in {folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place"
+            )
 
 
 def environment() -> dict:
