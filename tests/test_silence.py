@@ -1,13 +1,19 @@
 """Cases in which a number would come out wrong without a word, and places where a run folder must not have anything written."""
 
 import json
+import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from sastc import assess, create_model, distill, open_run, train_teacher
+from sastc import Taps, assess, create_model, distill, open_run, spiking, train_teacher
 from sastc.cli.commands import run_command
 from sastc.common.settings import flat, offered
 from sastc.data.images import load_images
@@ -86,6 +92,96 @@ def test_one_class_is_nothing_to_learn(tmp_path):
     with pytest.raises(ValueError, match="data: expected at least two classes, got 1 in digits"):
         distill(data=alone, student="resnet18", width=0.0625, method="baseline", folder=tmp_path / "run", **GIVEN)
     assert not (tmp_path / "run").exists()
+
+
+# --------------------------------------------------------------------------------------------------------- own networks
+
+
+def own(**constants):
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 10),
+    ]
+    network = nn.Sequential(*layers)
+    return spiking(network, **constants) if constants else network
+
+
+def test_settings_of_a_student_of_ones_own_are_read_off_it(tmp_path):
+    given = GIVEN | dict(data=DIGITS, method="baseline")
+    run = distill(student=own(time_steps=4, neuron="plif", decay=0.25), folder=tmp_path / "run", **given)
+    assert [run.config[name] for name in ("time_steps", "neuron", "decay")] == [4, "plif", 0.25]
+    assert run.networks["network"]["neurons"]["1"]["decay"] == 0.25
+    for name, value, fact in (("time_steps", 5, 4), ("decay", 0.9, 0.25), ("neuron", "lif", "plif")):
+        with pytest.raises(
+            ValueError, match=f"{name}: expected none beside a student of your own, which has {fact!r}, got {value!r}; make the student with it"
+        ):
+            distill(student=own(time_steps=4, neuron="plif", decay=0.25), folder=tmp_path / "other", **given, **{name: value})
+    assert distill(student=own(time_steps=4), folder=tmp_path / "same", **given, time_steps=4, decay=0.5).config["time_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "other, sentence",
+    [
+        (dict(time_steps=2, decay=0.25), "student: expected the network that the run trained .time_steps 3., got one with 2"),
+        (dict(time_steps=3, decay=0.9), "student: expected the network that the run trained .neuron '1' .*'decay': 0.25.*, got one with .*'decay': 0.9"),
+        (dict(), "student: expected the network that the run trained .time_steps 3., got one with None"),
+    ],
+)
+def test_weights_are_not_put_into_another_network(other, sentence, tmp_path):
+    given = dict(data=DIGITS, student=own(time_steps=3, decay=0.25))
+    run = distill(method="baseline", folder=tmp_path / "run", **GIVEN, **given)
+    assert assess(run, **given)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
+    with pytest.raises(ValueError, match=sentence):
+        assess(run, data=DIGITS, student=own(**other))
+    if other:
+        with pytest.raises(ValueError, match=sentence):
+            distill(folder=run.folder, resume=True, data=DIGITS, student=own(**other))
+
+
+def test_another_teacher_is_told(tmp_path):
+    mine, another = own(), own()
+    nn.init.normal_(another[0].weight)
+    run = student(tmp_path / "run", teacher=mine, method="kd")
+    assert open_run(run, teacher=mine).teacher is mine
+    for use in (lambda: open_run(run, teacher=another).teacher, lambda: distill(folder=run.folder, resume=True, teacher=another)):
+        with pytest.raises(ValueError, match="teacher: expected the one that the run learned from .fingerprint of its weights"):
+            use()
+
+
+@pytest.mark.parametrize("wrap, name", [(nn.Sequential, "0.1"), (AveragedModel, "module.1")])
+def test_features_of_a_wrapped_student_have_their_time_axis(wrap, name):
+    output, (feature,) = Taps(wrap(own(time_steps=3)), [name])(torch.rand(2, 1, 8, 8))
+    assert output.shape == (3, 2, 10) and feature.shape[:2] == (3, 2)
+
+
+# ------------------------------------------------------------------------------------------------------ the user's process
+
+
+def test_training_leaves_the_process_as_it_was(tmp_path):
+    def state():
+        parts = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), dict(AcceleratorState._shared_state)
+        return *parts, dict(PartialState._shared_state), torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark
+
+    PartialState()
+    before = state()
+    student(tmp_path / "run")
+    assert state() == before
+
+
+def test_the_package_trains_without_the_module_resource(tmp_path):
+    "As on Windows; psutil needs it on Linux and nowhere else."
+    program = "import psutil, sys; sys.modules['resource'] = None; from sastc import distill; import sastc.lab, sastc.cli; "
+    given = GIVEN | dict(data="digits", image_size=8, student="resnet18", width=0.0625, method="baseline", folder=str(tmp_path / "run"))
+    subprocess.run([sys.executable, "-c", program + f"distill(**{given!r})"], check=True, capture_output=True)
+    assert Run(tmp_path / "run").state == "finished"
 
 
 # --------------------------------------------------------------------------------------- what a run folder has no say in

@@ -58,6 +58,9 @@ def frames(
     "Add up the events of each slice of a recording."
     in_range("time_steps", time_steps, least=1)
     in_range("size", size, least=0)
+    for name, values_of, most in (("x", events.x, events.width - 1), ("y", events.y, events.height - 1), ("polarity", events.polarity, 1)):
+        if len(events) and not 0 <= values_of.min() <= values_of.max() <= most:
+            raise ValueError(f"{name}: expected numbers from 0 to {most}, got {values_of.min()} to {values_of.max()}")
     step = _slices(events, time_steps, one_of("by", by, SLICES))
     shape = time_steps, 2, events.height, events.width
     counts = np.bincount(np.ravel_multi_index((step, events.polarity, events.y, events.x), shape), minlength=np.prod(shape))

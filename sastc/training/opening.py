@@ -24,7 +24,7 @@ from .config import RunConfig, settings_for
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure
 from .runs import Run
-from .session import build_method, data_of, learned_from, preprocessing_of
+from .session import build_method, check_networks, data_of, described, learned_from, preprocessing_of, weights_of
 from .upgrade import KINDS
 
 # %% ../../nbs/training/10_opening.ipynb #6970a1b3
@@ -47,6 +47,7 @@ class OpenRun:
         if self._student is None:
             return load_model(self.run.folder, self.which)
         content = self.run.checkpoint(self.which)
+        check_networks(self.run.networks, dict(network=described(self._student)))
         try:
             self._student.load_state_dict(content["model"])
         except RuntimeError as error:
@@ -66,9 +67,12 @@ class OpenRun:
     def teacher(self) -> nn.Module:
         "The teacher, in evaluation mode. Raises `ValueError` if there is none, `FileNotFoundError` if it is not where the run says."
         teacher = self._teacher if self._teacher is not None else self.run.config.get("teacher", "")
-        if isinstance(teacher, nn.Module):
-            return teacher.eval()
-        teacher = str(teacher)
+        if not isinstance(teacher, nn.Module):
+            teacher = self._loaded(str(teacher))
+        check_networks(self.run.networks, dict(teacher=weights_of(teacher)))
+        return teacher.eval()
+
+    def _loaded(self, teacher: str) -> nn.Module:
         if not teacher:
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
         return load_model(teacher if teacher.startswith((PREFIX, "own:")) else teacher_place(self.run, teacher))

@@ -159,6 +159,11 @@ class Run:
         return self.content("data")
 
     @property
+    def networks(self) -> dict:
+        "Time steps and neurons of the trained `network`, and a fingerprint of the `teacher`; empty in runs of older versions."
+        return self.content("networks")
+
+    @property
     def status(self) -> dict:
         "What the run said last: `state` (running, finished, stopped, failed), `epoch`, `step`, `steps`, and for a failure its `reason`."
         return self.content("status")
@@ -264,7 +269,7 @@ def model(self: Run, which: str = "best") -> nn.Module:
 class RunWriter:
     "Writes a run folder."
 
-    def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None):
+    def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None, networks: dict | None = None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_links(self.folder)
@@ -275,8 +280,9 @@ class RunWriter:
             self.status(state="running")
         write_json(self.folder / "environment.json", environment())
         write_json(self.folder / "layers.json", layers)
-        if data is not None:
-            write_json(self.folder / "data.json", data)
+        for name, content in dict(data=data, networks=networks).items():
+            if content is not None:
+                write_json(self.folder / f"{name}.json", content)
 
     def status(self, **status) -> None:
         "Say where the run stands."

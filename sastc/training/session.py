@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'learned_from', 'training_data', 'batches_of',
-           'preprocessing_of', 'resolve_config', 'tried', 'network_for', 'train_teacher', 'distill', 'student_for',
-           'build_method', 'check_teacher', 'learner_for']
+           'preprocessing_of', 'resolve_config', 'described', 'weights_of', 'check_networks', 'say_what_is_passed',
+           'tried', 'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher',
+           'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import contextlib
 import copy
+import hashlib
 import json
 import random
 import warnings
@@ -25,7 +27,7 @@ from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
 from ..common.files import reading_only
-from ..common.settings import flat, objects
+from ..common.settings import flat, objects, own_settings
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
@@ -34,7 +36,7 @@ from ..methods import Baseline, Method, Shapes
 from ..models.networks import Network, build_network
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps, tap_shapes
-from ..neurons.neuron import Neuron
+from ..neurons.neuron import NEURONS, Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
 from .learner import Learner
@@ -159,6 +161,7 @@ def resolve_config(
     given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     if not resume:
         config = config.but(**given) if config is not None else settings_for(kind, given)
+        say_what_is_passed(config, given)
         config.folder = config.place
         return config
     folder = given.get("folder") or (config.folder if config is not None else "")
@@ -180,6 +183,60 @@ def resolve_config(
         )
     resolved.folder = str(folder)
     return resolved
+
+# %% ../../nbs/training/08_session.ipynb #6be0c4a2
+def described(network: nn.Module) -> dict:
+    "What the weights of a network do not say: its time steps and the settings of its neurons."
+    neurons = {name: dict(neuron=type(module).__name__, **flat(module)) for name, module in network.named_modules() if isinstance(module, Neuron)}
+    return _as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
+
+
+def weights_of(network: nn.Module) -> str:
+    "Checksum of the weights."
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(f"{value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def check_networks(
+    recorded: dict,  # networks.json of a run; empty in runs of older versions
+    found: dict,  # `network` from `described`, `teacher` from `weights_of`
+    network: str = "student",  # what the argument is called
+) -> None:
+    "Raise a sentence for other networks than those of a run."
+    before, now = recorded.get("network"), found.get("network")
+    if before and now and before != now:
+        names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]]
+        one, other = before.get(names[0]), now[names[0]]
+        if isinstance(one, dict):
+            place = next(name for name in (*one, *other) if one.get(name) != other.get(name))
+            names, one, other = [f"neuron {place!r}"], one.get(place), other.get(place)
+        raise ValueError(f"{network}: expected the network that the run trained ({names[0]} {one}), got one with {other}")
+    if recorded.get("teacher") and found.get("teacher") and recorded["teacher"] != found["teacher"]:
+        raise ValueError(
+            f"teacher: expected the one that the run learned from (fingerprint of its weights {recorded['teacher']}), got another ({found['teacher']})"
+        )
+
+
+def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
+    "Make settings agree with a student of the user's own. Raises `ValueError` for what was typed and is otherwise in it."
+    module = getattr(getattr(config, "student", None), "module", None)
+    if getattr(module, "time_steps", None) is None:
+        return
+    neurons = [part for part in module.modules() if isinstance(part, Neuron)]
+    alike = neurons and all(type(part) is type(neurons[0]) and flat(part) == flat(neurons[0]) for part in neurons)
+    facts = dict(time_steps=module.time_steps)
+    if alike and ":" not in (name := NEURONS.name_of(type(neurons[0]))):
+        facts |= dict(neuron=name, **flat(neurons[0]))
+        config.neuron = type(neurons[0])(**flat(neurons[0]))
+    for name in ("time_steps", "neuron", *own_settings(config.neuron)):
+        if name in given and given[name] != facts.get(name):
+            raise ValueError(
+                f"{name}: expected none beside a student of your own, which has {facts.get(name, 'several')!r}, got {given[name]!r:.60}; make the student with it"
+            )
+    config.time_steps = module.time_steps
 
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
@@ -223,6 +280,10 @@ def _own(**objects) -> dict:
 
 def _train(learner, data, config, kind, layers, accelerator, resume, compared=None) -> Run:
     perturbed, identity = _perturbed(config, data, resume), identity_of(data)
+    teacher = learner.teacher or (compared and compared[1])
+    networks = dict(network=described(learner.network)) | (dict(teacher=weights_of(teacher.model)) if teacher else {})
+    if resume:
+        check_networks(Run(config.folder).networks, networks, network="student" if kind == "student" else "model")
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
         raise ValueError(
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
@@ -231,7 +292,7 @@ def _train(learner, data, config, kind, layers, accelerator, resume, compared=No
     if compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)
     content = Run(config.folder).checkpoint("last") if resume and (Path(config.folder) / "checkpoints" / "last.pt").exists() else None
-    writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity) if accelerator.is_main_process else None
+    writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity, networks) if accelerator.is_main_process else None
     if writer and perturbed is not None:
         writer.perturbed_labels(perturbed)
     trainer = Trainer(learner, batches, config, accelerator, writer, data.num_classes, compared, preprocessing_of(data))
