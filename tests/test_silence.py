@@ -17,6 +17,7 @@ from sastc import Taps, assess, create_model, distill, open_run, spiking, train_
 from sastc.cli.commands import run_command
 from sastc.common.settings import flat, offered
 from sastc.data.images import load_images
+from sastc.metrics.mismatch import mismatch
 from sastc.training import Run
 from sastc.training.checkpoints import load_model
 from sastc.training.config import Config, TeacherConfig, settings_for
@@ -154,6 +155,23 @@ def test_another_teacher_is_told(tmp_path):
     for use in (lambda: open_run(run, teacher=another).teacher, lambda: distill(folder=run.folder, resume=True, teacher=another)):
         with pytest.raises(ValueError, match="teacher: expected the one that the run learned from .fingerprint of its weights"):
             use()
+
+
+def test_networks_that_cannot_teach_or_learn_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="teacher: expected an ANN, got Sequential, which is spiking .T = 2."):
+        student(tmp_path / "run", teacher=own(time_steps=2), method="kd")
+    with pytest.raises(ValueError, match="student: expected a network with weights that are trained, got Sequential, in which all are frozen"):
+        distill(student=own(time_steps=2).requires_grad_(False), data=DIGITS, method="baseline", folder=tmp_path / "run", **GIVEN)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_mismatch_broadcasts_nothing():
+    features, weights = [torch.rand(2, 5, 4, 3, 3)], torch.ones(1, 1)
+    assert mismatch(features, [torch.rand(5, 6)], weights=weights) > 0
+    with pytest.raises(ValueError, match="teacher_features: expected as many images as the student's .*, 5, got .* with 1"):
+        mismatch(features, [torch.rand(1, 6)])
+    with pytest.raises(ValueError, match=r"weights: expected \[1, 1\] for the pairs of layers, or \[2, 1, 1\] for each step, got \[3, 1\]"):
+        mismatch(features, [torch.rand(5, 6)], weights=torch.ones(3, 1))
 
 
 @pytest.mark.parametrize("wrap, name", [(nn.Sequential, "0.1"), (AveragedModel, "module.1")])

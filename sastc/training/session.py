@@ -279,6 +279,8 @@ def _own(**objects) -> dict:
 
 
 def _train(learner, data, config, kind, layers, accelerator, resume, compared=None) -> Run:
+    if not any(weight.requires_grad for weight in learner.network.parameters()):
+        raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
     perturbed, identity = _perturbed(config, data, resume), identity_of(data)
     teacher = learner.teacher or (compared and compared[1])
     networks = dict(network=described(learner.network)) | (dict(teacher=weights_of(teacher.model)) if teacher else {})
@@ -378,6 +380,8 @@ def build_method(
 # %% ../../nbs/training/08_session.ipynb #3f0a6d11
 def check_teacher(teacher: nn.Module | None, data: Data) -> None:
     "Raise a sentence for a teacher that numbers the classes otherwise, and warn of one that was trained on images of another size."
+    if getattr(teacher, "time_steps", None) is not None:
+        raise ValueError(f"teacher: expected an ANN, got {type(teacher).__name__}, which is spiking (T = {teacher.time_steps})")
     how = getattr(teacher, "preprocessing", None)
     if how is None:
         return
