@@ -131,9 +131,12 @@ def test_settings_of_a_student_of_ones_own_are_read_off_it(tmp_path):
 @pytest.mark.parametrize(
     "other, sentence",
     [
-        (dict(time_steps=2, decay=0.25), "student: expected the network that the run trained .time_steps 3., got one with 2"),
-        (dict(time_steps=3, decay=0.9), "student: expected the network that the run trained .neuron '1' .*'decay': 0.25.*, got one with .*'decay': 0.9"),
-        (dict(), "student: expected the network that the run trained .time_steps 3., got one with None"),
+        (dict(time_steps=2, decay=0.25), "student: expected the network that the run trained .networks.json: time_steps 3., got one with 2"),
+        (
+            dict(time_steps=3, decay=0.9),
+            "student: expected the network that the run trained .networks.json: neuron '1' .*'decay': 0.25.*, got one with .*'decay': 0.9",
+        ),
+        (dict(), "student: expected the network that the run trained .networks.json: time_steps 3., got one with None"),
     ],
 )
 def test_weights_are_not_put_into_another_network(other, sentence, tmp_path):
@@ -153,7 +156,7 @@ def test_another_teacher_is_told(tmp_path):
     run = student(tmp_path / "run", teacher=mine, method="kd")
     assert open_run(run, teacher=mine).teacher is mine
     for use in (lambda: open_run(run, teacher=another).teacher, lambda: distill(folder=run.folder, resume=True, teacher=another)):
-        with pytest.raises(ValueError, match="teacher: expected the one that the run learned from .fingerprint of its weights"):
+        with pytest.raises(ValueError, match="teacher: expected the one that the run learned from .networks.json: fingerprint of its weights"):
             use()
 
 

@@ -207,16 +207,16 @@ def check_networks(
 ) -> None:
     "Raise a sentence for other networks than those of a run."
     before, now = recorded.get("network"), found.get("network")
-    if before and now and before != now:
-        names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]]
+    names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]] if isinstance(before, dict) and now else []
+    if names:
         one, other = before.get(names[0]), now[names[0]]
-        if isinstance(one, dict):
+        if isinstance(one, dict) and isinstance(other, dict):
             place = next(name for name in (*one, *other) if one.get(name) != other.get(name))
             names, one, other = [f"neuron {place!r}"], one.get(place), other.get(place)
-        raise ValueError(f"{network}: expected the network that the run trained ({names[0]} {one}), got one with {other}")
+        raise ValueError(f"{network}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
     if recorded.get("teacher") and found.get("teacher") and recorded["teacher"] != found["teacher"]:
         raise ValueError(
-            f"teacher: expected the one that the run learned from (fingerprint of its weights {recorded['teacher']}), got another ({found['teacher']})"
+            f"teacher: expected the one that the run learned from (networks.json: fingerprint of its weights {recorded['teacher']}), got another ({found['teacher']})"
         )
 
 
