@@ -46,6 +46,7 @@ def made(labels, size=4, channels=3, test_labels=None, **changes):
         (dict(y_test=torch.tensor([2])), r"y_test: expected labels from 0 to 1 for 2 classes, got labels from 2 to 2"),
         (dict(y_train=torch.tensor([0, 1, -1, 0])), r"y_train: expected .*, got labels from -1 to 1"),
         (dict(x_test=torch.zeros(1, 1, 4, 4, dtype=torch.uint8)), r"x_test: expected images of shape \[3, 4, 4\], .*, got \[1, 4, 4\]"),
+        (dict(classes=["a", "a"]), r"classes: expected a name of its own for each, got \['a', 'a'\]"),
         (dict(mean=(0.5,)), r"mean, std: expected 3 numbers each \(one per channel\), of values in 0..1 with std above 0, got \(0\.5,\)"),
         (dict(mean=(0.5, float("nan"), 0.5)), r"mean, std: .* of values in 0..1 with std above 0, got \(0\.5, nan, 0\.5\)"),
         (dict(mean=(125.3, 123.0, 113.9)), r"mean, std: .* of values in 0..1 with std above 0, got \(125\.3, 123\.0, 113\.9\)"),

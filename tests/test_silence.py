@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState, PartialState
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from sastc import Taps, assess, create_model, distill, open_run, spiking, train_teacher
+from sastc import LIF, Taps, assess, create_model, distill, open_run, spiking, train_teacher
 from sastc.cli.commands import run_command
 from sastc.common.settings import flat, offered
 from sastc.data.images import load_images
@@ -148,6 +148,24 @@ def test_weights_are_not_put_into_another_network(other, sentence, tmp_path):
     if other:
         with pytest.raises(ValueError, match=sentence):
             distill(folder=run.folder, resume=True, data=DIGITS, student=own(**other))
+
+
+def test_a_converted_network_is_not_built_again_as_the_ann_that_it_was(tmp_path):
+    network = spiking(create_model("wrn16_2", in_channels=1, width=0.125), 2)
+    run = distill(student=network, data="digits", image_size=8, method="baseline", folder=tmp_path / "run", **GIVEN)
+    with pytest.raises(ValueError, match="checkpoint: expected a network that can be built again, got one of your own"):
+        assess(run)
+    assert assess(run, student=network)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
+
+
+def test_a_network_that_was_changed_after_it_was_built_is_not_built_again_unchanged(tmp_path):
+    network = create_model("wrn16_2", in_channels=1, width=0.125, time_steps=2)
+    for neuron in (module for module in network.modules() if isinstance(module, LIF)):
+        neuron.decay = 0.9
+    run = distill(student=network, data="digits", image_size=8, method="baseline", folder=tmp_path / "run", **GIVEN)
+    with pytest.raises(ValueError, match="student: expected the network that the run trained .networks.json: neuron .*0.9.*, got one with .*0.5"):
+        assess(run)
+    assert assess(run, student=network)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
 
 
 def test_another_teacher_is_told(tmp_path):

@@ -55,6 +55,8 @@ class ImageData:
     def __post_init__(self):
         for split in ("train", "test"):
             _check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"), self.num_classes)
+        if len(set(self.classes)) < self.num_classes:
+            raise ValueError(f"classes: expected a name of its own for each, got {list(self.classes)!r:.200}")
         train, test = list(self.x_train.shape[1:]), list(self.x_test.shape[1:])
         if train != test:
             raise ValueError(f"x_test: expected images of shape {train}, as the training images have, got {test}")

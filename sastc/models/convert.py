@@ -305,6 +305,7 @@ def spiking(
     snn = copy.deepcopy(ann)
     if not _exchange(snn, lambda: neuron_for(time_steps, neuron, **constants)):
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")
+    snn.__dict__.pop("spec", None)  # which builds the ANN again
     watch_first_pass(over_time(snn, time_steps, stem_once))
     _tried(snn)
     return snn

@@ -44,10 +44,11 @@ class OpenRun:
     @cached_property
     def network(self) -> nn.Module:
         "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU."
+        network = load_model(self.run.folder, self.which) if self._student is None else self._student
+        check_networks(self.run.networks, dict(network=described(network)))
         if self._student is None:
-            return load_model(self.run.folder, self.which)
+            return network
         content = self.run.checkpoint(self.which)
-        check_networks(self.run.networks, dict(network=described(self._student)))
         try:
             self._student.load_state_dict(content["model"])
         except RuntimeError as error:
