@@ -34,6 +34,13 @@ def _check_split(split, x, y, num_classes):
     if low < 0 or high >= num_classes:
         raise ValueError(f"y_{split}: expected labels from 0 to {num_classes - 1} for {num_classes} classes, got labels from {low} to {high}")
 
+
+def _check_about(classes, mean, std, channels):
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes: expected a name of its own for each, got {list(classes)!r:.200}")
+    if not len(mean) == len(std) == channels or not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise ValueError(f"mean, std: expected {channels} numbers each (one per channel), of values in 0..1 with std above 0, got {mean}, {std}")
+
 # %% ../../nbs/data/00_images.ipynb #d48a6083
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
@@ -55,19 +62,10 @@ class ImageData:
     def __post_init__(self):
         for split in ("train", "test"):
             _check_split(split, getattr(self, f"x_{split}"), getattr(self, f"y_{split}"), self.num_classes)
-        if len(set(self.classes)) < self.num_classes:
-            raise ValueError(f"classes: expected a name of its own for each, got {list(self.classes)!r:.200}")
         train, test = list(self.x_train.shape[1:]), list(self.x_test.shape[1:])
         if train != test:
             raise ValueError(f"x_test: expected images of shape {train}, as the training images have, got {test}")
-        if (
-            not len(self.mean) == len(self.std) == self.channels
-            or not all(0 <= value <= 1 for value in self.mean)
-            or not all(0 < value <= 1 for value in self.std)
-        ):
-            raise ValueError(
-                f"mean, std: expected {self.channels} numbers each (one per channel), of values in 0..1 with std above 0, got {self.mean}, {self.std}"
-            )
+        _check_about(self.classes, self.mean, self.std, self.channels)
 
     @property
     def num_classes(self) -> int:

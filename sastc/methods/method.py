@@ -160,7 +160,7 @@ class Sum(Method):
             found.append((method, own))
         return found
 
-
+# %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
 def _attend(self, step: Step) -> torch.Tensor:  # [T, B, S, N]
     "Attention alone, image by image, of the method that weights layers."
     return next(method.attend(own) for method, own in self._own_steps(step) if hasattr(method, "attend"))

@@ -113,7 +113,7 @@ def probed(
 
     return with_numbers
 
-
+# %% ../../nbs/models/06_convert.ipynb #d0f1a2b4
 class Lines:
     """What has become of numbers since an operation last mixed them, for each tensor that comes of the input.
 

@@ -159,11 +159,6 @@ class Run:
         return self.content("data")
 
     @property
-    def networks(self) -> dict:
-        "Time steps and neurons of the trained `network`, and a fingerprint of the `teacher`; empty in runs of older versions."
-        return self.content("networks")
-
-    @property
     def status(self) -> dict:
         "What the run said last: `state` (running, finished, stopped, failed), `epoch`, `step`, `steps`, and for a failure its `reason`."
         return self.content("status")
@@ -181,6 +176,12 @@ class Run:
 def checkpoints(self: Run) -> list[str]:
     "Names of the checkpoints that there are: best, last, and kept epochs such as epoch-20, in their order."
     return checkpoint_names(self.folder)
+
+
+@patch(as_prop=True)
+def networks(self: Run) -> dict:
+    "Time steps and neurons of the trained `network`, and a fingerprint of the `teacher`; empty in runs of older versions."
+    return self.content("networks")
 
 
 @patch(as_prop=True)
@@ -330,7 +331,7 @@ def check_free(folder: Path, resume: bool) -> None:
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
 
-
+# %% ../../nbs/training/04_runs.ipynb #d0f1a2b5
 def check_no_links(folder: Path) -> None:
     "Raise a sentence for a run folder that would have something written elsewhere."
     for path in [*folder.glob("*"), *folder.glob("checkpoints/*")]:
