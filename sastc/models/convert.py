@@ -185,6 +185,8 @@ class Watch(TorchDispatchMode):
                     going_on = going_on or self._lines.seen_as(followed, made)
                     bends |= outside and self._gates(operation, args, kwargs, followed, shape, made)
                     bends |= self._lines.begin(made, going_on) and outside
+                    if bends:  # said once, and not again of what only passes it on
+                        self._lines.begin(made)
         if bends:
             self.found[f"{operation.overloadpacket.__name__} in {next(filter(None, reversed(self.where)), 'forward')}"] = True
         return result
