@@ -46,7 +46,11 @@ def made(labels, size=4, channels=3, test_labels=None, **changes):
         (dict(y_test=torch.tensor([2])), r"y_test: expected labels from 0 to 1 for 2 classes, got labels from 2 to 2"),
         (dict(y_train=torch.tensor([0, 1, -1, 0])), r"y_train: expected .*, got labels from -1 to 1"),
         (dict(x_test=torch.zeros(1, 1, 4, 4, dtype=torch.uint8)), r"x_test: expected images of shape \[3, 4, 4\], .*, got \[1, 4, 4\]"),
-        (dict(mean=(0.5,)), r"mean, std: expected 3 numbers each \(one per channel\), std above 0, got \(0\.5,\)"),
+        (dict(classes=["a", "a"]), r"classes: expected a name of its own for each, got \['a', 'a'\]"),
+        (dict(mean=(0.5,)), r"mean, std: expected 3 numbers each \(one per channel\), of values in 0..1 with std above 0, got \(0\.5,\)"),
+        (dict(mean=(0.5, float("nan"), 0.5)), r"mean, std: .* of values in 0..1 with std above 0, got \(0\.5, nan, 0\.5\)"),
+        (dict(mean=(125.3, 123.0, 113.9)), r"mean, std: .* of values in 0..1 with std above 0, got \(125\.3, 123\.0, 113\.9\)"),
+        (dict(std=(0.2, float("inf"), 0.2)), r"mean, std: .* of values in 0..1 with std above 0, got .*inf"),
         (dict(std=(0.1, 0.0, 0.1)), r"std above 0, got .*0\.0"),
     ],
 )
@@ -164,8 +168,13 @@ grey = np.zeros((6, 5, 5), np.uint8)
         (dict(x_test=np.zeros((2, 5, 5, 3), np.uint8)), r"x_test: expected images of shape \[1, 8, 8\], .*, got \[3, 8, 8\]"),
         (
             dict(y_train=np.arange(1, 7), y_test=np.array([1, 2])),
-            r"y_train, y_test: expected labels from 0 on, got labels from 1 to 6; subtract 1, or name all 7 classes in class_names",
+            r"y_train, y_test: expected labels from 0 on, each number in use, got labels from 1 to 6 without 0; number the 6 classes anew, or name all 7 in class_names",
         ),
+        (
+            dict(y_train=np.array([0, 2, 5, 0, 2, 5]), y_test=np.array([0, 2])),
+            r"y_train, y_test: .* got labels from 0 to 5 without 1; number the 3 classes anew",
+        ),
+        (dict(y_train=np.arange(6, dtype=np.uint64) + 2**63), r"y_train: expected labels from 0 to"),
     ],
 )
 def test_npz_with_wrong_arrays(tmp_path, changes, sentence):
@@ -426,6 +435,11 @@ def test_normalise_equals_torchvision():
     torch.testing.assert_close(normalise(images, mean, std), torch.stack([usual(image) for image in images]), atol=1e-6, rtol=0)
     torch.testing.assert_close(normalise(images / 255, mean, std), normalise(images, mean, std), atol=1e-6, rtol=0)
     assert images.equal(before)
+
+
+def test_whole_numbers_that_are_no_bytes_are_not_taken_for_black_images():
+    with pytest.raises(ValueError, match="images: expected uint8 of 0..255 or floating point of 0..1, got torch.int64"):
+        normalise(torch.full((2, 3, 4, 4), 255), (0.5,) * 3, (0.25,) * 3)
 
 
 def test_the_border_is_black_and_not_the_mean():

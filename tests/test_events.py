@@ -291,6 +291,13 @@ def test_columns_that_do_not_fit_are_refused(spoil):
         Events(spoil(t), x, y, polarity, 34, 34)
 
 
+@pytest.mark.parametrize("spoil", [dict(polarity=[-1, 1, 1, -1]), dict(x=[0, 1, 8, 2]), dict(y=[0, -1, 3, 2])])
+def test_events_off_the_sensor_are_named(spoil):
+    columns = dict(t=[0, 1, 2, 3], x=[0, 1, 2, 3], y=[3, 2, 1, 0], polarity=[0, 1, 0, 1]) | spoil
+    with pytest.raises(ValueError, match=f"{next(iter(spoil))}: expected numbers from 0 to [17], got "):
+        frames(Events(**{name: np.array(column) for name, column in columns.items()}, height=8, width=8), 2)
+
+
 def test_frames_of_unordered_and_of_no_events():
     back = recording([30, 10, 20], [0, 1, 2], [0, 0, 0], [1, 1, 1])
     assert [maps.nonzero()[:, 2].tolist() for maps in frames(back, 3)] == [[0], [1], [2]]

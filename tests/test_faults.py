@@ -201,6 +201,7 @@ def originals(tmp_path, run):
         "layers.json",
         "result.json",
         "data.json",
+        "networks.json",
         "terms.json",
         "steps.jsonl",
         "epochs.jsonl",

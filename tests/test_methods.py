@@ -309,8 +309,35 @@ def test_a_sum_refuses_weights_that_differ():
 
 def test_each_summand_gets_its_own_layers():
     student, teacher = create_model("vgg11", time_steps=2, width=1 / 32), create_model("wrn16_2", width=1 / 8)
-    both = SASTC(student_layers=("layer2",)) + RSA(student_layers=("layer2",))
-    assert both.layers(student, teacher) == (["layer2", "layer2"], [*candidates(teacher), *candidates(teacher)])
+    both = SASTC(student_layers=("layer2",)) + Deep()
+    assert both.layers(student, teacher) == (["layer2", "layer6"], [*candidates(teacher), "stage3"])
+
+
+class Deep(Method):
+    "The deepest layers."
+
+    def layers(self, student, teacher):
+        return ["layer6"], ["stage3"]
+
+    def terms(self, step):
+        return dict(ce=Term(2 * F.cross_entropy(step.logits, step.labels), label="another cross-entropy"))
+
+
+@pytest.mark.parametrize("one, other", [(SASTC, RSA), (SASTC, FeatureKD), (KD, SASTC)])
+def test_a_sum_weights_layers_once(one, other):
+    if one is KD:
+        assert hasattr(one() + other(), "attend") and hasattr((one() + other()) + Baseline(), "attend") and not hasattr(one() + Baseline(), "attend")
+    else:
+        with pytest.raises(ValueError, match=f"method: expected a sum in which one method weights layers by attention, got SASTC and {other.__name__}"):
+            one() + other()
+
+
+def test_a_sum_drops_no_term_in_silence():
+    both = Baseline() + Deep()
+    with pytest.raises(
+        ValueError, match="terms: expected terms of one name to be one quantity, which a sum counts once, got two called 'ce': 1 x 1.* and 1 x 2"
+    ):
+        both.terms(Step(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]), torch.zeros(2, 4, 3)))
 
 
 def test_a_sum_trains_records_both_and_is_reloaded(own_methods, teacher, tmp_path):

@@ -848,19 +848,35 @@ class Calls(nn.Module):
         return self.function[0](x)
 
 
+class Recurrent(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.flatten(2).mT)[0].mT.unflatten(2, x.shape[2:])
+
+
 ACTIVATIONS = dict(
     relu=F.relu, relu_in_place=lambda x: F.relu_(x.clone()), relu6=F.relu6, method=lambda x: x.relu(), gelu=F.gelu, silu=F.silu, mish=F.mish, hardtanh=F.hardtanh, leaky=F.leaky_relu,
     elu=F.elu, selu=F.selu, sigmoid=torch.sigmoid, tanh=torch.tanh, clamp=lambda x: x.clamp(min=0), mask=lambda x: x * (x > 0), where=lambda x: torch.where(x > 0, x, 0.0),
     maximum=lambda x: torch.maximum(x, torch.zeros(())), softplus=F.softplus, hardswish=F.hardswish, threshold=lambda x: F.threshold(x, 0.1, 0.0), sine=torch.sin,
-    half_wave=lambda x: (x + x.abs()) * 0.5, logsigmoid=F.logsigmoid,
+    half_wave=lambda x: (x + x.abs()) * 0.5, logsigmoid=F.logsigmoid, roots=lambda x: (x + (x * x).sqrt()) / 2, in_place=lambda x: x.clone().abs_().add_(x),
+    in_another_shape=lambda x: (x.flatten(1) + x.view(len(x), -1).abs()).view_as(x), parabola=lambda x: x + x * x, softsign=lambda x: x / (1 + x.abs()),
+    mean_of_both=lambda x: torch.lerp(x, x.abs(), 0.5), glu=lambda x: torch.cat([F.glu(x, 1)] * 2, 1), swiglu=lambda x: torch.cat([F.silu(x[:, :2]) * x[:, 2:]] * 2, 1),
 )  # fmt: skip
 MODULES = dict(
-    prelu=nn.PReLU(), gelu=nn.GELU(), silu=nn.SiLU(), elu=nn.ELU(inplace=True), gate=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
+    lstm=Recurrent(nn.LSTM(4, 4, batch_first=True)),
+    gru=Recurrent(nn.GRU(4, 4, batch_first=True)),
+    prelu=nn.PReLU(),
+    gelu=nn.GELU(),
+    silu=nn.SiLU(),
+    elu=nn.ELU(inplace=True),
+    gate=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid()),
 )
-KNOWN_HOLES = {"half_wave"}  # made of a norm's parts: nothing in it tells the sides apart by itself
 
 
-@pytest.mark.parametrize("name", [*(name for name in ACTIVATIONS if name not in KNOWN_HOLES), *(f"{name}_module" for name in MODULES)])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *(f"{name}_module" for name in MODULES)])
 def test_whatever_acts_as_an_activation_is_refused(name):
     own = MODULES[name.removesuffix("_module")] if name.endswith("_module") else Calls(ACTIVATIONS[name])
     with pytest.raises(
@@ -878,7 +894,8 @@ HARMLESS = dict(
     dropout=nn.Dropout(), norm=nn.BatchNorm2d(4), groups=nn.GroupNorm(2, 4), pool=nn.MaxPool2d(2), average=nn.AvgPool2d(2), scale=Calls(lambda x: 2 * x - 1), softmax=nn.Softmax(1),
     unit=Calls(lambda x: F.normalize(x, dim=1)), root=RootMeanSquare(), standard=Calls(lambda x: (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-5)),
     parametrised=torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), spectral=torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
-    twice=nn.Sequential(nn.ReLU(), Calls(F.relu)), gates=Calls(lambda x: x * x.flip(1)), cast=Calls(lambda x: x.double().float()),
+    twice=nn.Sequential(nn.ReLU(), Calls(F.relu)), gates=Calls(lambda x: x * x.flip(1)), largest=Calls(lambda x: x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-6)),
+    halves=Calls(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)), cast=Calls(lambda x: x.double().float()),
 )  # fmt: skip
 
 

@@ -115,6 +115,19 @@ def test_surrogate_is_a_triangle_of_half_width_gamma_and_peak_one_over_gamma(gam
     torch.testing.assert_close(gradient[0].tolist(), [0.0, 0.0, 0.5 / gamma, 1 / gamma, 0.5 / gamma, 0.0, 0.0], atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("neuron", [LIF(), PLIF(), LIF(reset="soft"), LIF(surrogate="sigmoid")], ids=lambda neuron: f"{type(neuron).__name__}-{neuron.reset}")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_nan_is_passed_on_and_infinity_is_not_made_into_it(neuron, dtype):
+    "A comparison with NaN is false: a broken network would look like a silent one."
+    nan, infinity = float("nan"), float("inf")
+    current = torch.tensor([[nan, infinity, -infinity, 1.5], [1.0, nan, 2.0, 0.0]], dtype=dtype, requires_grad=True)
+    spikes = neuron(current)
+    assert spikes.isnan().tolist() == [[True, False, False, False], [True, True, False, False]]
+    assert spikes[0, 1:].tolist() == [1, 0, 1]
+    gradient = torch.autograd.grad(spikes[:, 3].sum(), current)[0][:, 3]
+    assert gradient.isfinite().all()
+
+
 # ---------------------------------------------------------------- against literal recursions
 
 

@@ -52,9 +52,10 @@ def test_networks_that_return_more_than_logits(tmp_path):
 def test_a_vision_transformer_teaches(method, tmp_path):
     layers = [f"vit.encoder.layers.encoder_layer_{number}" for number in range(3)]
     named = dict(teacher_layer=layers[1]) if method == "feature_kd" else dict(teacher_layers=layers)
-    run = distill(teacher=Tokens(), method=method, beta=1.0, width=0.0625, mismatch_batches=1, folder=tmp_path / "run", **GIVEN, **named)
+    teacher = Tokens()
+    run = distill(teacher=teacher, method=method, beta=1.0, width=0.0625, mismatch_batches=1, folder=tmp_path / "run", **GIVEN, **named)
     assert run.layers["teacher"] == list(named.values())[0] or run.layers["teacher"] == [layers[1]]
-    opened = open_run(run, teacher=Tokens())
+    opened = open_run(run, teacher=teacher)
     images, _ = next(opened.data.batches("test", 20, shuffle=False, drop_last=True).epoch(0))
     assert opened.step(images).teacher_features[0].shape == (20, 17, 24)  # 4x4 places and the class token
     if method != "feature_kd":

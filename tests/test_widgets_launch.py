@@ -6,7 +6,7 @@ import html
 import pytest
 
 from sastc.cli.commands import by_recipe
-from sastc.common.settings import entries, flat, setting
+from sastc.common.settings import flat, offered, setting
 from sastc.lab import LaunchPanel
 from sastc.lab.launch import BY_RECIPE, PRESETS, JobView, readings
 from sastc.methods import METHODS, Baseline
@@ -138,7 +138,7 @@ def test_the_panel_shows_what_is_chosen_has_and_nothing_else(method):
     panel = LaunchPanel()
     panel.source.value = "take a run or checkpoint"
     panel.student.controls["method"].value = method
-    known = set(entries(settings_for(Config, dict(data="digits", schedule="cosine", method=method))))
+    known = set(offered(settings_for(Config, dict(data="digits", schedule="cosine", method=method))))
     needs = METHODS[method].uses_teacher
     assert shown(panel) - {"source", "processes"} == (known if needs else known - {"teacher"})
     assert (panel.source.disabled, "beta" in shown(panel)) == (not needs, "beta" in known)
@@ -147,7 +147,7 @@ def test_the_panel_shows_what_is_chosen_has_and_nothing_else(method):
 @pytest.mark.parametrize("choice, value, come, go", [
     ("optimizer", "adam", set(), {"momentum"}),
     ("schedule", "step", {"milestones"}, set()),
-    ("data", "nmnist", {"root", "frames_by", "skip_damaged"}, set()),
+    ("data", "nmnist", {"root", "frames_by", "skip_damaged", "teacher_mode"}, set()),
     ("student", "wrn16_2", set(), {"fc_neurons"}),
     ("neuron", "if", set(), {"decay"}),
     ("attention", "uniform", set(), {"factor", "attn_scale"}),

@@ -295,11 +295,12 @@ def evaluate_command(
     run: str,  # run folder of a student or a teacher
     which: str = "best",  # checkpoint: best (by validation accuracy), last, or a kept one such as epoch-20
     teacher: str = "",  # run folder or checkpoint of the teacher, for the mismatch; the run's own if empty
+    root: str = "",  # folder of the data set's files, which may be fetched into it; that of the run if empty, where none are fetched
 ):
     "Evaluate a trained network on the whole test set: accuracy, firing rates, operations and energy, mismatch with its teacher."
     import pandas as pd
 
-    found = assess(run, which, teacher=teacher or None)
+    found = assess(run, which, teacher=teacher or None, root=root or None)
     if (state := Run(run).state) != "finished":
         print(sentence_of(state, Run(run).status, "This run"))
     print(f"test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f} ({found['precision']})")

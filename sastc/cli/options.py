@@ -15,7 +15,7 @@ from typing import Any
 
 from fastcore.docments import docments
 
-from ..common.settings import Entry, Registry, choices_of, entries, own_parts, own_settings, part_class, read, written
+from ..common.settings import Entry, Registry, choices_of, entries, offered, own_parts, own_settings, part_class, read, written
 from ..training.config import RunConfig, settings_for
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
@@ -112,9 +112,8 @@ def add_settings(
     methods: Sequence[str] = (),  # of a comparison, whose settings are options as well
 ) -> None:
     "Options for every setting of a run."
-    known = entries(settings_for(kind, chosen))
-    for method in methods:
-        known = entries(settings_for(kind, {**chosen, "method": method})) | known
+    made = [settings_for(kind, chosen), *(settings_for(kind, {**chosen, "method": method}) for method in methods)]
+    known = {name: entry for config in reversed(made) for name, entry in offered(config).items()}
     groups: dict[str, Any] = {}
     for name, entry in known.items():
         title = entry.path[0] if len(entry.path) > 1 or entry.choice is not None else ""
@@ -125,7 +124,7 @@ def add_settings(
             group = parser.add_argument_group(_TITLES.get(title, title))
             for name, entry in members:
                 _add_setting(group, name, entry, _text_of(entry))
-    for name, declared in _others(kind).items():
+    for name, declared in (own_settings(kind) | _others(kind)).items():
         if name not in known and name not in taken:
             _add_setting(parser, name, Entry((name,), declared, declared.default), argparse.SUPPRESS)
 

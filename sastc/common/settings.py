@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['setting', 'part', 'hidden', 'own_settings', 'own_parts', 'part_class', 'choices_of', 'entry_type', 'checked',
-           'Settings', 'Registry', 'Entry', 'chosen_name', 'entries', 'flat', 'resolve', 'objects', 'read', 'written']
+           'Settings', 'Registry', 'Entry', 'chosen_name', 'entries', 'offered', 'flat', 'resolve', 'objects', 'read',
+           'written']
 
 # %% ../../nbs/common/02_settings.ipynb #46c3b93f
 import dataclasses
@@ -27,9 +28,10 @@ def setting(
     least: float | None = None,  # smallest accepted number
     most: float | None = None,  # greatest accepted number
     needs: str = "",  # a setting beside it that must be on (not 0, not empty) for this one to have an effect
+    where: str = "",  # a property of the object that must be true for this one to have an effect; where it is not, nobody is offered it
 ):
     "Dataclass field with help and accepted values."
-    return field(default=default, metadata=dict(setting=True, help=help, choices=choices, least=least, most=most, needs=needs))
+    return field(default=default, metadata=dict(setting=True, help=help, choices=choices, least=least, most=most, needs=needs, where=where))
 
 
 def part(
@@ -121,6 +123,9 @@ class Settings:
 
     def check(self) -> None:
         "Raise `ValueError` with a sentence for values that do not go together."
+
+    def check_typed(self, typed: Iterable[str]) -> None:
+        "Raise `ValueError` with a sentence for what was typed and has no effect; in a run that is read it may stand."
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in [*own_settings(self), *own_parts(self)]}
@@ -269,6 +274,12 @@ def entries(
     return found
 
 
+def offered(thing: Settings) -> dict[str, Entry]:
+    "The entries that can have an effect, as a panel and a command show them."
+    hidden = {name for name, declared in own_settings(thing).items() if (where := declared.metadata.get("where")) and not getattr(thing, where)}
+    return {name: entry for name, entry in entries(thing).items() if entry.path[0] not in hidden}
+
+
 def flat(thing: Settings) -> dict[str, Any]:
     "Values of all settings by short name, as a run records them."
     return {name: entry.value for name, entry in entries(thing).items()}
@@ -313,7 +324,9 @@ def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
         needed = declared.metadata.get("needs")
         if needed and not values[needed] and values[name] != declared.default:
             raise ValueError(f"{name}: expected only together with {needed}, got {values[name]!r} with {needed} {values[needed]!r}")
-    return kind(**values)
+    made = kind(**values)
+    made.check_typed(typed)
+    return made
 
 # %% ../../nbs/common/02_settings.ipynb #7514e0e4
 def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):

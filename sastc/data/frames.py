@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
-from ..common.files import atomic
+from ..common.files import atomic, may_write
 from .batches import BatchPlan, augment, epoch_plan, hashed
 from .events import Events, read_aedat2, read_aedat3, read_nmnist
 
@@ -58,6 +58,9 @@ def frames(
     "Add up the events of each slice of a recording."
     in_range("time_steps", time_steps, least=1)
     in_range("size", size, least=0)
+    for name, values_of, most in (("x", events.x, events.width - 1), ("y", events.y, events.height - 1), ("polarity", events.polarity, 1)):
+        if len(events) and not 0 <= values_of.min() <= values_of.max() <= most:
+            raise ValueError(f"{name}: expected numbers from 0 to {most}, got {values_of.min()} to {values_of.max()}")
     step = _slices(events, time_steps, one_of("by", by, SLICES))
     shape = time_steps, 2, events.height, events.width
     counts = np.bincount(np.ravel_multi_index((step, events.polarity, events.y, events.x), shape), minlength=np.prod(shape))
@@ -400,7 +403,8 @@ def load_frames(
     content = _kept(path, key)
     if content is None:
         content = _cut(kind, found, **settings)
-        _keep(path, key, content)
+        if may_write():
+            _keep(path, key, content)
     _mind_damaged(name, content["damaged"].tolist(), skip_damaged)
     arrays = (torch.from_numpy(content[part]) for part in _KEPT[:4])
     return FrameData(name, *arrays, kind.classes, kind.change)

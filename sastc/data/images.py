@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
+from ..common.files import may_write
 from .batches import Batches
 from .frames import EVENT_SETS, event_files
 
@@ -32,6 +33,13 @@ def _check_split(split, x, y, num_classes):
     low, high = y.min().item(), y.max().item()
     if low < 0 or high >= num_classes:
         raise ValueError(f"y_{split}: expected labels from 0 to {num_classes - 1} for {num_classes} classes, got labels from {low} to {high}")
+
+
+def _check_about(classes, mean, std, channels):
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes: expected a name of its own for each, got {list(classes)!r:.200}")
+    if not len(mean) == len(std) == channels or not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise ValueError(f"mean, std: expected {channels} numbers each (one per channel), of values in 0..1 with std above 0, got {mean}, {std}")
 
 # %% ../../nbs/data/00_images.ipynb #d48a6083
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,8 +65,7 @@ class ImageData:
         train, test = list(self.x_train.shape[1:]), list(self.x_test.shape[1:])
         if train != test:
             raise ValueError(f"x_test: expected images of shape {train}, as the training images have, got {test}")
-        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
-            raise ValueError(f"mean, std: expected {self.channels} numbers each (one per channel), std above 0, got {self.mean}, {self.std}")
+        _check_about(self.classes, self.mean, self.std, self.channels)
 
     @property
     def num_classes(self) -> int:
@@ -144,7 +151,8 @@ def _cifar(name, root, image_size, download):
     try:
         splits = [source(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError, EOFError) as error:
-        tried = f"a download was tried and failed ({error})" if download else "no download was tried, since download=False"
+        reason = "download=False" if may_write() else "a run folder does not decide where data are put; name that folder with root"
+        tried = f"a download was tried and failed ({error})" if download else f"no download was tried, since {reason}"
         raise FileNotFoundError(
             f"data: expected the folder {source.base_folder!r} with the original files of {name} in root {str(root.resolve())!r}, got none that is whole; {tried}"
         ) from error
@@ -167,21 +175,24 @@ def _npz(path, image_size):
             raise ValueError(f"data: in {str(path)!r}, y_{split}: expected whole numbers [N], got {y.dtype} {list(y.shape)}")
         splits.append((_channels_first(x if x.ndim == 4 else x[..., None]), torch.from_numpy(y.astype(np.int64))))
     try:
-        return _image_data(path.stem, splits, _class_names(arrays), image_size, flip=splits[0][0].shape[1] == 3)
+        classes = _class_names(arrays, torch.cat([labels for _, labels in splits]))
+        return _image_data(path.stem, splits, classes, image_size, flip=splits[0][0].shape[1] == 3)
     except ValueError as error:
         raise ValueError(f"data: in {str(path)!r}, {error}") from error
 
 
-def _class_names(arrays):
+def _class_names(arrays, labels):
     if "class_names" in arrays:
         return [str(name) for name in arrays["class_names"].tolist()]
-    labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
-    if labels.size and labels.min() > 0:  # an image without a class of its own would make the networks one output wider than they have to be
-        low, high = labels.min(), labels.max()
+    found = sorted(set(labels.tolist())) or [0]
+    low, high = found[0], found[-1]
+    if low >= 0 and len(found) <= high:  # a class without images would make the networks wider than they have to be
+        missing = next(number for number, label in enumerate(found) if label > number)
         raise ValueError(
-            f"y_train, y_test: expected labels from 0 on, got labels from {low} to {high}; subtract {low}, or name all {high + 1} classes in class_names"
+            f"y_train, y_test: expected labels from 0 on, each number in use, got labels from {low} to {high} without {missing}; "
+            f"number the {len(found)} classes anew, or name all {high + 1} in class_names"
         )
-    return [str(number) for number in range(labels.max(initial=0) + 1)]
+    return [str(number) for number in range(max(high, 0) + 1)]
 
 
 def _npz_arrays(path):
@@ -289,7 +300,7 @@ def load_images(
     if name == "digits":
         return _digits(image_size)
     if name in _CIFAR:
-        return _cifar(name, Path(root).expanduser(), image_size, download)
+        return _cifar(name, Path(root).expanduser(), image_size, download and may_write())
     if path.is_dir():
         return _folder(path, image_size)
     if path.is_file():

@@ -194,4 +194,5 @@ def identity_of(data: Data) -> dict:
         name=data.name, shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape, num_classes=data.num_classes, classes=list(data.classes)
     )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
+    sizes |= {name: list(getattr(data, name)) for name in ("mean", "std") if hasattr(data, name)}
     return about | sizes | dict(fingerprint=fingerprint(data))

@@ -23,17 +23,14 @@ from PIL import Image
 from ..common.checks import one_of
 from ..common.files import atomic
 from ..data.batches import normalise
-from ..data.images import load_images
-from ..data.sources import Cifar, Data
+from ..data.sources import Data
 from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
 from ..methods import Method
 from ..metrics.attention import attention_entropy
 from ..studies.figures import attention_range, attention_summary, method_of
-from ..training.config import Config
 from ..training.opening import open_run
 from ..training.records import Damaged
 from ..training.runs import Run, sentence_of
-from ..training.session import data_of
 
 # %% ../../nbs/lab/01_attention.ipynb #1a6a966d
 def relative_entropy(
@@ -134,21 +131,12 @@ def image_attention(
     if not hasattr(method or settings.method, "attend"):
         raise ValueError(f"run: expected the run of a method with attention, got {opened.run.folder}, which was trained by {method_of(opened.run)}")
     step = opened.run.checkpoint("last")["step"]
-    opened.data = data if data is not None else _at_hand(settings)
     images, labels = _batch(images, labels, opened.data, settings.optimisation.batch_size)
     with torch.no_grad():
         weights = opened.method.attend(opened.step(_seen(images, opened.data)))
     return ImageAttention(images, labels, weights.float().cpu().numpy(), step)
 
 # %% ../../nbs/lab/01_attention.ipynb #4a079a1d
-def _at_hand(settings: Config) -> Data:
-    "The data of a run; nothing is fetched, for the run folder of somebody else may say where to."
-    source = settings.data
-    if isinstance(source, Cifar):
-        return load_images(source.given_as, source.root, source.image_size or 32, download=False)
-    return data_of(settings)
-
-
 def _batch(images, labels, data: Data, batch_size: int) -> tuple[torch.Tensor, list[str]]:
     "Images of the right number and shape, with their labels."
     if images is None:

@@ -16,7 +16,7 @@ from typing import Any
 import anywidget
 import ipywidgets
 
-from ..common.settings import Entry, checked, choices_of, entries, flat, read, written
+from ..common.settings import Entry, checked, choices_of, flat, offered, read, written
 from ..data.sources import SOURCES
 from .attention import AttentionView
 from .live import UNREADABLE, FigureView, LiveRun, Polling, bundle, styles, why_unreadable
@@ -97,7 +97,7 @@ def _known(self: Form) -> dict[str, Entry]:
     "Settings of what is chosen, outermost choices first. Raises `ValueError` for a choice that is not known."
     chosen = {}
     while True:
-        fresh = entries(settings_for(self.kind, chosen, importing=False))
+        fresh = offered(settings_for(self.kind, chosen, importing=False))
         choices = (name for name, entry in fresh.items() if entry.choice is not None and name not in chosen and name in self._held)
         if (name := next(choices, None)) is None:
             return fresh

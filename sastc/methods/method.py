@@ -82,6 +82,11 @@ class Method(Component):
         "Names of the student layers and of the teacher layers whose features a step has."
         return [], []
 
+    @property
+    def compares_layers(self) -> bool:
+        "Whether it names layers."
+        return type(self).layers is not Method.layers
+
     def build(self, shapes: Shapes) -> None:
         "Make what is learned, now that the layers are known. Raises `ValueError` for layers that cannot be compared."
 
@@ -110,12 +115,20 @@ class Sum(Method):
         for name in mine:
             if name in theirs and mine[name] != theirs[name]:
                 raise ValueError(f"{name}: expected the same value in both methods, got {mine[name]!r} and {theirs[name]!r}")
-        self.counts = None
+        if hasattr(self.first, "attend") and hasattr(self.second, "attend"):
+            raise ValueError(
+                f"method: expected a sum in which one method weights layers by attention, got {type(self.first).__name__} and {type(self.second).__name__}, whose records would overwrite each other"
+            )
+        self.counts, self.compared = None, set()
 
     def layers(self, student, teacher):
         found = [method.layers(student, teacher) for method in (self.first, self.second)]
         self.counts = [len(found[0][0]), len(found[0][1])]
         return tuple(first + second for first, second in zip(*found))
+
+    @property
+    def compares_layers(self) -> bool:
+        return self.first.compares_layers or self.second.compares_layers
 
     def _parts(self, student: Sequence, teacher: Sequence) -> list[tuple[Sequence, Sequence]]:
         if self.counts is None and (student or teacher):
@@ -130,12 +143,27 @@ class Sum(Method):
             method.build(shapes._replace(student=student, teacher=teacher))
 
     def terms(self, step: Step) -> dict[str, Term]:
-        found = {}
+        (first, its), (second, others) = self._own_steps(step)
+        mine, theirs = first.terms(its), second.terms(others)
+        for name in mine.keys() & theirs.keys() - self.compared:
+            self.compared.add(name)  # once: a look at a number stops a GPU
+            if mine[name].weight != theirs[name].weight or not torch.allclose(mine[name].value.detach(), theirs[name].value.detach(), rtol=1e-3):
+                one, other = (f"{method.weight:g} x {method.value.item():.4g}" for method in (mine[name], theirs[name]))
+                raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
+        return theirs | mine
+
+    def _own_steps(self, step: Step) -> list[tuple[Method, Step]]:
+        found = []
         for method, (student, teacher) in zip((self.first, self.second), self._parts(step.student_features, step.teacher_features)):
             own = Step(step.images, step.labels, step.outputs, student, step.teacher_logits, teacher, step.progress, step.records)
             own.__dict__["logits"] = step.logits  # worked out once
-            found = method.terms(own) | found  # of two terms with one name the first method's
+            found.append((method, own))
         return found
+
+# %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
+def _attend(self, step: Step) -> torch.Tensor:  # [T, B, S, N]
+    "Attention alone, image by image, of the method that weights layers."
+    return next(method.attend(own) for method, own in self._own_steps(step) if hasattr(method, "attend"))
 
 
 def sum_class(first: type[Method], second: type[Method]) -> type[Method]:
@@ -145,7 +173,8 @@ def sum_class(first: type[Method], second: type[Method]) -> type[Method]:
         __annotations__=annotations, __module__=__name__, first=part(first), second=part(second), __doc__=f"{about(first)}; {about(second)}.",
         uses_teacher=first.uses_teacher or second.uses_teacher, takes_steps=first.takes_steps and second.takes_steps,
     )  # fmt: skip
-    return type("Sum", (Sum,), body)
+    attends = dict(attend=_attend) if hasattr(first, "attend") or hasattr(second, "attend") else {}  # whoever asks for attention looks for the method
+    return type("Sum", (Sum,), body | attends)
 
 # %% ../../nbs/methods/00_method.ipynb #b00a33c0
 class Methods(Registry):

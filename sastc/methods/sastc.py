@@ -80,7 +80,8 @@ def record_attention(
 ) -> None:
     "Record attention: mean over images, share of vectors at their bound, entropy."
     saturated = (attention.amax(-1) >= 0.99 * bounds[1]).float().mean()
-    values = dict(attention=attention.mean(1), saturation=saturated, entropy=torch.special.entr(attention.double()).sum(-1).mean())
+    exact = (attention.cpu() if attention.device.type == "mps" else attention).double()  # MPS has no double
+    values = dict(attention=attention.mean(1), saturation=saturated, entropy=torch.special.entr(exact).sum(-1).mean())
     step.record("attention", values | more, partial(attention_numbers, bounds=bounds))
 
 

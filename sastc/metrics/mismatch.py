@@ -29,6 +29,13 @@ def mismatch(
     norm = "frobenius" if normalize else "raw"
     student = torch.stack([similarity(feature, norm, leading=2) for feature in student_features], dim=1)
     teacher = torch.stack([similarity(feature, norm, leading=1) for feature in teacher_features])
+    if student.shape[-1] != teacher.shape[-1]:  # a batch of one would be compared with every other
+        raise ValueError(
+            f"teacher_features: expected as many images as the student's [T, B, ...] have, {student.shape[-1]}, got [B, ...] with {teacher.shape[-1]}"
+        )
+    wanted = student.shape[1], len(teacher)
+    if weights is not None and tuple(weights.shape) not in (wanted, (len(student), *wanted)):
+        raise ValueError(f"weights: expected {list(wanted)} for the pairs of layers, or {[len(student), *wanted]} for each step, got {list(weights.shape)}")
     difference = (student[:, :, None] - teacher).flatten(-2)
     if one_of("distance", distance, MISMATCH_DISTANCES) == "mse":
         pairs = difference.square().mean(-1)

@@ -34,11 +34,15 @@ class Network(Settings):
     builder: ClassVar[Callable] = None
     initialise: ClassVar[Callable | None] = None  # what is done to a network after it is built
 
+    @classmethod
+    def takes(cls, name: str) -> bool:
+        "Whether the builder asks for an argument."
+        parameters = inspect.signature(cls.builder).parameters
+        return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
     def build(self, **given) -> nn.Module:
         "The module, from what its builder asks for of `given`."
-        parameters = inspect.signature(type(self).builder).parameters
-        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        given = {name: value for name, value in given.items() if takes_all or name in parameters}
+        given = {name: value for name, value in given.items() if self.takes(name)}
         settings = {name: getattr(self, name) for name in own_settings(self) if name != "norm"}
         network = type(self).builder(**given, **settings)
         if type(self).initialise:
@@ -214,6 +218,6 @@ def build_network(
     if time_steps is not None and getattr(network, "time_steps", None) is None:
         over_time(network, time_steps, getattr(network, "stem_once", True))
     spiking = {} if neuron is None else dict(neuron=NEURONS.name_of(type(neuron)), **flat(neuron))
-    size = {} if image_size is None else dict(image_size=image_size)
+    size = dict(image_size=image_size) if image_size is not None and settings.takes("image_size") else {}
     network.spec = dict(name=name, num_classes=num_classes, time_steps=time_steps, in_channels=in_channels, **flat(settings), **spiking, **size)
     return network

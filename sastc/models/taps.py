@@ -48,7 +48,7 @@ class Taps:
         known = dict(model.named_modules())
         self.model, self.names = model, [one_of("names", name, (n for n in known if n)) for name in names]
         self._modules = [known[name] for name in self.names]
-        self.time_steps = getattr(inside(model)[0], "time_steps", None)  # None for an ANN
+        self.time_steps = _time_steps(model)  # None for an ANN
 
     def __call__(
         self,
@@ -86,6 +86,12 @@ class Taps:
         return f"Taps({type(self.model).__name__}, {self.names})"
 
 # %% ../../nbs/models/05_taps.ipynb #7dc5dcbc
+def _time_steps(model: nn.Module) -> int | None:
+    "Time steps of a network, or of the one in it that folds time into the batch."
+    own = getattr(model, "time_steps", None)
+    return own if own is not None else next((part.time_steps for part in model.modules() if hasattr(part, "stem_once") and hasattr(part, "time_steps")), None)
+
+
 def _version(output):
     return 0 if output.is_inference() else output._version
 

@@ -111,6 +111,7 @@ def _recursion(currents, neuron, decay):
         potential = current if left is None else (left * decay).add_(current)
         # numbers rather than booleans: comparisons and masks of booleans are three to six times slower on a CPU
         spike = torch.gt(potential, neuron.threshold, out=torch.empty_like(potential))
+        spike.add_(_finite(potential), alpha=0)  # NaN goes on: a network that is broken must not look like one that is silent
         potentials.append(potential)
         spikes.append(spike)
         if len(spikes) < len(currents):

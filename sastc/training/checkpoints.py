@@ -81,9 +81,13 @@ def _first_line(error: Exception) -> str:
 # %% ../../nbs/training/02_checkpoints.ipynb #c430747e
 def build_again(spec: dict) -> nn.Module:
     "The network of a `spec`, with new weights. Raises `ValueError` for a builder or neuron that is not known."
-    found = dict(name=NETWORKS.find(spec["name"], importing=False) if ":" in spec["name"] else spec["name"])
+    name = spec["name"]
+    builder = NETWORKS.find(name, importing=False)
+    found = dict(name=builder if ":" in name else name)
     if spec.get("neuron"):
         found["neuron"] = NEURONS.find(spec["neuron"], importing=False)
+    if not NETWORKS.settings_class(builder, name).takes("image_size"):
+        found["image_size"] = None  # older versions kept it for every network
     return create_model(**spec | found)
 
 

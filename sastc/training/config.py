@@ -142,7 +142,11 @@ class TeacherConfig(RunConfig):
 
     optimisation: Optimisation = part(_teachers_optimisation)
     model: Network = part(_network("resnet19"), "network to train", NETWORKS)
-    frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0)
+    frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0, where="of_events")
+
+    @property
+    def of_events(self) -> bool:
+        return self.data.events
 
     def check(self) -> None:
         super().check()
@@ -167,7 +171,9 @@ class Config(RunConfig):
     teacher: str = setting(
         "", "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)"
     )
-    teacher_mode: str = setting("fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES)
+    teacher_mode: str = setting(
+        "fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES, where="teaches_frames"
+    )
     method: Method = part(SASTC, "how the student learns", METHODS)
     save_memory: bool = setting(
         False, "keep spikes as bits for the backward pass and compute currents again: less than half the memory, the same gradients, a little slower"
@@ -182,6 +188,18 @@ class Config(RunConfig):
             raise ValueError(f"teacher_mode: expected only with event recordings, got {self.teacher_mode!r} with data {self['data']!r}")
         if self.teacher_mode == "fold_step" and not self.method.takes_steps:
             raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']}, which joins the steps, got 'fold_step'")
+
+    def check_typed(self, typed) -> None:
+        if "teacher_mode" not in typed or self.teacher_mode == "fold_mean":
+            return
+        if not self.method.uses_teacher:
+            raise ValueError(f"teacher_mode: expected only with a method that has a teacher, got {self.teacher_mode!r} with method {self['method']!r}")
+        if self.teacher_mode == "fold_step" and not self.method.compares_layers:
+            raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']!r}, which compares no layers, got 'fold_step'")
+
+    @property
+    def teaches_frames(self) -> bool:
+        return self.data.events and self.method.uses_teacher
 
     @property
     def needs_teacher(self) -> bool:

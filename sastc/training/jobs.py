@@ -24,6 +24,7 @@ import psutil
 import torch
 
 from ..common.checks import in_range
+from ..common.files import reading_only
 from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
 from ..models.pretrained import PREFIX
@@ -31,7 +32,7 @@ from ..neurons.kernels import keep_freed_memory
 from .config import RunConfig, TeacherConfig, settings_for
 from .loop import NotFinite
 from .records import Damaged, read_json, write_json
-from .runs import FINAL, Run, check_free, identity, living, now, sentence_of, state_of
+from .runs import FINAL, Run, check_free, check_no_links, identity, living, now, sentence_of, state_of
 from .session import check_inputs, distill, train_teacher
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
@@ -361,7 +362,7 @@ def _program(job: Job) -> str:
     heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
     found = f"sys.path += [place for place in {list(dict.fromkeys(filter(None, places)))!r} if place not in sys.path]"
     folders = [str(stage.folder) for stage in job.stages]
-    return f"{heeding}; {found}; from sastc.training.jobs import work; work({folders!r}, {list(modules)!r})"
+    return f"{heeding}; {found}; from sastc.training.jobs import work; work({folders!r}, {list(modules)!r}, {_by_folder(job)})"
 
 # %% ../../nbs/training/09_jobs.ipynb #5cba0b91
 def _start(job: Job) -> Job:
@@ -382,6 +383,7 @@ def _start(job: Job) -> Job:
 def work(
     folders: Sequence[str],  # of the stages; the last one is the folder of the job
     modules: Sequence[str] = (),  # to import first
+    only_read: bool = False,  # data are read where they are; nothing is fetched
 ) -> None:
     "Train the stages of a job, each from where it stands. Sentences and tracebacks go to the log."
     job = Job(folders[-1])
@@ -390,8 +392,9 @@ def work(
         for module in modules:
             importlib.import_module(module)
         for stage, place in zip(job.stages, folders, strict=True):
-            if stage.status.get("state") != "finished" and _train(stage._replace(folder=Path(place))).status["state"] == "stopped":
-                return _note(job, state="stopped")
+            with reading_only(only_read):
+                if stage.status.get("state") != "finished" and _train(stage._replace(folder=Path(place))).status["state"] == "stopped":
+                    return _note(job, state="stopped")
     except KeyboardInterrupt:  # a stop before the first step
         _note(job, state="stopped")
     except (ValueError, OSError, NotFinite) as error:
@@ -462,18 +465,19 @@ def _check_resumable(job: Job, stage: Stage) -> None:
             f"folder: expected the teacher of the job in {job.folder} in a folder beside it, or in one that holds that very run, got {stage.folder}; "
             "train the teacher first, and launch the student with it"
         )
-    for path in [*stage.folder.glob("*"), *stage.folder.glob("checkpoints/*")]:
-        if path.is_symlink() and not path.resolve().is_relative_to(place):
-            raise ValueError(
-                f"folder: expected files of the run itself in {stage.folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place"
-            )
+    check_no_links(stage.folder)
     if gone := [name for name in stage.settings if name not in entries(stage.config)]:
         raise ValueError(
             f"{gone[0]}: expected a setting that this version knows, got {stage.settings[gone[0]]!r} in {stage.folder}; begin a new run without it"
         )
     root = stage.settings.get("root", "data")
-    if root != "data" and own not in _LAUNCHED and not (Path(job._stored["cwd"]) / root).is_dir():
-        raise ValueError(f"root: expected a folder that exists, got {root} in {stage.folder}; make the folder if the data may be fetched into it")
+    if root != "data" and _by_folder(job) and not (Path(job._stored["cwd"]) / root).is_dir():
+        raise ValueError(f"root: expected a folder that exists, got {root} in {stage.folder}; put the data there, or begin a new run with another root")
+
+
+def _by_folder(job: Job) -> bool:
+    "Whether nothing but the folder names the place of the data: another than usual, in a job of another process."
+    return job.folder.resolve() not in _LAUNCHED and any(stage.settings.get("root", "data") != "data" for stage in job.stages)
 
 
 def _is_its_teacher(own: Path, place: Path, stage: Stage) -> bool:

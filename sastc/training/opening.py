@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..data.sources import Data
+from ..common.files import reading_only
+from ..data.sources import Data, identity_of
 from ..methods import Method, Step
 from ..models.preprocessing import adapted
 from ..models.pretrained import PREFIX
@@ -23,28 +24,30 @@ from .config import RunConfig, settings_for
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure
 from .runs import Run
-from .session import build_method, data_of, preprocessing_of
+from .session import build_method, check_networks, data_of, described, learned_from, preprocessing_of, weights_of
 from .upgrade import KINDS
 
 # %% ../../nbs/training/10_opening.ipynb #6970a1b3
 class OpenRun:
     "A run with its networks, its method and its data, each loaded when it is asked for."
 
-    def __init__(self, run: Run, which: str, student: nn.Module | None, teacher, data: Data | None, method: Method | None):
-        self.run, self.which, self._student, self._teacher, self._data, self._method = run, which, student, teacher, data, method
+    def __init__(self, run: Run, which: str, student: nn.Module | None, teacher, data: Data | None, method: Method | None, root=None):
+        self.run, self.which, self._student, self._teacher, self._data, self._method, self._root = run, which, student, teacher, data, method, root
 
     @cached_property
     def settings(self) -> RunConfig:
         "Settings as objects; what was passed takes the place of what the run names."
         network = "student" if self.run.kind == "student" else "model"
-        own = {network: self._student, "data": self._data, "method": self._method}
+        own = {network: self._student, "data": self._data, "method": self._method, "root": self._root and str(self._root)}
         return settings_for(KINDS[self.run.kind], {name: thing for name, thing in own.items() if thing is not None}, self.run.config, importing=False)
 
     @cached_property
     def network(self) -> nn.Module:
         "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU."
+        network = load_model(self.run.folder, self.which) if self._student is None else self._student
+        check_networks(self.run.networks, dict(network=described(network)))
         if self._student is None:
-            return load_model(self.run.folder, self.which)
+            return network
         content = self.run.checkpoint(self.which)
         try:
             self._student.load_state_dict(content["model"])
@@ -55,26 +58,40 @@ class OpenRun:
     @cached_property
     def data(self) -> Data:
         "The data of the run, whole. Raises `ValueError` for others."
-        data, recorded = self._data if self._data is not None else data_of(self.settings), self.run.data
-        if recorded and (recorded["num_classes"], recorded["test_images"]) != (data.num_classes, len(data.y_test)):
-            raise ValueError(
-                f"data: expected those of the run ({recorded['name']}: {recorded['num_classes']} classes, {recorded['test_images']:,} test images), got {data.name} with {data.num_classes} and {len(data.y_test):,}"
-            )
+        with reading_only(self._root is None):  # what a folder says does not decide where something is written
+            data, recorded = self._data if self._data is not None else data_of(self.settings), self.run.data
+        if recorded:
+            self._check_data(data, recorded)
         return data
 
     @cached_property
     def teacher(self) -> nn.Module:
         "The teacher, in evaluation mode. Raises `ValueError` if there is none, `FileNotFoundError` if it is not where the run says."
         teacher = self._teacher if self._teacher is not None else self.run.config.get("teacher", "")
-        if isinstance(teacher, nn.Module):
-            return teacher.eval()
-        teacher = str(teacher)
+        if not isinstance(teacher, nn.Module):
+            teacher = self._loaded(str(teacher))
+        check_networks(self.run.networks, dict(teacher=weights_of(teacher)))
+        return teacher.eval()
+
+    def _loaded(self, teacher: str) -> nn.Module:
         if not teacher:
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
         return load_model(teacher if teacher.startswith((PREFIX, "own:")) else teacher_place(self.run, teacher))
 
 # %% ../../nbs/training/10_opening.ipynb #059032fd
 from fastcore.basics import patch
+
+
+@patch
+def _check_data(self: OpenRun, data: Data, recorded: dict) -> None:
+    "Raise a sentence for other data than those that the run recorded."
+    found = identity_of(learned_from(self.settings, data))
+    for name in ("num_classes", "test_images", "shape", "classes", "mean", "std", "fingerprint"):
+        if name in recorded and found[name] != recorded[name]:
+            raise ValueError(
+                f"data: expected those of the run ({recorded.get('name')}, {name.replace('_', ' ')} {recorded[name]!r:.80}), got {data.name}, {found[name]!r:.80}; "
+                "`measure` evaluates a network on other data"
+            )
 
 
 def teacher_place(run: Run, teacher: str) -> Path:
@@ -130,19 +147,20 @@ def open_run(
     teacher: nn.Module | str | Path | None = None,  # of your own, or where it lies now; None for the teacher of the run
     data: Data | None = None,  # of your own if the run had it; None for the data of the run
     method: Method | None = None,  # of your own if its class cannot be found by name
+    root: str | Path | None = None,  # where the files of the data set are now, or may be fetched to; None for where they were, and then none are fetched
     kind: str = "student",  # what the run has to be: "student", "teacher" or "" for either
 ) -> OpenRun:
     "Open a run. Raises `ValueError` or `FileNotFoundError` with a sentence."
     run = source if isinstance(source, Run) else Run(source)
     if kind and run.kind != kind:
         raise ValueError(f"run: expected the run of a {kind}, got that of a {run.kind} in {run.folder}")
-    return OpenRun(run, which, student, teacher, data, method)
+    return OpenRun(run, which, student, teacher, data, method, root)
 
 
 def assess(
     source: Run | str | Path,  # a run, or its folder
     which: str = "best",  # name among `Run.checkpoints`
-    **own,  # student, teacher and data of `open_run`
+    **own,  # student, teacher, data and root of `open_run`
 ) -> dict:  # what `measure` gives, with costs; for a student with a teacher stm_raw, stm_norm
     "Evaluate a trained network on the whole test set of its run, in the precision of its run."
     opened = open_run(source, which, kind="", **own)

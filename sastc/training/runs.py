@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'RunWriter', 'check_free',
-           'environment', 'compare']
+           'check_no_links', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import os
@@ -179,6 +179,12 @@ def checkpoints(self: Run) -> list[str]:
 
 
 @patch(as_prop=True)
+def networks(self: Run) -> dict:
+    "Time steps and neurons of the trained `network`, and a fingerprint of the `teacher`; empty in runs of older versions."
+    return self.content("networks")
+
+
+@patch(as_prop=True)
 def layers(self: Run) -> dict:
     "`student` and `teacher`: names of the compared layers; empty without calibration."
     return dict(student=[], teacher=[]) | self.content("layers")
@@ -264,9 +270,10 @@ def model(self: Run, which: str = "best") -> nn.Module:
 class RunWriter:
     "Writes a run folder."
 
-    def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None):
+    def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None, networks: dict | None = None):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_no_links(self.folder)
         with FileLock(self.folder / ".claim"):  # of two processes that start at once, one gets the sentence
             check_free(self.folder, resume)
             (self.folder / "checkpoints").mkdir(exist_ok=True)
@@ -274,8 +281,9 @@ class RunWriter:
             self.status(state="running")
         write_json(self.folder / "environment.json", environment())
         write_json(self.folder / "layers.json", layers)
-        if data is not None:
-            write_json(self.folder / "data.json", data)
+        for name, content in dict(data=data, networks=networks).items():
+            if content is not None:
+                write_json(self.folder / f"{name}.json", content)
 
     def status(self, **status) -> None:
         "Say where the run stands."
@@ -322,6 +330,15 @@ def check_free(folder: Path, resume: bool) -> None:
         )
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
+
+# %% ../../nbs/training/04_runs.ipynb #d0f1a2b5
+def check_no_links(folder: Path) -> None:
+    "Raise a sentence for a run folder that would have something written elsewhere."
+    for path in [*folder.glob("*"), *folder.glob("checkpoints/*")]:
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"folder: expected files of the run itself in {folder}, got {path.name}, a link to {path.resolve()}, where the run would write; put the file in its place"
+            )
 
 
 def environment() -> dict:

@@ -23,6 +23,7 @@ METHODS = {
     "sastc": dict(method="sastc", beta=100),
     "routed-2": dict(method="routed", beta=100, routes=2),
     "baseline": dict(method="baseline"),
+    "routed-early": dict(method="routed", beta=100, weight_schedule="early", calibrate_until=0.5),
 }
 
 
