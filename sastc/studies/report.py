@@ -35,7 +35,7 @@ from sastc.studies.figures import (
     record_curves,
     training_curves,
 )
-from ..training.opening import teacher_place
+from ..training.origins import origin_place
 from ..training.runs import Run, sentence_of
 
 # %% ../../nbs/studies/03_report.ipynb #e865b2ff
@@ -210,8 +210,8 @@ def _results(runs: Sequence[Run], caption: str) -> list[Table]:
 def _teacher_run(run: Run) -> Run | None:
     "The run of the teacher that a student learned from, if it can be found."
     try:
-        return Run(teacher_place(run, run.config["teacher"])) if run.config.get("teacher") else None
-    except FileNotFoundError:
+        return Run(origin_place(run)) if run.config.get("teacher") else None
+    except (FileNotFoundError, ValueError):
         return None
 
 
