@@ -6,9 +6,12 @@
 __all__ = ['COMMANDS', 'overview', 'main']
 
 # %% ../../nbs/cli/00_cli.ipynb #3ce6aecd
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 # %% ../../nbs/cli/00_cli.ipynb #ec6ab2c5
@@ -24,6 +27,7 @@ COMMANDS = dict(
     report="a page of a run or a comparison, which opens offline",
     export="a trained student as a NIR graph, a torch.export program or an ONNX file",
     bench="time the neuron, a training step and the input beside installed peers",
+    completion="lines for a shell that complete commands and options with the tab key",
 )
 
 
@@ -31,7 +35,10 @@ def overview() -> str:
     "What the command prints without a subcommand."
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {about}" for name, about in COMMANDS.items()]
-    ends = "Exit status: 0 whole, 1 failed, 2 wrong use, 130 stopped (a stopped run can be resumed)."
+    ends = [
+        "Exit status: 0 whole, 1 failed (a loss that is not a number, a full disk), 2 wrong use,",
+        "130 stopped by Ctrl-C, 143 by SIGTERM (a stopped run can be resumed).",
+    ]
     return "\n".join(
         [
             "usage: sastc COMMAND [options]",
@@ -41,7 +48,7 @@ def overview() -> str:
             *lines,
             "",
             "sastc COMMAND --help explains a command; sastc --version tells the version.",
-            ends,
+            *ends,
         ]
     )
 
@@ -61,12 +68,27 @@ def main(
             return 0
         if name not in COMMANDS:
             return _unknown(name)
-        from sastc.cli.commands import run_command  # here: it loads PyTorch
-
+        if "--version" in arguments:
+            return main(["--version"])
+        with _quick_stop():
+            from sastc.cli.commands import run_command  # here: it takes longer than the list of commands
         return run_command(name, arguments[1:])
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         return 0
+
+
+@contextlib.contextmanager
+def _quick_stop() -> Iterator[None]:
+    "Context in which Ctrl-C ends the process without a traceback: nothing has begun, and libraries that are being loaded cannot be left in the middle."
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _unknown(name: str) -> int:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'training_data', 'batches_of',
-           'preprocessing_of', 'resolve_config', 'begin', 'tried', 'network_for', 'train_teacher', 'distill',
+           'preprocessing_of', 'resolve_config', 'settle', 'tried', 'network_for', 'train_teacher', 'distill',
            'student_for', 'build_method', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
@@ -208,7 +208,7 @@ def resolve_config(
     return resolved
 
 
-def begin(
+def settle(
     kind: type[RunConfig],
     config: RunConfig | None,
     given: Mapping,
@@ -345,7 +345,7 @@ def train_teacher(
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
-    config, resume = begin(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
+    config, resume = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
     check_inputs(config)
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator)
@@ -373,7 +373,7 @@ def distill(
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
     module = teacher if isinstance(teacher, nn.Module) else None
     named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
-    config, resume = begin(Config, config, given | _own(student=student, teacher=named, data=data, method=method), resume, overwrite)
+    config, resume = settle(Config, config, given | _own(student=student, teacher=named, data=data, method=method), resume, overwrite)
     place = origin_place(Run(config.folder)) if resume and named is None and module is None and config.needs_teacher else config.teacher
     check_inputs(config, ["teacher"] * (module is not None), place)
     accelerator = accelerator_for(config)
