@@ -62,12 +62,12 @@ def help_text(
         lines += ["", "this command:", *_explained(own)] if own else []
         lines += ["", f"more ({program} --help-all explains them):"]
         for group, members in groups.items():
-            rest = " ".join(option.spelling.split(",")[-1].strip().split()[0] for option in members if not option.first)
+            rest = " ".join(re.search(r"--\S+", option.spelling)[0] for option in members if not option.first)
             lines += textwrap.wrap(rest, _WIDTH, initial_indent=f"  {group}: ", subsequent_indent="    ", break_on_hyphens=False) if rest else []
     else:
         for group, members in groups.items():
             lines += ["", f"{group}:", *_explained(members)] if members else []
-    lines += ["", "A dash and an underscore are the same in an option; every switch has a --no_ form."]
+    lines += ["", "An option may have dashes or underscores; every switch has a --no_ form."]
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/cli/01_options.ipynb #b3d72bbe
@@ -114,7 +114,7 @@ class Parser(argparse.ArgumentParser):
             near = get_close_matches(unknown[1].split("=")[0], self.spellings, n=1)
             hint = f" (did you mean {near[0]}?)" if near else f"; {self.prog} --help lists them"
             message = f"{unknown[1]}: expected an option of this command{hint}"
-        elif argument := re.match(r"argument (--\S+): expected (.*)", message):
+        elif argument := re.match(r"argument (--\S+): expected (?:one|at least one) argument", message):
             message = f"{argument[1].removeprefix('--')}: expected a value, got none"
         elif argument := re.match(r"argument (?:-\w/)?(?:--)?(\S+): (?:invalid .*value: )?(.*)", message):
             message = f"{argument[1]}: {argument[2]}"
@@ -157,8 +157,8 @@ def unified(
         elif option or (overrides and not waits and _OVERRIDE.match(text)):
             name, equals, value = text.removeprefix("--").partition("=")
             name = name.replace("-", "_")
-            if equals and name in switches:
-                if value.lower() not in _SWITCHED:
+            if equals and name.removeprefix("no_") in switches:
+                if value.lower() not in _SWITCHED or name.startswith("no_"):
                     raise ValueError(f"{name}: expected true or false, got {value!r}")
                 name, equals, value = _SWITCHED[value.lower()] + name, "", ""
             found.append(f"--{name}{equals}{value}")
@@ -222,7 +222,7 @@ def add_own(parser: Parser, function: Callable, common: Mapping[str, type[Settin
 def _text_of(entry: Entry) -> str:
     declared = entry.declared
     names = list(entry.choice) if entry.choice is not None else [name for name in choices_of(declared) if name]
-    shown = f" [{', '.join(names)}]" if names and len(", ".join(names)) < 160 else ""
+    shown = f" [{', '.join(names)}]" if names and len(", ".join(names)) < 600 else ""
     default = "" if entry.value is False else written(entry.value)
     return (f"{declared.metadata.get('help', '')}{shown}" + (f" (default: {default})" if default else "")).strip()
 

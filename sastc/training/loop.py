@@ -50,8 +50,7 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     "Context in which SIGINT and SIGTERM ask for a stop."
 
-    def __init__(self):
-        self.made, self.signal_name = False, "SIGINT"
+    made, signal_name = False, "SIGINT"
 
     def __enter__(self):
         self._before = {}
