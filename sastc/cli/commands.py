@@ -18,19 +18,14 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from .options import config_text, file_settings, numbers, parse, words
 from ..common.checks import one_of
-from ..common.progress import be_quiet, tell
+from ..common.progress import speak, speaks, tell
 from ..common.settings import Settings, entries, setting
-from ..methods import METHODS
-from ..neurons.kernels import keep_freed_memory
-from ..training.checkpoints import check_model
-from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 
 if TYPE_CHECKING:
     from sastc.studies.recipes import Recipe
+    from sastc.training.config import Config, RunConfig
     from sastc.training.runs import Run
 
 # %% ../../nbs/cli/02_commands.ipynb #9e964507
@@ -49,7 +44,7 @@ class Output(Settings):
     json: bool = setting(False, "write the answer as JSON, numbers unrounded", group="output")
     csv: bool = setting(False, "write the finest table of the answer (a row for each run, say) as CSV", group="output")
     quiet: bool = setting(False, "say nothing but the answer and errors", group="output")
-    verbose: bool = setting(False, "say the settings first, and the whole traceback of an error", group="output")
+    verbose: bool = setting(False, "say all settings first, a line every --log_every steps, and the whole traceback of an error", group="output")
 
     def check(self) -> None:
         if self.json and self.csv:
@@ -81,18 +76,27 @@ class Command(NamedTuple):
     "A subcommand."
 
     function: Callable
-    settings: type[RunConfig] | None  # those of a run, which are options too
+    trains: str  # "teacher" or "student", whose settings are options too; empty for a command that trains nothing
     filled: tuple[str, ...]  # settings that the command sets itself, one value after another
+
+    @property
+    def settings(self) -> "type[RunConfig] | None":
+        "Class of the settings of a run that are options too."
+        if not self.trains:
+            return None
+        from sastc.training.upgrade import KINDS
+
+        return KINDS[self.trains]
 
 
 COMMANDS_BY_NAME: dict[str, Command] = {}
 
 
-def command(name: str, settings: type[RunConfig] | None = None, filled: Sequence[str] = ()):
+def command(name: str, trains: str = "", filled: Sequence[str] = ()):
     "Decorator: make a function a subcommand, with the settings of a run as further options."
 
     def keep(function):
-        COMMANDS_BY_NAME[name] = Command(function, settings, tuple(filled))
+        COMMANDS_BY_NAME[name] = Command(function, trains, tuple(filled))
         return function
 
     return keep
@@ -103,15 +107,15 @@ def run_command(
     arguments: Sequence[str],  # what was typed behind it
 ) -> int:  # exit status, see `STATUS`
     "Run a subcommand."
-    keep_freed_memory()  # this process is ours alone
     output = Output(verbose="--verbose" in arguments or "-v" in arguments)
     try:
         known = COMMANDS_BY_NAME[name]
         given = parse(f"sastc {name}", known.function, arguments, known.settings, known.filled, dict(output=Output))
         output = given.pop("output")
-        be_quiet(output.quiet)
+        speak(output.quiet, output.verbose)
+        _prepare()
         answer = _called(known.function, given)
-        if text := output.written(answer):
+        if speaks() and (text := output.written(answer)):
             print(text, flush=True)
         return answer.status
     except KeyboardInterrupt as stop:
@@ -121,8 +125,15 @@ def run_command(
             raise
         return _ended(name, error, STATUS["failed" if _failed(error) else "misused"], output)
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():  # left open, it can abort the interpreter at exit
+        torch = sys.modules.get("torch")
+        if torch and torch.distributed.is_available() and torch.distributed.is_initialized():  # left open, it can abort the interpreter at exit
             torch.distributed.destroy_process_group()
+
+
+def _prepare() -> None:
+    from sastc.neurons.kernels import keep_freed_memory
+
+    keep_freed_memory()  # this process is ours alone
 
 
 def _called(function: Callable, given: dict) -> Answer:
@@ -155,13 +166,16 @@ class Start(Settings):
 
 
 def settings_of(
-    kind: type[RunConfig],  # `Config` or `TeacherConfig`
+    kind: "type[RunConfig]",  # `Config` or `TeacherConfig`
     start: Start,
     given: Mapping,  # settings that were typed, which override all others
     methods: Sequence[str] = (),  # that will be trained; the configured one if empty
     own: Sequence[str] = (),  # options of the command, which may stand in a file too
-) -> RunConfig:
+) -> "RunConfig":
     "Configuration of a command. Raises `ValueError`, and `FileNotFoundError` for the teacher of a recipe that is not there yet."
+    from sastc.methods import METHODS
+    from sastc.training.config import TeacherConfig, settings_for
+
     base = {name: value for name, value in file_settings(start.config, kind, own).items() if name not in own} if start.config else {}
     if not start.recipe:
         if start.small:
@@ -180,6 +194,8 @@ def settings_of(
 
 
 def _check_teacher(recipe: "Recipe", teacher: str, small: bool) -> None:
+    from sastc.training.checkpoints import check_model
+
     try:
         check_model(teacher)
     except FileNotFoundError:
@@ -203,48 +219,54 @@ class Again(Settings):
 
 
 def banner(
-    config: RunConfig,
+    config: "RunConfig",
     many: str = "",  # of a comparison: what takes the place of method and seed
 ) -> list[str]:  # three lines
     "What will be trained, on what, and where it is written."
-    if isinstance(config, TeacherConfig):
+    import torch
+
+    if hasattr(config, "model"):
         what = f"{config['model']}, seed {config.seed}"
     else:
-        many = many or f"{config['method']}, seed {config.seed}"
+        by = many or f"{config['method']}, seed {config.seed}"
         teacher = f", teacher {config.teacher}" if config.needs_teacher and config.teacher else ""
-        what = f"{config['student']} ({config.time_steps} steps, {config['neuron']} neurons) by {many}{teacher}"
+        what = f"{config['student']} ({config.time_steps} steps, {config['neuron']} neurons) by {by}{teacher}"
     settings, place = config.optimisation, "CUDA" if config.device == "auto" and torch.cuda.is_available() else "CPU"
-    folder = shlex.quote(config.place)
+    folder, board = shlex.quote(config.place), config.place if many else str(Path(config.place).parent)
     return [
         f"training: {what}",
-        f"on: {config['data']}; {settings.epochs} epochs at batch {settings.batch_size}, {settings.precision}, {place}",
-        f"in: {config.place}; to watch: sastc report {folder}, or RunBoard({str(Path(config.place).parent)!r}) in a notebook",
+        f"on: {config['data']}; {settings.epochs} epoch{'s' * (settings.epochs > 1)} at batch {settings.batch_size}, {settings.precision}, {place}",
+        f"in: {config.place}; to watch: sastc report {folder}, or RunBoard({board!r}) in a notebook",
     ]
 
 
-def _before(config: RunConfig, start: Start, filled: Sequence[str] = (), **own) -> Answer | None:
-    "The answer of a command that is not to train, or None, with the banner said."
-    if start.print_config:
-        shown = {name: entry.value for name, entry in entries(config).items() if name not in filled}
-        return Answer(config_text(config, filled, **own), dict(own, settings=shown))
-    for line in banner(config, ", ".join(own.get("methods", ()))):
+def _printed(config: "RunConfig", filled: Sequence[str] = (), **own) -> Answer:
+    "The settings that would be used, as an answer."
+    shown = {name: entry.value for name, entry in entries(config).items() if name not in filled}
+    return Answer(config_text(config, filled, **own), dict(own, settings=shown))
+
+
+def _announce(config: "RunConfig", methods: Sequence[str] = ()) -> None:
+    "Say what is about to be trained."
+    for line in banner(config, ", ".join(methods)):
         tell(line)
-    return None
+    tell(config_text(config), detail=True)
 
 # %% ../../nbs/cli/02_commands.ipynb #7d326692
-def _train(kind: type[RunConfig], start: Start, again: Again, given: dict) -> Answer:
+def _train(kind: "type[RunConfig]", start: Start, again: Again, given: dict) -> Answer:
     "Train one run."
-    from sastc.training.session import check_inputs, distill, settle, train_teacher
+    from sastc.training.config import Config
+    from sastc.training.session import distill, settle, train_teacher
 
     resume = {"yes": True, "auto": "auto"}.get(again.resume, False)
-    fresh = None if resume is True and not (start.recipe or start.config) else settings_of(kind, start, given)
-    config, goes_on = settle(kind, fresh, given, resume, again.overwrite)
-    if answer := _before(config, start):
-        return answer
+    fresh = None if resume is True and not (start.recipe or start.config or start.print_config) else settings_of(kind, start, given)
+    if start.print_config:
+        return _printed(fresh)
+    config, goes_on, _ = settle(kind, fresh, given, resume, again.overwrite)
+    _announce(config)
     if start.dry_run:
-        check_inputs(config)
         return Answer(f"{'would be resumed' if goes_on else 'would be trained'}: {config.place}", dict(folder=config.place, resume=goes_on))
-    train = dict(TeacherConfig=train_teacher, Config=distill)[kind.__name__]
+    train = distill if kind is Config else train_teacher
     return _report_end(train(fresh, resume=resume, overwrite=again.overwrite, **given))
 
 
@@ -263,16 +285,16 @@ def _report_end(run: "Run") -> Answer:
     return Answer(f"test accuracy: {accuracy}; run: {folder}; next: {shlex.join(follows)}", facts)
 
 
-@command("teacher", TeacherConfig)
+@command("teacher", trains="teacher")
 def teacher_command(start: Start, again: Again, **given):
     "Train an ANN teacher on labels. The defaults are the released CIFAR-10 protocol."
-    return _train(TeacherConfig, start, again, given)
+    return _train(COMMANDS_BY_NAME["teacher"].settings, start, again, given)
 
 
-@command("distill", Config)
+@command("distill", trains="student")
 def distill_command(start: Start, again: Again, **given):
     "Train a spiking student by one method. The defaults are the released CIFAR-10 protocol at batch 64."
-    return _train(Config, start, again, given)
+    return _train(COMMANDS_BY_NAME["distill"].settings, start, again, given)
 
 # %% ../../nbs/cli/02_commands.ipynb #1c49daaf
 def _table_answer(folder: str, what: str) -> Answer:
@@ -321,7 +343,7 @@ class Sweep(Settings):
     overwrite: bool = setting(False, "begin runs that failed, or that were made with other settings, anew; finished ones stay")
 
 
-@command("compare", Config, filled=("method", "seed"))
+@command("compare", trains="student", filled=("method", "seed"))
 def compare_command(
     start: Start,
     sweep: Sweep,
@@ -333,18 +355,24 @@ def compare_command(
     "Train several methods with several seeds under the same settings; print means with their spread, a row for each run, and write a report."
     from sastc.studies.comparisons import compare_methods
     from sastc.studies.recipes import recipe
+    from sastc.training.config import Config
 
     chosen = recipe(start.recipe) if start.recipe else None
     methods = methods or (chosen.methods if chosen else ("baseline", "kd", "sastc"))
     config = _shared(methods, lambda method: settings_of(Config, start, given | method, methods, ("methods", "seeds", "folder")))
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs", "compare"))
-    if answer := _before(config, start, COMMANDS_BY_NAME["compare"].filled, methods=methods, seeds=seeds):
-        return answer
-    compare_methods(config.folder, methods, seeds, config, overwrite=sweep.overwrite, dry_run=start.dry_run)
+    if start.print_config:
+        return _printed(config, COMMANDS_BY_NAME["compare"].filled, methods=methods, seeds=seeds)
+    compare_methods(config.folder, methods, seeds, config, **_how(start, sweep, config, methods))
     return Answer() if start.dry_run else _table_answer(config.folder, "")
 
 
-def _shared(methods: Sequence[str], configured: Callable[[dict], Config]) -> Config:
+def _how(start: Start, sweep: Sweep, config: "Config", methods: Sequence[str]) -> dict:
+    "How a sweep goes about its runs."
+    return dict(overwrite=sweep.overwrite, dry_run=start.dry_run, announce=lambda: _announce(config, methods))
+
+
+def _shared(methods: Sequence[str], configured: "Callable[[dict], Config]") -> "Config":
     "Settings of a comparison: of the method that has all that was typed and most beside it, whose settings the others take as far as they have them."
     found, errors = [], []
     for method in methods:
@@ -382,7 +410,7 @@ def _shares(text: str) -> tuple[float, ...]:
 _LISTS = dict(methods=tuple, seeds=tuple, noise=_shares, shares=_shares, vary=_varied, teacher_labels=str, keep=str, candidates=str)
 
 # %% ../../nbs/cli/02_commands.ipynb #e22e67c6
-@command("study", Config)
+@command("study", trains="student")
 def study_command(
     name: str,  # noisy_labels, few_shot, sensitivity or grid
     start: Start,
@@ -401,6 +429,7 @@ def study_command(
     "Fill the folder of a study, run by run, print its table and write its page. Several processes may work on one folder."
     from sastc.studies.recipes import recipe
     from sastc.studies.sweeps import STUDIES
+    from sastc.training.config import Config
 
     study = STUDIES[one_of("name", name, STUDIES)]
     typed = dict(methods=methods, seeds=seeds, noise=noise, shares=shares, vary=vary, teacher_labels=teacher_labels, keep=keep, candidates=candidates)
@@ -408,10 +437,10 @@ def study_command(
     chosen = recipe(start.recipe) if start.recipe else None
     config = settings_of(Config, start, given, chosen.methods if chosen else (), [*typed, "folder"])
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs") / name)
-    if answer := _before(config, start, [*study.fills], **lists):
-        return answer
+    if start.print_config:
+        return _printed(config, [*study.fills], **lists)
     try:
-        table = study.train(config.folder, config, **lists, overwrite=sweep.overwrite, dry_run=start.dry_run)
+        table = study.train(config.folder, config, **lists, **_how(start, sweep, config, [f"the study {name}"]))
     except KeyboardInterrupt:
         tell(f"stopped; every finished run is kept, and the one under way continues with\n{shlex.join(['sastc', *sys.argv[1:]])}")
         raise

@@ -190,11 +190,12 @@ def _held_settings(function: Callable, common: Mapping[str, type[Settings]]) -> 
 def _own(function: Callable, common: Mapping[str, type[Settings]]) -> Iterable[tuple[str, Any, str, type[Settings] | None]]:
     "Options of a function: name, what declares it, help, and the class of settings that it belongs to."
     about, held = docments(function), _held_settings(function, common)
-    for kind in held.values():
-        yield from ((name, declared, _text_of(Entry((name,), declared, declared.default)), kind) for name, declared in own_settings(kind).items())
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name not in held and parameter.kind is not parameter.VAR_KEYWORD:
-            yield parameter.name, parameter, about.get(parameter.name) or "", None
+    parameters = {name: parameter for name, parameter in inspect.signature(function).parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    for name in [*parameters, *common]:
+        if kind := held.get(name):
+            yield from ((own, declared, _text_of(Entry((own,), declared, declared.default)), kind) for own, declared in own_settings(kind).items())
+        else:
+            yield name, parameters[name], about.get(name) or "", None
 
 
 def add_own(parser: Parser, function: Callable, common: Mapping[str, type[Settings]] = {}) -> list[str]:
@@ -350,7 +351,8 @@ def config_text(
 
     def line(name: str, value, about: str) -> str:
         plain = list(value) if isinstance(value, tuple) else value
-        return yaml.safe_dump({name: plain}, default_flow_style=None, width=1000, allow_unicode=True).strip() + (f"  # {about}" if about else "")
+        text = yaml.safe_dump(plain, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()
+        return f"{name}: {text}" + (f"  # {about}" if about else "")
 
     mine = [line(name, value, "") for name, value in own.items()]
     return "\n".join(

@@ -35,6 +35,7 @@ def sweep(
     wanted: dict[str | Path, RunConfig],  # run folder: its settings; a teacher comes before the students that learn from it
     overwrite: bool = False,  # begin runs that failed, or that were made with other settings, anew
     dry_run: bool = False,  # only check, and say what would be trained
+    announce: Callable[[], None] | None = None,  # called when everything is checked
     **own,  # `data` for all runs and `teacher` for students, if they are objects of your own
 ) -> dict[Path, str]:  # folders that are not finished, and why
     """Train the runs that are not finished, one after the other.
@@ -48,6 +49,8 @@ def sweep(
             _refuse_other_settings(place, config)
         if place in anew or not _finished(place):
             check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
+    if announce is not None:
+        announce()
     if dry_run:
         for place in wanted:
             _tell(f"{place}: {_plan(place, place in anew)}")
@@ -207,7 +210,7 @@ def compare_methods(
     *,
     teacher: nn.Module | None = None,  # a teacher of your own, instead of `config.teacher`
     data: Data | None = None,  # images of your own, instead of `config.data`
-    **how,  # overwrite and dry_run of `sweep`
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `summarise`
     """Train every method with every seed under the same settings; a method takes those that it has.
 

@@ -84,7 +84,7 @@ def noisy_labels(
     methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),  # of the runs and of the noise
     teacher_labels: str = "noisy",  # what teachers learn from: "noisy" labels, the students' own, or "clean" ones
-    **how,  # overwrite and dry_run of `sweep`
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `noise_table`
     "Train students, and teachers, on labels that are wrong in part. Raises as `sweep` does, and for a teacher that does not fit."
     check_each_once(noise=noise, methods=methods, seeds=seeds)
@@ -159,7 +159,7 @@ def few_shot(
     methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),
     keep: str = "epochs",  # what all shares have in common: the number of "epochs" or, nearly, of "steps"
-    **how,  # overwrite and dry_run of `sweep`
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `few_shot_table`
     "Train students on parts of the training images. Raises as `sweep` does, and for a share out of range."
     check_each_once(shares=shares, methods=methods, seeds=seeds)
@@ -201,7 +201,7 @@ def sensitivity(
     config: Config,  # the base, method and teacher included
     vary: Mapping[str, Sequence] = SENSITIVITY,  # values of each setting, tried while the others stay at their base
     seeds: Sequence[int] = (0, 1, 2),
-    **how,  # overwrite and dry_run of `sweep`
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `sensitivity_table`
     "Train students with one setting changed at a time. Raises as `sweep` does, and for an unknown setting or value."
     check_each_once(vary=list(vary), seeds=seeds, **vary)
@@ -274,7 +274,7 @@ def grid(
     methods: Sequence[str | type[Method]] = ("kd", "sastc"),  # to compare the pairs with
     seeds: Sequence[int] = (0,),
     candidates: str = "paper",  # preset of the layers to pair; `student_layers` and `teacher_layers` of the method in `config` override it
-    **how,  # overwrite and dry_run of `sweep`
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `grid_table`
     "Train Feature KD on every pair of a student layer and a teacher layer, and other methods beside it. Raises as `sweep` does."
     check_each_once(methods=methods, seeds=seeds)

@@ -50,7 +50,7 @@ class Stopped(KeyboardInterrupt):
 class StopRequest:
     "Context in which SIGINT and SIGTERM ask for a stop."
 
-    made, signal_name = False, "SIGINT"
+    made, signal_name, at = False, "SIGINT", 0.0
 
     def __enter__(self):
         self._before = {}
@@ -64,8 +64,10 @@ class StopRequest:
 
     def _take(self, number, frame):
         if self.made:
-            raise Stopped(signal_name=signal.Signals(number).name)
-        self.made, self.signal_name = True, signal.Signals(number).name
+            if time.monotonic() - self.at > 1:  # `timeout` and others signal the process and its group at once, and mean one stop
+                raise Stopped(signal_name=signal.Signals(number).name)
+            return
+        self.made, self.signal_name, self.at = True, signal.Signals(number).name, time.monotonic()
 
 # %% ../../nbs/training/07_loop.ipynb #7fd88c6b
 class NotFinite(ArithmeticError):
@@ -123,6 +125,9 @@ def run(self: Trainer) -> str:
                     return "stopped"
             self._finish()
         return "finished"
+    except Stopped as stop:  # a second signal, which leaves no time for a checkpoint
+        self._status("stopped", signal=stop.signal_name)
+        raise
     except BaseException as error:
         self._status("failed", reason=f"{type(error).__name__}: {error}")
         raise
@@ -267,6 +272,7 @@ def _record_steps(self: Trainer, bar) -> None:
             if f"{stream}/" in sums:
                 self.writer.record(stream, **at, **_watched_record(stream, sums, derived))
         self._status("running")
+        tell(f"step {at['step']} of {self.steps}: loss {parts['total']:.3f}, {speed:.0f} images a second", detail=True)
     self.record_sums.clear()
 
 

@@ -9,6 +9,7 @@ __all__ = ['checksum_of', 'is_path', 'origin_record', 'origin_place']
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -80,6 +81,13 @@ def origin_place(
 
 def _holds(place: Path, wanted: str) -> bool:
     try:
-        return checksum_of(load_checkpoint(checkpoint_file(place))["model"]) == wanted
+        file = checkpoint_file(place)
+        return _checksum_in(file, file.stat().st_mtime_ns) == wanted
     except (OSError, ValueError):  # another kind of file, or a damaged one
         return False
+
+
+@lru_cache(maxsize=64)
+def _checksum_in(file: Path, written: int) -> str:
+    "Checksum of the weights in a checkpoint, read once for each time that it was written: live views ask again and again."
+    return checksum_of(load_checkpoint(file)["model"])

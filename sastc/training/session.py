@@ -214,8 +214,9 @@ def settle(
     given: Mapping,
     resume: bool | str,  # "auto": if the folder holds a run
     overwrite: bool,
-) -> tuple[RunConfig, bool]:  # the settings to train with, and whether a run goes on
-    "Settle on settings and folder. Raises the sentences of `resolve_config`."
+    own: Container[str] = (),  # "teacher" if it is given as an object
+) -> tuple[RunConfig, bool, str]:  # the settings to train with, whether a run goes on, and where its teacher lies
+    "Settle on settings and folder. Raises the sentences of `resolve_config` and `check_inputs`."
     if resume not in (True, False, "auto"):
         raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
     if overwrite and resume is True:
@@ -228,7 +229,11 @@ def settle(
     if not resume:
         check_free(Path(config.folder), False, overwrite)
         _refuse_itself(config, overwrite)
-    return config, resume
+    place = getattr(config, "teacher", "")
+    if resume and is_path(place) and "teacher" not in given and "teacher" not in own and config.needs_teacher:
+        place = origin_place(Run(config.folder))
+    check_inputs(config, own, place)
+    return config, resume, place
 
 
 def _refuse_itself(config: RunConfig, overwrite: bool) -> None:
@@ -345,8 +350,7 @@ def train_teacher(
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
-    config, resume = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
-    check_inputs(config)
+    config, resume, _ = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator)
     network = network_for(config.model, config["model"], images)
@@ -373,9 +377,8 @@ def distill(
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
     module = teacher if isinstance(teacher, nn.Module) else None
     named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
-    config, resume = settle(Config, config, given | _own(student=student, teacher=named, data=data, method=method), resume, overwrite)
-    place = origin_place(Run(config.folder)) if resume and named is None and module is None and config.needs_teacher else config.teacher
-    check_inputs(config, ["teacher"] * (module is not None), place)
+    typed = given | _own(student=student, teacher=named, data=data, method=method)
+    config, resume, place = settle(Config, config, typed, resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator)
     with accelerator.main_process_first():  # which may fetch weights
