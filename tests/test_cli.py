@@ -266,7 +266,7 @@ def test_an_export_says_how_to_feed_it_and_overwrites_nothing_of_a_run(student):
 
 
 def test_the_report_of_a_study_is_the_studys_page(tmp_path):
-    done = whole("study", "few_shot", *STUDENT, "--methods", "baseline", "--shares", "0.5,1", "--seeds", "0", "--folder", tmp_path)
+    done = whole("study", "few_shot", *STUDENT, "train_images=256", "--methods", "baseline", "--shares", "0.5,1", "--seeds", "0", "--folder", tmp_path)
     assert "report:" in done.stdout
     page = (tmp_path / "report.html").read_text()
     whole("report", tmp_path)
@@ -434,9 +434,44 @@ def test_a_run_is_not_overwritten_by_what_learns_from_it(teacher):
 
 
 def test_python_resumes_and_overwrites_alike(tmp_path):
-    given = dict(data="digits", train_images=64, batch_size=16, width=0.0625, method="baseline", device="cpu", folder=str(tmp_path / "run"))
+    given = dict(data="digits", train_images=128, batch_size=16, width=0.0625, method="baseline", device="cpu", folder=str(tmp_path / "run"))
     assert distill(**given, epochs=1, resume="auto").state == "finished"
     assert distill(**given, epochs=2, resume="auto").status["epoch"] == 2
     assert distill(**given, epochs=1, overwrite=True).status["epoch"] == 1
     with pytest.raises(ValueError, match="resume: expected True, False or 'auto', got 'maybe'"):
         distill(**given, resume="maybe")
+
+
+def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
+    for disabled, drawn in (("", True), ("1", False)):
+        ours, theirs = os.openpty()
+        environment = {name: value for name, value in QUIET.items()} | (dict(TQDM_DISABLE=disabled) if disabled else {})
+        process = subprocess.Popen([*PROGRAM, "evaluate", str(student)], stdout=subprocess.PIPE, stderr=theirs, env=environment)
+        os.close(theirs)
+        process.communicate(timeout=300)
+        said = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                said += chunk
+        except OSError:  # the end, on Linux
+            pass
+        os.close(ours)
+        assert (b"evaluating" in said) is drawn
+
+
+def test_the_folder_in_which_frames_are_kept_is_named():
+    from sastc.cli.commands import banner
+    from sastc.training.config import Config, settings_for
+
+    assert "frames are kept in events/frames" in banner(settings_for(Config, dict(data="nmnist", root="events")))[1]
+
+
+def test_many_runs_stay_a_page_that_is_read(student, tmp_path):
+    for seed in range(20):
+        place = tmp_path / f"kd-seed{seed}"
+        shutil.copytree(student, place, ignore=shutil.ignore_patterns("*.pt"))
+        config = json.loads((place / "config.json").read_text())
+        config["settings"]["seed"] = seed
+        (place / "config.json").write_text(json.dumps(config))
+    page = Path(whole("report", tmp_path).stdout.strip()).read_text()
+    assert "<details><summary>Runs</summary>" in page and page.count("Plotly.newPlot(") < 10 and page.count("<td>20</td>") == 1

@@ -10,6 +10,7 @@ __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command
 
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import json
+import math
 import shlex
 import sys
 import traceback
@@ -56,11 +57,23 @@ class Output(Settings):
         "An answer as it was asked for."
         tables = {name: table.reset_index() for name, table in answer.tables.items()}
         if self.json:
-            rows = {name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()}
-            return json.dumps({**answer.facts, **rows}, indent=1, ensure_ascii=False)
+            rows = {name: table.to_dict("records") for name, table in tables.items()}
+            return json.dumps(_plain({**answer.facts, **rows}), indent=1, ensure_ascii=False)
         if self.csv:
             return next(iter(tables.values())).to_csv(index=False).rstrip("\n") if tables else _one_row(answer.facts)
         return answer.text
+
+
+def _plain(value):
+    "A value as JSON has it: none for what is not a number, text for what it does not know."
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def _one_row(facts: Mapping) -> str:
@@ -232,10 +245,11 @@ def banner(
         teacher = f", teacher {config.teacher}" if config.needs_teacher and config.teacher else ""
         what = f"{config['student']} ({config.time_steps} steps, {config['neuron']} neurons) by {by}{teacher}"
     settings, place = config.optimisation, "CUDA" if config.device == "auto" and torch.cuda.is_available() else "CPU"
+    kept = f"; frames are kept in {Path(config['root'], 'frames')}" if config.data.events and "root" in entries(config) else ""
     folder, board = shlex.quote(config.place), config.place if many else str(Path(config.place).parent)
     return [
         f"training: {what}",
-        f"on: {config['data']}; {settings.epochs} epoch{'s' * (settings.epochs > 1)} at batch {settings.batch_size}, {settings.precision}, {place}",
+        f"on: {config['data']}; {settings.epochs} epoch{'s' * (settings.epochs > 1)} at batch {settings.batch_size}, {settings.precision}, {place}{kept}",
         f"in: {config.place}; to watch: sastc report {folder}, or RunBoard({board!r}) in a notebook",
     ]
 
@@ -438,7 +452,7 @@ def study_command(
     config = settings_of(Config, start, given, chosen.methods if chosen else (), [*typed, "folder"])
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs") / name)
     if start.print_config:
-        return _printed(config, [*study.fills], **lists)
+        return _printed(config, [*study.fills], **{option: typed[option] for option in lists})
     try:
         table = study.train(config.folder, config, **lists, **_how(start, sweep, config, [f"the study {name}"]))
     except KeyboardInterrupt:
