@@ -445,7 +445,7 @@ def test_python_resumes_and_overwrites_alike(tmp_path):
 def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
     for disabled, drawn in (("", True), ("1", False)):
         ours, theirs = os.openpty()
-        environment = {name: value for name, value in QUIET.items()} | (dict(TQDM_DISABLE=disabled) if disabled else {})
+        environment = QUIET | (dict(TQDM_DISABLE=disabled) if disabled else {})
         process = subprocess.Popen([*PROGRAM, "evaluate", str(student)], stdout=subprocess.PIPE, stderr=theirs, env=environment)
         os.close(theirs)
         process.communicate(timeout=300)
