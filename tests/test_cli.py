@@ -138,10 +138,11 @@ def test_runs_of_another_budget_stand_apart_and_seeds_are_counted(teacher, tmp_p
     assert "different budgets" in page and "Budget: epochs 2" in page and "kd-seed0-again" in page
 
 
-def test_a_recipe_distils_a_run_of_its_own_comparison():
-    name = "cifar100/vgg11-from-resnet32x4-T3"
-    settings = json.loads(whole("distill", "--recipe", name, "--print_config", "--json", "--teacher", "x", "--method", "baseline").stdout)["settings"]
-    assert (settings["seed"], Path(settings["folder"]).name) == (0, "baseline-seed0")
+def test_a_recipe_distils_a_run_of_its_own_comparison(tmp_path):
+    given = ["--recipe", "cifar100/vgg11-from-resnet32x4-T3", "--small", "--teacher", "torchvision:resnet18"]
+    settings = json.loads(whole("distill", *given, "--print_config", "--json").stdout)["settings"]
+    planned = whole("compare", *given, "--dry-run", cwd=tmp_path).stderr
+    assert f"{settings['folder']}: would be trained" in planned and planned.count("sastc-seed") == 3
 
 
 # ---- 3: options that would have no effect ----

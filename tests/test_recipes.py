@@ -229,7 +229,7 @@ def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("sastc.studies.comparisons.compare_methods", lambda *given, **how: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
     for typed in ([], ["--methods", "baseline", "--folder", "elsewhere", "--seeds", "4"]):
         assert main(["compare", "--recipe", "cifar10/vgg11-baseline-T2", "--small", *typed]) == 2
-    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
+    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (1000, 1001, 1002)), ("elsewhere", ("baseline",), (4,))]
 
 
 def test_a_command_that_computes_nothing_loads_no_library_that_only_training_needs():

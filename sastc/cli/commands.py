@@ -362,7 +362,7 @@ def compare_command(
     start: Start,
     sweep: Sweep,
     methods: words = (),  # methods to compare, separated by commas; the recipe's, or baseline,kd,sastc if empty
-    seeds: numbers = (0, 1, 2),  # seeds: 0,1,2 or 0-2
+    seeds: numbers = (),  # seeds, as 0,1,2 or 0-2; that of the recipe and the next two, or 0-2 if empty
     folder: str = "",  # holds a run folder for each method and seed; the recipe's, or runs/compare if empty; called again, it continues there
     **given,
 ):
@@ -372,7 +372,7 @@ def compare_command(
     from sastc.training.config import Config
 
     chosen = recipe(start.recipe) if start.recipe else None
-    methods = methods or (chosen.methods if chosen else ("baseline", "kd", "sastc"))
+    methods, seeds = methods or (chosen.methods if chosen else ("baseline", "kd", "sastc")), seeds or (chosen.seeds if chosen else (0, 1, 2))
     config = _shared(methods, lambda method: settings_of(Config, start, given | method, methods, ("methods", "seeds", "folder")))
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs", "compare"))
     if start.print_config:

@@ -52,7 +52,7 @@ def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFr
     rows = [
         (*key, run.config.get("seed"), 100 * run.result["test_accuracy_last"], 100 * run.result["test_accuracy_best"])
         for key, run in sorted(runs, key=place)
-        if run.state == "finished" and run.result
+        if run.result
     ]
     measured = ["accuracy_last", "accuracy_best"]
     by_seed = (

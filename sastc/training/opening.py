@@ -72,6 +72,8 @@ class OpenRun:
         if isinstance(self._teacher, nn.Module):
             return self._teacher.eval()
         if place := str(self._teacher or "") or origin_place(self.run):
+            if is_path(place) and not Path(place).exists():
+                raise FileNotFoundError(f"teacher: expected a run folder or checkpoint, got {place}, which is not there (seen from {Path.cwd()})")
             return load_model(place)
         raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
 
