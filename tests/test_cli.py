@@ -1,13 +1,16 @@
 """The command line as a researcher uses it: each test runs the command in a process of its own, with real digits."""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -446,6 +449,7 @@ def test_python_resumes_and_overwrites_alike(tmp_path):
 def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
     for disabled, drawn in (("", True), ("1", False)):
         ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # a bar in a terminal without columns is empty
         environment = QUIET | (dict(TQDM_DISABLE=disabled) if disabled else {})
         process = subprocess.Popen([*PROGRAM, "evaluate", str(student)], stdout=subprocess.PIPE, stderr=theirs, env=environment)
         os.close(theirs)

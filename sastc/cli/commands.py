@@ -19,6 +19,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import quick_stop
 from .options import config_text, file_settings, numbers, parse, words
 from ..common.checks import one_of
 from ..common.progress import speak, speaks, tell
@@ -123,7 +124,8 @@ def run_command(
     output = Output(verbose="--verbose" in arguments or "-v" in arguments)
     try:
         known = COMMANDS_BY_NAME[name]
-        given = parse(f"sastc {name}", known.function, arguments, known.settings, known.filled, dict(output=Output))
+        with quick_stop():  # options are made from settings, whose classes load PyTorch
+            given = parse(f"sastc {name}", known.function, arguments, known.settings, known.filled, dict(output=Output))
         output = given.pop("output")
         speak(output.quiet, output.verbose)
         _prepare()
