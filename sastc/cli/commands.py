@@ -115,7 +115,7 @@ def command(name: str, trains: str = "", filled: Sequence[str] = ()):
 
     return keep
 
-
+# %% ../../nbs/cli/02_commands.ipynb #50e67844
 def run_command(
     name: str,  # in `sastc.cli.COMMANDS`
     arguments: Sequence[str],  # what was typed behind it
@@ -462,7 +462,7 @@ def study_command(
         raise
     return Answer() if start.dry_run else _study_answer(name, config.folder, table)
 
-
+# %% ../../nbs/cli/02_commands.ipynb #f024c259
 def _lists_of(name: str, typed: Mapping, given: Mapping) -> tuple[dict, dict]:
     "What a study varies, and the settings that its runs share. Raises `ValueError` for what it would not take."
     from sastc.studies.sweeps import STUDIES
@@ -573,7 +573,7 @@ def evaluate_command(
     measured = pd.DataFrame([dict(run=run, which=which, state=state, **found)]).set_index("run")
     return Answer("\n".join(text), dict(silent_layers=silent), dict(measured=measured, **(dict(rates=rates.to_frame()) if len(rates) else {})))
 
-
+# %% ../../nbs/cli/02_commands.ipynb #92055230
 class Page(Settings):
     "Where a page is written."
 

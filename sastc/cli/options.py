@@ -122,7 +122,7 @@ class Parser(argparse.ArgumentParser):
             message = f"{missing[1]}: expected one, got none; {self.prog} --help says what it is"
         self.exit(2, f"{self.prog}: {message}\n")
 
-
+# %% ../../nbs/cli/01_options.ipynb #d92fe5e2
 def numbers(text: str) -> tuple[int, ...]:
     "Whole numbers: `0,1,2`, `0-2`, or both."
     found = []

@@ -65,7 +65,7 @@ def sweep(
         _tell(f"left out: {place} ({reason})")
     return left
 
-
+# %% ../../nbs/studies/02_comparisons.ipynb #61295a78
 def _placed(config: RunConfig, place: str | Path, own: dict) -> RunConfig:
     "Settings as the run will record them."
     config = copy.copy(config.but(data=own["data"]) if "data" in own else config)

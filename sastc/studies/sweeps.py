@@ -408,7 +408,7 @@ STUDIES = dict(
     ),
 )
 
-
+# %% ../../nbs/studies/04_sweeps.ipynb #9edac0e0
 def study_in(
     folder: str | Path,
 ) -> str:  # name in `STUDIES`; empty for a folder of anything else

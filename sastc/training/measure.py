@@ -122,7 +122,7 @@ def fixed_batches(
     chosen = _in_turns(data.y_test)[: count and count * size]
     return data.batches("test", size, chosen=chosen, shuffle=False, drop_last=True, device=device)
 
-
+# %% ../../nbs/training/06_measure.ipynb #6964858d
 def _in_turns(labels: torch.Tensor) -> torch.Tensor:
     "Positions of all images: the first of each class, then the second of each, and so on. The order of the classes in the set has no effect."
     turn = pd.Series(labels.numpy()).groupby(labels.numpy()).cumcount()

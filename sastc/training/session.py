@@ -75,7 +75,7 @@ def _refuse_unfinished(teacher: str) -> None:
             f"teacher: expected one whose training has finished, got {teacher}: {sentence_of(run.state, run.status, 'it')} Or accept it as it is with unfinished_teacher"
         )
 
-
+# %% ../../nbs/training/08_session.ipynb #e2996b31
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
     "Context after which random states and Accelerate's state are what the user of this process had."
@@ -207,7 +207,7 @@ def resolve_config(
     resolved.folder = str(folder)
     return resolved
 
-
+# %% ../../nbs/training/08_session.ipynb #99b8ce42
 def settle(
     kind: type[RunConfig],
     config: RunConfig | None,
@@ -306,7 +306,7 @@ def _check_same(run: Run, origins: Mapping[str, dict]) -> None:
                 f"{name}: expected the weights with which the run in {run.folder} was started (checksum {before['checksum']}), got others in {origins[name]['named']}"
             )
 
-
+# %% ../../nbs/training/08_session.ipynb #37b90f87
 def _train(learner, data, config, kind, layers, accelerator, resume, overwrite, origins, compared=None) -> Run:
     perturbed, identity = _perturbed(config, data, resume), identity_of(data)
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
