@@ -359,7 +359,7 @@ def test_without_the_packages_a_sentence_says_what_to_install(monkeypatch, tmp_p
     for package, to in (("nir", "nir"), ("onnxscript", "onnx")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ImportError, match=rf'{package} is not installed; `pip install "sastc\[export\]"`'):
-            write_student(student(), tmp_path / "file", (3, 16, 16), to)
+            write_student(student(), tmp_path / f"file.{to}", (3, 16, 16), to)
     assert not list(tmp_path.iterdir())
 
 
@@ -498,7 +498,7 @@ def test_wrong_exports_are_answered_in_a_sentence(tmp_path, capsys):
         ([run, "--which", "first"], "first.pt; the folder has best"),
         ([run, "--image-size", "64"], "image_shape: expected one on which VGG11 runs, got [3, 64, 64]"),
     ):
-        assert main(["export", *arguments, "--file", str(tmp_path / "files" / "student")]) == 2
+        assert main(["export", *arguments, "--file", str(tmp_path / "files" / "student.nir")]) == 2
         assert (said := capsys.readouterr().err).startswith("sastc export: ") and sentence in said, said
     assert not (tmp_path / "files").exists()
 

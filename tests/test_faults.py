@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sastc.cli.options import _others
+from sastc.cli.options import all_settings
 from sastc.common import files
 from sastc.common.settings import flat
 from sastc.data.events import read_aedat2, read_aedat3, read_nmnist
@@ -108,7 +108,7 @@ VALUES = (0, 1, -1, 2, 3.5, 1e9, float("nan"), float("inf"), 10**30, True, False
 
 def test_random_configurations_are_settled_or_refused_in_a_sentence(many):
     draw, accepted = random.Random(0), 0
-    names = {kind: sorted({*_others(kind), *flat(kind()), "", "nope", "method.beta", "data.augment", "x.y.z"}) for kind in (Config, TeacherConfig)}
+    names = {kind: sorted({*all_settings(kind), *flat(kind()), "", "nope", "method.beta", "data.augment", "x.y.z"}) for kind in (Config, TeacherConfig)}
     for _ in range(many(10_000, 400)):
         kind = draw.choice([Config, TeacherConfig])
         given = {draw.choice(names[kind]): draw.choice(VALUES) for _ in range(draw.randint(1, 3))}

@@ -179,8 +179,8 @@ def parsed(name, *typed):
 
 def chosen(name, *typed):
     given = parsed(name, *typed)
-    own = {name: given.pop(name) for name in ("recipe", "small", "resume")}
-    return commands.by_recipe(FUNCTIONS[name][1], own["recipe"], own["small"], given)
+    start, _ = given.pop("start"), given.pop("again")
+    return commands.settings_of(FUNCTIONS[name][1], start, given)
 
 
 def test_a_default_that_is_typed_overrides_the_recipe_and_one_that_is_not_does_not():
@@ -196,9 +196,9 @@ def test_a_default_that_is_typed_overrides_the_recipe_and_one_that_is_not_does_n
 
 
 def test_without_a_recipe_nothing_but_what_is_typed_reaches_a_command():
-    assert parsed("teacher") == dict(recipe="", small=False, resume=False)
+    assert parsed("teacher").keys() == {"start", "again"}
     given = parsed("distill", "--no-augment", "--milestones", "0.5,0.9", "--method", "kd")
-    assert {name: given[name] for name in given.keys() - {"recipe", "small", "resume"}} == dict(augment=False, milestones=(0.5, 0.9), method="kd")
+    assert {name: given[name] for name in given.keys() - {"start", "again"}} == dict(augment=False, milestones=(0.5, 0.9), method="kd")
 
 
 def test_small_and_flags_and_the_teachers_command():
@@ -226,10 +226,10 @@ def test_a_missing_teacher_is_answered_with_the_command_that_trains_it(tmp_path,
 def test_a_comparison_has_the_recipes_methods_and_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr("sastc.studies.comparisons.compare_methods", lambda *given: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
+    monkeypatch.setattr("sastc.studies.comparisons.compare_methods", lambda *given, **how: asked.append(given) or (_ for _ in ()).throw(ValueError("enough")))
     for typed in ([], ["--methods", "baseline", "--folder", "elsewhere", "--seeds", "4"]):
         assert main(["compare", "--recipe", "cifar10/vgg11-baseline-T2", "--small", *typed]) == 2
-    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (0, 1, 2)), ("elsewhere", ("baseline",), (4,))]
+    assert [given[:3] for given in asked] == [("runs/cifar10-vgg11-baseline-T2-small", ("baseline",), (1000, 1001, 1002)), ("elsewhere", ("baseline",), (4,))]
 
 
 def test_a_command_that_computes_nothing_loads_no_library_that_only_training_needs():

@@ -226,7 +226,7 @@ def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
     process = command(tmp_path, folder, teacher)
     wait_for_steps(process, place, 3)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=600)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130 and "continues with\nsastc study noisy_labels --data digits" in said
     assert Run(place).status["state"] == "stopped" and Run(taught).status["state"] == "finished"
     before = contents(taught)

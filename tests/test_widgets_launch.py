@@ -5,7 +5,7 @@ import html
 
 import pytest
 
-from sastc.cli.commands import by_recipe
+from sastc.cli.commands import Start, settings_of
 from sastc.common.settings import flat, offered, setting
 from sastc.lab import LaunchPanel
 from sastc.lab.launch import BY_RECIPE, PRESETS, JobView, readings
@@ -45,8 +45,8 @@ def test_a_recipe_gives_what_it_gives_on_the_command_line():
         for small in (False, True):
             panel.small.value = small
             place = known.teacher_place(small)
-            first = [by_recipe(TeacherConfig, known.name, small, {})] if place and not place.startswith(PREFIX) else []
-            student = by_recipe(Config, known.name, small, dict(teacher="elsewhere")).but(teacher="" if first else place)
+            first = [settings_of(TeacherConfig, Start(recipe=known.name, small=small), {})] if place and not place.startswith(PREFIX) else []
+            student = settings_of(Config, Start(recipe=known.name, small=small), dict(teacher="elsewhere")).but(teacher="" if first else place)
             assert [flat(config) for config in panel.configs()] == [flat(config) for config in (*first, student)], (known.name, small)
 
 

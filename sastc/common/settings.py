@@ -29,18 +29,22 @@ def setting(
     most: float | None = None,  # greatest accepted number
     needs: str = "",  # a setting beside it that must be on (not 0, not empty) for this one to have an effect
     where: str = "",  # a property of the object that must be true for this one to have an effect; where it is not, nobody is offered it
+    group: str = "",  # heading under which a command lists it; the part that it belongs to if empty
+    first: bool = False,  # one of the few that a command's short help explains
 ):
     "Dataclass field with help and accepted values."
-    return field(default=default, metadata=dict(setting=True, help=help, choices=choices, least=least, most=most, needs=needs, where=where))
+    rules = dict(choices=choices, least=least, most=most, needs=needs, where=where)
+    return field(default=default, metadata=dict(setting=True, help=help, group=group, first=first, **rules))
 
 
 def part(
     default: type | Callable,  # what makes the object when nothing is chosen
     help: str = "",  # one line
     registry: "Registry | None" = None,  # what may be chosen instead
+    first: bool = False,  # its choice is one of the few that a command's short help explains
 ):
     "Dataclass field that holds an object with settings of its own."
-    return field(default_factory=default, metadata=dict(part=True, help=help, registry=registry))
+    return field(default_factory=default, metadata=dict(part=True, help=help, registry=registry, first=first))
 
 
 def hidden(default, **options):

@@ -19,7 +19,7 @@ from ..common.settings import written
 from .live import UNREADABLE, LiveRun, View, bundle, packed_figure, styles, why_unreadable
 from ..studies.figures import empty_figure, method_of, step_curves
 from ..studies.report import write_report
-from ..training.opening import teacher_place
+from ..training.origins import origin_place
 from ..training.runs import Run, compare, sentence_of
 
 # %% ../../nbs/lab/02_board.ipynb #da07f795
@@ -73,7 +73,7 @@ def _pair(live: LiveRun) -> str:
     if not teacher or not _learns_from_it(live):
         return student
     try:
-        name = Run(teacher_place(live, teacher)).config["model"]
+        name = Run(origin_place(live)).config["model"]
     except UNREADABLE:  # it is elsewhere, or no run of ours; the row of a damaged one says what is wrong with it
         name = Path(teacher).name
     return f"{name} → {student}"

@@ -42,7 +42,7 @@ from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, ro
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from ..training.learner import taught
 from ..training.loop import Trainer
-from ..training.measure import evaluating, in_precision, measure
+from ..training.measure import evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
 from ..training.session import SPLIT_SEED, accelerator_for, batches_of, learner_for, preprocessing_of
@@ -582,13 +582,15 @@ def write_explanation(
     folder: str | Path,  # run folder of a student, or folder of a comparison
     out: str | Path | None = None,  # file to write; None for explain.html in the folder
     images: int = 64,  # size of the sample of the test set, for information, similarity, energy and cost
+    plotly: str = "page",  # see `sastc.studies.report.write_page`
     **own,  # student, teacher, data and method of `open_run`
 ) -> Path:  # the file
     """Write a page with the pictures of this module, where a single run is shown the first of each method. Information is
     that of the epochs that all runs kept (`keep_epochs`), or of the best one where they share none.
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
-    runs = [run for run in runs_in(folder) if run.kind == "student" and run.result]
+    found, damaged = runs_in(folder)
+    runs = [run for run in found if run.kind == "student" and run.result]
     if not runs:
         raise FileNotFoundError(f"folder: expected the folder of a finished student, or of a comparison, got {folder}, which holds no finished student")
     firsts = [members[0] for members in by_method(runs).values()]  # one run shows what a method does to pictures and costs
@@ -606,15 +608,21 @@ def write_explanation(
         Section("What it looks at", sum(looks, [])),
         Section("How it arranges images", sum(arrangements, [])),
         Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best", **own), "Fisher information over time steps")]),
-        Section("Energy", [Picture(energy_figure(runs, images=images, **own), "Energy of an image by layer")]),
+        Section("Energy", [Picture(energy_figure(runs, images=images, **own), "Energy of an image by layer"), *_silent(runs)]),
         Section(
             "Cost",
             [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],
         ),
     ]
-    return write_page(
-        Path(out or Path(folder) / "explain.html"), f"{Path(folder).resolve().name}, explained", runs, sections, "from checkpoints and test images."
-    )
+    path, title = Path(out or Path(folder) / "explain.html"), f"{Path(folder).resolve().name}, explained"
+    return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, damaged)
+
+
+def _silent(runs: Sequence[Run]) -> list[Words]:
+    "What is to be said of layers that never fire."
+    silent = {run.folder.name: silent_layers(run.result.get("rates", {})) for run in runs}
+    said = "never fired on a test image: what they pass on is the same for all of them, and maps, information and energy behind them say nothing."
+    return [Words(f"{name}: {', '.join(layers)} {said}", "warning") for name, layers in silent.items() if layers]
 
 
 def _beside_teacher(run: Run, lacking: bool, about: str, draw: Callable[[], go.Figure]) -> list:

@@ -232,6 +232,11 @@ class Recipe:
         "Where `sastc compare` and `sastc distill` put its runs."
         return Path("runs", self.name.replace("/", "-") + "-small" * small)
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        "Of a comparison: the one of a single run, which is then not trained twice, and the next two."
+        return tuple(range(self.student["seed"].value, self.student["seed"].value + 3))
+
     def teacher_place(self, small: bool = False) -> str:
         "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc teacher` makes."
         if not self.teacher:
@@ -267,11 +272,12 @@ def config(
     self: Recipe,
     method: str = "",  # name in `METHODS`; empty for the last one that the recipe compares
     small: bool = False,  # the small variant, for two CPU cores
-    **given,  # any setting of the run, which overrides the recipe's
+    base: Mapping = {},  # settings that override the recipe's where the run has them
+    **given,  # any setting of the run, which overrides both
 ) -> Config:
     "Settings of a student by one method. Raises `ValueError` with a sentence for a value that is not accepted or has no effect."
-    own = dict(self.values("student", small), teacher=self.teacher_place(small))
-    config = settings_for(Config, dict(method=method or self.methods[-1]) | given, own)
+    own = dict(self.values("student", small), teacher=self.teacher_place(small), method=method or self.methods[-1])
+    config = settings_for(Config, (dict(method=method) if method else {}) | given, own | base)
     config.folder = config.folder or str(self.folder(small) / f"{config['method'].rpartition(':')[2]}-seed{config.seed}")
     return config
 
@@ -280,12 +286,13 @@ def config(
 def teacher_config(
     self: Recipe,
     small: bool = False,  # the small variant, for two CPU cores
-    **given,  # any setting of the run, which overrides the recipe's
+    base: Mapping = {},  # settings that override the recipe's where the run has them
+    **given,  # any setting of the run, which overrides both
 ) -> TeacherConfig:
     "Settings of the teacher. Raises `ValueError` for a recipe without one."
     if not self.teacher:
         raise ValueError(f"recipe: expected one that distils, got {self.name}, which has no teacher")
-    return settings_for(TeacherConfig, given, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))))
+    return settings_for(TeacherConfig, given, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))) | base)
 
 # %% ../../nbs/studies/00_recipes.ipynb #9a6a03be
 @patch

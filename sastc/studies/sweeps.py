@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEACHER_LABELS', 'KEEP', 'SENSITIVITY', 'STUDIES', 'study_text', 'noisy_labels', 'noise_table', 'noise_figure',
            'few_shot', 'few_shot_table', 'few_shot_figure', 'sensitivity', 'sensitivity_table', 'sensitivity_figure',
-           'grid', 'grid_table', 'grid_summary', 'grid_figure', 'Study', 'write_study']
+           'grid', 'grid_table', 'grid_summary', 'grid_figure', 'Study', 'study_in', 'write_page_of', 'write_study']
 
 # %% ../../nbs/studies/04_sweeps.ipynb #b8764019
 import re
@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..common.checks import one_of
+from ..common.progress import tell
 from ..common.settings import flat
 from ..methods import FeatureKD, Method
 from ..methods.sastc import named_layers
@@ -29,12 +30,15 @@ from .figures import in_order, method_of
 from .report import Picture, Section, Table, Words, teachers_of, write_report
 from ..training.checkpoints import load_model
 from ..training.config import Config, TeacherConfig
-from ..training.runs import Run
+from ..training.runs import Run, find_runs
 from ..training.session import data_of
 
 # %% ../../nbs/studies/04_sweeps.ipynb #df62527f
 def _runs(folder: str | Path) -> list[Run]:
-    return [Run(config.parent) for config in sorted(Path(folder).glob("*/config.json"))]
+    runs, damaged = find_runs(folder)
+    for sentence in damaged:
+        tell(sentence)
+    return runs
 
 
 def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFrame:
@@ -45,8 +49,16 @@ def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFr
     def place(item):
         return [methods.index(value) if name == "method" else value for name, value in zip(by, item[0])]
 
-    rows = [(*key, 100 * run.result["test_accuracy_last"], 100 * run.result["test_accuracy_best"]) for key, run in sorted(runs, key=place) if run.result]
-    groups = pd.DataFrame(rows, columns=[*by, "accuracy_last", "accuracy_best"]).groupby(list(by), sort=False)
+    rows = [
+        (*key, run.config.get("seed"), 100 * run.result["test_accuracy_last"], 100 * run.result["test_accuracy_best"])
+        for key, run in sorted(runs, key=place)
+        if run.result
+    ]
+    measured = ["accuracy_last", "accuracy_best"]
+    by_seed = (
+        pd.DataFrame(rows, columns=[*by, "seed", *measured]).groupby([*by, "seed"], sort=False)[measured].mean()
+    )  # a seed that was trained twice counts once
+    groups = by_seed.groupby(list(by), sort=False)
     means, spreads = groups.mean(), groups.std()
     columns = {f"accuracy_{which}{end}": frame[f"accuracy_{which}"] for which in ("last", "best") for end, frame in {"": means, "_sd": spreads}.items()}
     return pd.DataFrame({"seeds": groups.size(), **columns})
@@ -72,6 +84,7 @@ def noisy_labels(
     methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),  # of the runs and of the noise
     teacher_labels: str = "noisy",  # what teachers learn from: "noisy" labels, the students' own, or "clean" ones
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `noise_table`
     "Train students, and teachers, on labels that are wrong in part. Raises as `sweep` does, and for a teacher that does not fit."
     check_each_once(noise=noise, methods=methods, seeds=seeds)
@@ -84,7 +97,7 @@ def noisy_labels(
             wanted[Path(source)] = teacher.but(**perturbed)
         for method, student in students.items():
             wanted[folder / f"noise{share:g}-{method}-seed{seed}"] = student.but(teacher=source, **perturbed)
-    sweep(wanted)
+    sweep(wanted, **how)
     return noise_table(folder)
 
 
@@ -146,6 +159,7 @@ def few_shot(
     methods: Sequence[str | type[Method]] = ("baseline", "kd", "feature_kd", "sastc"),
     seeds: Sequence[int] = (0, 1, 2),
     keep: str = "epochs",  # what all shares have in common: the number of "epochs" or, nearly, of "steps"
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `few_shot_table`
     "Train students on parts of the training images. Raises as `sweep` does, and for a share out of range."
     check_each_once(shares=shares, methods=methods, seeds=seeds)
@@ -156,7 +170,7 @@ def few_shot(
     for seed, share, (method, student) in product(seeds, shares, settings_by_method(methods, config).items()):
         size = dict(train_images=round(share * total), epochs=epochs if keep == "epochs" else round(epochs / share))
         wanted[Path(folder) / f"share{share:g}-{method}-seed{seed}"] = student.but(seed=seed, **size)
-    sweep(wanted)
+    sweep(wanted, **how)
     return few_shot_table(folder)
 
 
@@ -187,6 +201,7 @@ def sensitivity(
     config: Config,  # the base, method and teacher included
     vary: Mapping[str, Sequence] = SENSITIVITY,  # values of each setting, tried while the others stay at their base
     seeds: Sequence[int] = (0, 1, 2),
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `sensitivity_table`
     "Train students with one setting changed at a time. Raises as `sweep` does, and for an unknown setting or value."
     check_each_once(vary=list(vary), seeds=seeds, **vary)
@@ -197,7 +212,7 @@ def sensitivity(
         for value in values:
             if (varied := config.but(**{name: value})) != config:
                 wanted[_free_name(folder_name(f"{name}={value}"), wanted)] = varied
-    sweep({Path(folder) / f"{name}-seed{seed}": varied.but(seed=seed) for seed in seeds for name, varied in wanted.items()})
+    sweep({Path(folder) / f"{name}-seed{seed}": varied.but(seed=seed) for seed in seeds for name, varied in wanted.items()}, **how)
     return sensitivity_table(folder)
 
 
@@ -259,6 +274,7 @@ def grid(
     methods: Sequence[str | type[Method]] = ("kd", "sastc"),  # to compare the pairs with
     seeds: Sequence[int] = (0,),
     candidates: str = "paper",  # preset of the layers to pair; `student_layers` and `teacher_layers` of the method in `config` override it
+    **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `grid_table`
     "Train Feature KD on every pair of a student layer and a teacher layer, and other methods beside it. Raises as `sweep` does."
     check_each_once(methods=methods, seeds=seeds)
@@ -268,7 +284,7 @@ def grid(
     runs = {name: made.but(candidates=candidates) if "candidates" in flat(made) else made for name, made in settings_by_method(methods, config).items()}
     for (s, student), (t, teacher) in product(enumerate(students), enumerate(teachers)):
         runs[f"pair{s}-{t}"] = config.but(method=FeatureKD, student_layer=student, teacher_layer=teacher)
-    sweep({Path(folder) / f"{name}-seed{seed}": run.but(seed=seed) for seed in seeds for name, run in runs.items()})
+    sweep({Path(folder) / f"{name}-seed{seed}": run.but(seed=seed) for seed in seeds for name, run in runs.items()}, **how)
     return grid_table(folder)
 
 
@@ -358,20 +374,64 @@ class Study(NamedTuple):
     train: Callable  # (folder, config, lists of the study) -> table
     table: Callable  # folder -> table
     figure: Callable  # table -> figure
+    run: str  # pattern of the names of run folders that only this study makes
+    fills: Mapping[str, str]  # settings that the study sets itself, and which of its lists says so
     summary: Callable | None = None  # table -> a second table
 
 
 STUDIES = dict(
-    noisy_labels=Study("accuracy over the share of wrong training labels", noisy_labels, noise_table, noise_figure),
-    few_shot=Study("accuracy over the number of training images", few_shot, few_shot_table, few_shot_figure),
-    sensitivity=Study("accuracy over one setting at a time", sensitivity, sensitivity_table, sensitivity_figure),
-    grid=Study("accuracy of Feature KD over pairs of layers, beside other methods", grid, grid_table, grid_figure, grid_summary),
+    noisy_labels=Study(
+        "accuracy over the share of wrong training labels",
+        noisy_labels,
+        noise_table,
+        noise_figure,
+        r"noise[\d.e-]+-.*seed\d+",
+        dict(method="methods", seed="seeds", label_noise="noise", noise_seed="seeds"),
+    ),
+    few_shot=Study(
+        "accuracy over the number of training images",
+        few_shot,
+        few_shot_table,
+        few_shot_figure,
+        r"share[\d.e-]+-.*seed\d+",
+        dict(method="methods", seed="seeds"),
+    ),
+    sensitivity=Study("accuracy over one setting at a time", sensitivity, sensitivity_table, sensitivity_figure, r"base-seed\d+", dict(seed="seeds")),
+    grid=Study(
+        "accuracy of Feature KD over pairs of layers, beside other methods",
+        grid,
+        grid_table,
+        grid_figure,
+        r"pair\d+-\d+-seed\d+",
+        dict(method="methods", seed="seeds"),
+        grid_summary,
+    ),
 )
+
+# %% ../../nbs/studies/04_sweeps.ipynb #9edac0e0
+def study_in(
+    folder: str | Path,
+) -> str:  # name in `STUDIES`; empty for a folder of anything else
+    "Which study made a folder, by the names of its runs."
+    names = [config.parent.name for config in Path(folder).glob("*/config.json")]
+    return next((name for name, study in STUDIES.items() if any(re.fullmatch(study.run, run) for run in names)), "")
+
+
+def write_page_of(
+    folder: str | Path,  # run folder, or folder of a comparison or of a study
+    out: str | Path | None = None,  # file to write; None for report.html in the folder
+    plotly: str = "page",  # see `write_page`
+) -> Path:  # the file
+    "Write the page that fits a folder. Raises as `write_report` does."
+    name = study_in(folder)
+    return write_study(name, folder, out, plotly) if name else write_report(folder, out, plotly=plotly)
 
 
 def write_study(
     name: str,  # of `STUDIES`
     folder: str | Path,  # of the study
+    out: str | Path | None = None,  # file to write; None for report.html in the folder
+    plotly: str = "page",  # see `write_page`
 ) -> Path:  # report.html in the folder
     "Write a page about a study, finished or not. Raises `ValueError` for an unknown name, `FileNotFoundError` for a folder without a run."
     study = STUDIES[one_of("study", name, STUDIES)]
@@ -380,4 +440,4 @@ def write_study(
     parts = [Picture(study.figure(table), study.about), Words(said), Table("Test accuracy", study_text(table).reset_index().set_index(table.index.names[0]))]
     if study.summary and len(table):
         parts.append(Table("Summary", study.summary(table).round(2)))
-    return write_report(folder, result=Section("Result", parts))
+    return write_report(folder, out, Section("Result", parts), plotly)

@@ -27,7 +27,7 @@ OPTIMIZERS, SCHEDULES = Registry("optimizer"), Registry("schedule")
 class SGD(Settings):
     "Stochastic gradient descent."
 
-    lr: float = setting(0.01, "learning rate", least=0)
+    lr: float = setting(0.01, "learning rate", least=0, first=True)
     momentum: float = setting(0.9, "momentum of SGD", least=0, most=1)
     weight_decay: float = setting(5e-4, "weight decay on all parameters", least=0)
 
@@ -36,7 +36,7 @@ class SGD(Settings):
 class Adam(Settings):
     "Adam."
 
-    lr: float = setting(0.01, "learning rate", least=0)
+    lr: float = setting(0.01, "learning rate", least=0, first=True)
     weight_decay: float = setting(5e-4, "weight decay on all parameters", least=0)
 
 
@@ -70,8 +70,8 @@ class CosineSchedule(Settings):
 class Optimisation(Settings):
     "How weights are learned."
 
-    epochs: int = setting(240, "passes over the training images", least=1)
-    batch_size: int = setting(64, "images for each step in each process", least=1)
+    epochs: int = setting(240, "passes over the training images", least=1, first=True)
+    batch_size: int = setting(64, "images for each step in each process", least=1, first=True)
     optimizer: Settings = part(SGD, "optimiser: sgd or adam", OPTIMIZERS)
     schedule: Settings = part(StepSchedule, "learning rate over time: step (times 0.1 at each milestone) or cosine (to zero)", SCHEDULES)
     warmup: float = setting(0.0, "epochs of linear warm-up", least=0)
@@ -85,15 +85,14 @@ class RunConfig(Settings):
     Keyword arguments are the parts themselves; `settings_for` takes short names. Raises `ValueError` with a sentence for a value that is not
     accepted."""
 
-    data: Source = part(
-        Cifar10, "data set: digits, cifar10, cifar100, an .npz file or an image folder; event recordings: nmnist, dvs_gesture, cifar10_dvs", SOURCES
-    )
+    data: Source = part(Cifar10, "data set, or the path of an .npz file or of an image folder; the last three are event recordings", SOURCES, first=True)
     optimisation: Optimisation = part(Optimisation)
-    seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0)
+    seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, first=True)
+    init: str = setting("", "warm start: run folder or checkpoint whose weights the training begins with, instead of random ones", group="optimisation")
     device: str = setting("auto", "auto takes CUDA or MPS if there is one", ["auto", "cpu"])
-    log_every: int = setting(20, "training steps between two records", least=1)
-    keep_epochs: tuple[int, ...] = setting((), "epochs after which the weights are kept as well, beside the best and the last")
-    folder: str = setting("", "run folder; made from the names if empty")
+    log_every: int = setting(20, "training steps between two records", least=1, group="records")
+    keep_epochs: tuple[int, ...] = setting((), "epochs after which the weights are kept as well, beside the best and the last", group="records")
+    folder: str = setting("", "run folder; made from the names if empty", first=True)
 
     def check(self) -> None:
         for epoch in self.keep_epochs:
@@ -141,7 +140,7 @@ class TeacherConfig(RunConfig):
     "Settings for training an ANN teacher."
 
     optimisation: Optimisation = part(_teachers_optimisation)
-    model: Network = part(_network("resnet19"), "network to train", NETWORKS)
+    model: Network = part(_network("resnet19"), "network to train", NETWORKS, first=True)
     frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0, where="of_events")
 
     @property
@@ -165,21 +164,32 @@ def _stem(name: str) -> str:
 class Config(RunConfig):
     "Settings for training a spiking student, with or without a teacher."
 
-    student: Network = part(_network("vgg11"), "spiking network to train", NETWORKS)
-    time_steps: int = setting(2, "T, time steps of the student", least=1)
+    student: Network = part(_network("vgg11"), "spiking network to train", NETWORKS, first=True)
+    time_steps: int = setting(2, "T, time steps of the student", least=1, group="student", first=True)
     neuron: Neuron = part(LIF, "neurons of the student", NEURONS)
     teacher: str = setting(
-        "", "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)"
+        "",
+        "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)",
+        group="teacher",
+        first=True,
     )
     teacher_mode: str = setting(
-        "fold_mean", "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()), TEACHER_MODES, where="teaches_frames"
+        "fold_mean",
+        "event recordings: " + "; ".join(f"{name}: {about}" for name, about in TEACHER_MODES.items()),
+        TEACHER_MODES,
+        where="teaches_frames",
+        group="teacher",
     )
-    method: Method = part(SASTC, "how the student learns", METHODS)
+    unfinished_teacher: bool = setting(False, "accept a teacher whose training was stopped, failed or still goes on", needs="teacher", group="teacher")
+    method: Method = part(SASTC, "how the student learns", METHODS, first=True)
     save_memory: bool = setting(
         False, "keep spikes as bits for the backward pass and compute currents again: less than half the memory, the same gradients, a little slower"
     )
     mismatch_batches: int = setting(
-        0, "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images; 0 for none", least=0
+        0,
+        "record the mismatch with the teacher every epoch, for any method, on this many fixed batches of 64 test images, balanced over classes; 0 for none",
+        least=0,
+        group="records",
     )
 
     def check(self) -> None:

@@ -69,7 +69,7 @@ _PROGRESS = dict.fromkeys(("step", "steps", "epoch", "epochs"), _is_count)
 _NUMBERS = ("test_accuracy_last", "test_accuracy_best", "validation_accuracy_best", "firing_rate", "operations", "microjoule", "ann_microjoule", "minutes")
 _FORMS = {  # by name of the file
     "config.json": dict(kind=_is_text, version=_is_count, settings=_is_mapping),
-    "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
+    "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, signal=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
     "process.json": _PROCESS,
     "layers.json": dict(student=_is_names, teacher=_is_names),
     "result.json": dict.fromkeys(_NUMBERS, _is_number),

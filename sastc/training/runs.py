@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'RunWriter', 'check_free',
-           'check_no_links', 'environment', 'compare']
+           'check_no_links', 'find_runs', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
+import hashlib
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from ..common.files import atomic
 from ..methods.attention import RSA_SCALE, attention_bounds
 from .checkpoints import checkpoint_file, checkpoint_names, load_checkpoint, load_model, save_checkpoint
 from .config import RunConfig, settings_for
-from .records import append_line, keep_lines, read_json, read_lines, write_json
+from .records import Damaged, append_line, keep_lines, read_json, read_lines, write_json
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
 # %% ../../nbs/training/04_runs.ipynb #4bf0fdf4
@@ -270,16 +273,23 @@ def model(self: Run, which: str = "best") -> nn.Module:
 class RunWriter:
     "Writes a run folder."
 
-    def __init__(self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None, networks: dict | None = None):
+    def __init__(
+        self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None, networks: dict | None = None,
+        overwrite: bool = False,  # remove the run that the folder holds
+    ):  # fmt: skip
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_links(self.folder)
         with FileLock(self.folder / ".claim"):  # of two processes that start at once, one gets the sentence
-            check_free(self.folder, resume)
+            check_free(self.folder, resume, overwrite)
+            if overwrite:
+                _clear(self.folder)
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
             self.status(state="running")
-        write_json(self.folder / "environment.json", environment())
+        before = read_json(self.folder / "environment.json")
+        earlier = [*before.pop("earlier", []), before] if before else []
+        write_json(self.folder / "environment.json", environment() | (dict(earlier=earlier) if earlier else {}))
         write_json(self.folder / "layers.json", layers)
         for name, content in dict(data=data, networks=networks).items():
             if content is not None:
@@ -293,6 +303,10 @@ class RunWriter:
         "Keep which training labels are perturbed."
         with atomic(self.folder / "label_noise.csv") as file:
             file.write(table.to_csv(index=False).encode())
+
+    def origins(self, origins: dict[str, dict]) -> None:
+        "Keep where weights came from that were not trained here (see `sastc.training.origins`)."
+        write_json(self.folder / "origins.json", origins)
 
     def terms(self, terms: dict[str, dict]) -> None:
         "Keep what the parts of the loss are called."
@@ -316,7 +330,7 @@ class RunWriter:
         write_json(self.folder / "result.json", result)
 
 # %% ../../nbs/training/04_runs.ipynb #73d37c72
-def check_free(folder: Path, resume: bool) -> None:
+def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
     "Raise a sentence if a run cannot be started, or resumed, in a folder."
     status = read_json(folder / "status.json", {})
     if status.get("state") == "running" and (process := living(status)) and process.pid != os.getpid():
@@ -324,9 +338,9 @@ def check_free(folder: Path, resume: bool) -> None:
             f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"
         )
     holds_run = (folder / "config.json").exists()
-    if holds_run and not resume:
+    if holds_run and not resume and not overwrite:
         raise ValueError(
-            f"folder: expected one without a run, got {folder}, which holds a run already ({status.get('state', 'not started')}); choose another folder, or resume it"
+            f"folder: expected one without a run, got {folder}, which holds a run already ({status.get('state', 'not started')}); choose another folder, resume it, or overwrite it"
         )
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
@@ -341,13 +355,69 @@ def check_no_links(folder: Path) -> None:
             )
 
 
+_FILES = ("config", "status", "environment", "origins", "data", "networks", "layers", "terms", "result", "job", "process")
+
+
+def _clear(folder: Path) -> None:
+    "Remove what a run wrote, and nothing else."
+    for path in [*(folder / f"{name}.json" for name in _FILES), folder / "label_noise.csv", *folder.glob("*.jsonl"), *folder.glob("checkpoints/*.pt")]:
+        path.unlink(missing_ok=True)
+
+
+def find_runs(
+    folder: str | Path,  # holds run folders
+) -> tuple[list[Run], list[str]]:  # those that can be read, by name; a sentence for each of the others
+    "Runs in a folder. One that is damaged does not keep the others from being looked at."
+    found, damaged = [], []
+    for config in sorted(Path(folder).glob("*/config.json")):
+        try:
+            found.append(_verified(Run(config.parent)))
+        except Damaged as error:
+            damaged.append(f"{error}; this run is left out")
+    return found, damaged
+
+
+def _verified(run: Run) -> Run:
+    "The run, if each of its files can be read; `Damaged` names the first that cannot."
+    contents = {name: run.content(name) for name in _FILES}
+    if not {"kind", "settings"} <= contents["config"].keys():
+        raise Damaged(f"{run.folder / 'config.json'}: damaged (expected a kind and settings)")
+    for path in run.folder.glob("*.jsonl"):
+        read_lines(path)
+    return run
+
+# %% ../../nbs/training/04_runs.ipynb #5ae32bbb
+def _git(*asked: str) -> str:
+    "What git says of the working folder; empty without git or outside a repository."
+    try:
+        return subprocess.run(["git", "-c", "core.fsmonitor=false", *asked], capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+@cache
+def _package_checksum() -> str:
+    "Checksum of this package's modules: two installations of one version may differ."
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1] if "__file__" in globals() else Path()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def environment() -> dict:
-    "Versions, machine and command of this process."
+    "Versions, machine, command and working folder of this process, and the git commit there."
+    commit = _git("rev-parse", "HEAD")
+    if commit and _git("status", "--porcelain", "--untracked-files=no"):
+        commit += ", with changes that are not committed"
     packages = ("sastc", "torch", "torchvision", "accelerate", "numpy")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return dict(
         started=now(),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        cwd=os.getcwd(),
+        commit=commit or "none",
+        package=_package_checksum(),
         python=platform.python_version(),
         platform=platform.platform(),
         **{name: metadata.version(name) for name in packages},

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'learned_from', 'training_data', 'batches_of',
-           'preprocessing_of', 'resolve_config', 'described', 'weights_of', 'check_networks', 'say_what_is_passed',
-           'tried', 'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher',
-           'learner_for']
+           'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_networks', 'say_what_is_passed', 'tried',
+           'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import contextlib
 import copy
-import hashlib
 import json
 import random
 import warnings
@@ -42,8 +40,9 @@ from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
 from .learner import Learner
 from .loop import Trainer
-from .measure import compared_layers, fixed_batches
-from .runs import Run, RunWriter, check_no_links
+from .measure import compared_layers, fixed_batches, sample_record
+from .origins import check_origins, is_path, origin_place, origin_record
+from .runs import Run, RunWriter, check_free, check_no_links, sentence_of
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -53,6 +52,7 @@ _MIXED_PRECISION = dict(fp32="no", bf16="bf16", fp16="fp16")
 def check_inputs(
     config: RunConfig,
     own: Container[str] = (),  # "teacher" if it is given as an object, or trained before
+    place: str = "",  # where the teacher lies, if not where `config` says
 ) -> None:
     "Raise a sentence for a device, data or a teacher that is not there, before anything is loaded."
     if config.optimisation.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
@@ -62,9 +62,23 @@ def check_inputs(
         if not config.teacher:
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
-        check_model(config.teacher)
+        check_model(place or config.teacher)
+        if not config.unfinished_teacher:
+            _refuse_unfinished(place or config.teacher)
+    if config.init:
+        check_model(config.init)
 
 
+def _refuse_unfinished(teacher: str) -> None:
+    "Raise a sentence for a teacher whose training has not finished."
+    place = Path(teacher)
+    folder = place.parent.parent if place.is_file() else place
+    if is_path(teacher) and (folder / "config.json").exists() and (run := Run(folder)).state != "finished":
+        raise ValueError(
+            f"teacher: expected one whose training has finished, got {teacher}: {sentence_of(run.state, run.status, 'it')} Or accept it as it is with unfinished_teacher"
+        )
+
+# %% ../../nbs/training/08_session.ipynb #e2996b31
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
     "Context after which random states and Accelerate's state are what the user of this process had."
@@ -146,10 +160,23 @@ def preprocessing_of(data: Data) -> Preprocessing:
 
 # %% ../../nbs/training/08_session.ipynb #e099322a
 _PLAIN = (str, int, float, tuple, list)  # values that are settings themselves, not objects with settings
+_ELSEWHERE = ("teacher", "init", "data", "root")  # where something lies; checksums tell whether it is the same
 
 
 def _as_stored(value):
     return json.loads(json.dumps(value))
+
+
+def _may_change(name: str, run: Run, given: Mapping, before) -> bool:
+    "Whether a resumed run may go on with another value: its folder; and if they are typed, more epochs, and where its parts lie if it knows their checksums."
+    if name == "folder":
+        return True
+    if not isinstance(given.get(name), (str, int)):  # a default of `config`, or an object
+        return False
+    if name == "unfinished_teacher" or (name == "epochs" and given[name] > before):
+        return True
+    known = run.data.get("fingerprint") if name in ("data", "root") else name in run.content("origins")
+    return name in _ELSEWHERE and bool(known)
 
 
 def resolve_config(
@@ -168,22 +195,65 @@ def resolve_config(
     folder = given.get("folder") or (config.folder if config is not None else "")
     if not folder:
         raise ValueError("folder: expected the folder of the run to resume, got none")
-    stored = Run(folder).config
+    run = Run(folder)
+    stored = run.config
     check_no_links(Path(folder))
     asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
     own = {name: value for name, value in given.items() if not isinstance(value, _PLAIN)}
     resolved = settings_for(kind, own, stored if config is None else stored | objects(config), importing=False)
-    held = flat(resolved)
+    held, changed = flat(resolved), {}
     for name, value in asked.items():
         expected = stored.get(name, held.get(name))
-        if name != "folder" and _as_stored(value) != _as_stored(expected):
+        if _as_stored(value) == _as_stored(expected):
+            continue
+        if _may_change(name, run, given, expected):
+            changed[name] = value
+        else:
             raise ValueError(f"{name}: expected {expected!r}, with which the run in {folder} was started, got {value!r}; leave it out to resume")
     for name in stored.keys() - held.keys():
         raise ValueError(
             f"{name}: expected a run without it, since this version has no such setting, got {stored[name]!r} in {folder}; the run can be looked at, not resumed"
         )
+    if changed:
+        resolved = settings_for(kind, own, (stored if config is None else stored | objects(config)) | changed, importing=False)
     resolved.folder = str(folder)
     return resolved
+
+# %% ../../nbs/training/08_session.ipynb #99b8ce42
+def settle(
+    kind: type[RunConfig],
+    config: RunConfig | None,
+    given: Mapping,
+    resume: bool | str,  # "auto": if the folder holds a run
+    overwrite: bool,
+    own: Container[str] = (),  # "teacher" if it is given as an object
+) -> tuple[RunConfig, bool, str]:  # the settings to train with, whether a run goes on, and where its teacher lies
+    "Settle on settings and folder. Raises the sentences of `resolve_config` and `check_inputs`."
+    if resume not in (True, False, "auto"):
+        raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
+    if overwrite and resume is True:
+        raise ValueError("overwrite: expected either resume or overwrite, got both")
+    if resume == "auto":
+        place = given.get("folder") or resolve_config(kind, config, given, False).folder
+        resume = not overwrite and (Path(place) / "config.json").exists()
+        given = given | (dict(folder=str(place)) if resume else {})
+    config = resolve_config(kind, config, given, resume)
+    if not resume:
+        check_free(Path(config.folder), False, overwrite)
+        _refuse_itself(config, overwrite)
+    place = getattr(config, "teacher", "")
+    if resume and is_path(place) and "teacher" not in given and "teacher" not in own and config.needs_teacher:
+        place = origin_place(Run(config.folder))
+    check_inputs(config, own, place)
+    return config, resume, place
+
+
+def _refuse_itself(config: RunConfig, overwrite: bool) -> None:
+    "A run that is overwritten must not be the one that is learned from."
+    for name in ("teacher", "init"):
+        source = getattr(config, name, "")
+        if overwrite and is_path(source) and Path(source).resolve().is_relative_to(Path(config.folder).resolve()):
+            raise ValueError(f"folder: expected another one than that of the {name}, got {config.folder}, which would be overwritten")
 
 # %% ../../nbs/training/08_session.ipynb #6be0c4a2
 def described(network: nn.Module) -> dict:
@@ -192,18 +262,9 @@ def described(network: nn.Module) -> dict:
     return _as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
 
 
-def weights_of(network: nn.Module) -> str:
-    "Checksum of the weights."
-    digest = hashlib.sha256()
-    for value in network.state_dict().values():
-        digest.update(f"{value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def check_networks(
     recorded: dict,  # networks.json of a run; empty in runs of older versions
-    found: dict,  # `network` from `described`, `teacher` from `weights_of`
+    found: dict,  # `network` from `described`
     network: str = "student",  # what the argument is called
 ) -> None:
     "Raise a sentence for other networks than those of a run."
@@ -215,10 +276,6 @@ def check_networks(
             place = next(name for name in (*one, *other) if one.get(name) != other.get(name))
             names, one, other = [f"neuron {place!r}"], one.get(place), other.get(place)
         raise ValueError(f"{network}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
-    if recorded.get("teacher") and found.get("teacher") and recorded["teacher"] != found["teacher"]:
-        raise ValueError(
-            f"teacher: expected the one that the run learned from (networks.json: fingerprint of its weights {recorded['teacher']}), got another ({found['teacher']})"
-        )
 
 
 def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
@@ -282,6 +339,21 @@ def _own(**objects) -> dict:
     return {name: thing for name, thing in objects.items() if thing is not None}
 
 
+def _begun_with(config: RunConfig, network: nn.Module) -> dict:
+    "Give a network the weights that it begins with; what the run records of them."
+    if not config.init:
+        return {}
+    with torch.random.fork_rng(devices=[]):
+        source = load_model(config.init)
+    try:
+        network.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"init: expected weights of the network that is trained, got {config.init}, which do not fit ({str(error).splitlines()[1].strip()})"
+        ) from error
+    return dict(init=origin_record(config.init, source, config.folder))
+
+# %% ../../nbs/training/08_session.ipynb #37b90f87
 def _neuron_elements(network: nn.Module, data: Data) -> int:
     "Input currents of all neurons and time steps, for an image."
     counts, blank = [], _blank(network, data)
@@ -294,28 +366,33 @@ def _neuron_elements(network: nn.Module, data: Data) -> int:
     return sum(counts) // blank.shape[-4]
 
 
-def _train(learner, data, config, kind, layers, accelerator, resume, compared=None) -> Run:
+def _train(learner, data, config, kind, layers, accelerator, resume, overwrite, origins, compared=None) -> Run:
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
     perturbed, identity, elements = _perturbed(config, data, resume), identity_of(data), _neuron_elements(learner.network, data)
-    teacher = learner.teacher or (compared and compared[1])
-    networks = dict(network=described(learner.network)) | (dict(teacher=weights_of(teacher.model)) if teacher else {})
+    networks = dict(network=described(learner.network))
     if resume:
         check_networks(Run(config.folder).networks, networks, network="student" if kind == "student" else "model")
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
         raise ValueError(
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
         )
+    if resume:
+        check_origins(Run(config.folder), origins)
     batches = batches_of(config, data, perturbed, accelerator)
     if compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)
+        identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
     content = Run(config.folder).checkpoint("last") if resume and (Path(config.folder) / "checkpoints" / "last.pt").exists() else None
-    writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity, networks) if accelerator.is_main_process else None
+    writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity, networks, overwrite) if accelerator.is_main_process else None
+    if writer and origins:
+        writer.origins(origins)
     if writer and perturbed is not None:
         writer.perturbed_labels(perturbed)
     trainer = Trainer(learner, batches, config, accelerator, writer, data.num_classes, compared, preprocessing_of(data))
     if resume and writer:
         writer.rewind(content["step"] if content else 0)
+        (writer.folder / "result.json").unlink(missing_ok=True)  # the end is measured again
     if content:
         trainer.resume(content)
     with expecting(trainer.steps * config.optimisation.batch_size * elements):
@@ -330,21 +407,22 @@ def train_teacher(
     *,
     model: nn.Module | str | None = None,  # an ANN of your own, a builder, or a name
     data: Data | str | Path | None = None,  # images of your own, or a name or path
-    resume: bool = False,  # continue the run in `folder`
+    resume: bool | str = False,  # continue the run in `folder`, for more epochs if so asked; "auto": if it holds one
+    overwrite: bool = False,  # remove the run that `folder` holds
     **given,  # any setting of `TeacherConfig` and its parts, by short name
 ) -> Run:
     """Train an ANN on labels and return its run.
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
-    by_folder = resume and config is None and "root" not in given
-    config = resolve_config(TeacherConfig, config, given | _own(model=model, data=data), resume)
-    check_inputs(config)
+    by_folder = resume is True and config is None and "root" not in given
+    config, resume, _ = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder)
     network = network_for(config.model, config["model"], images)
     tried("model", Taps(network, ()), images)
-    return _train(Learner(network, Baseline()), images, config, "teacher", {}, accelerator, resume)
+    origins = {} if resume else _begun_with(config, network)
+    return _train(Learner(network, Baseline()), images, config, "teacher", {}, accelerator, resume, overwrite, origins)
 
 # %% ../../nbs/training/08_session.ipynb #b561a951
 @as_found()
@@ -355,7 +433,8 @@ def distill(
     teacher: nn.Module | str | Path | None = None,  # an ANN of your own, or a run folder, checkpoint or torchvision:NETWORK
     data: Data | str | Path | None = None,  # images of your own, or a name or path
     method: Method | type[Method] | str | None = None,  # a name, or a method of your own
-    resume: bool = False,  # continue the run in `folder`; networks and data of your own are passed again
+    resume: bool | str = False,  # continue the run in `folder`, see `train_teacher`; networks and data of your own are passed again
+    overwrite: bool = False,  # remove the run that `folder` holds
     **given,  # any setting of `Config` and its parts, by short name
 ) -> Run:
     """Train a spiking student by any method and return its run.
@@ -364,16 +443,19 @@ def distill(
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
     module = teacher if isinstance(teacher, nn.Module) else None
     named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
-    by_folder = resume and config is None and "root" not in given
-    config = resolve_config(Config, config, given | _own(student=student, teacher=named, data=data, method=method), resume)
-    check_inputs(config, ["teacher"] * (module is not None))
+    by_folder = resume is True and config is None and "root" not in given
+    typed = given | _own(student=student, teacher=named, data=data, method=method)
+    config, resume, place = settle(Config, config, typed, resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder)
     with accelerator.main_process_first():  # which may fetch weights
-        ann = (module or load_model(config.teacher)) if config.method.uses_teacher else None
+        ann = (module or load_model(place)) if config.method.uses_teacher else None
     learner, layers = learner_for(config, student_for(config, images), ann, images)
-    compared = _compared(learner.network, ann or module, config, images) if config.mismatch_batches else None
-    return _train(learner, images, config, "student", layers, accelerator, resume, compared)
+    compared = _compared(learner.network, ann or module, place, config, images) if config.mismatch_batches else None
+    taught_by = ann or (compared and compared[1].model)
+    origins = dict(teacher=origin_record(place, taught_by, config.folder)) if taught_by else {}
+    origins |= Run(config.folder).content("origins") | origins if resume else _begun_with(config, learner.network)
+    return _train(learner, images, config, "student", layers, accelerator, resume, overwrite, origins, compared)
 
 # %% ../../nbs/training/08_session.ipynb #7564e33d
 def student_for(config: Config, data: Data) -> nn.Module:
@@ -430,11 +512,11 @@ def learner_for(
     return Learner(student, method, student_layers, taps, config.teacher_mode, preprocessing_of(data)), layers
 
 
-def _compared(student: nn.Module, teacher: nn.Module | None, config: Config, data: Data) -> tuple[Taps, Taps]:
+def _compared(student: nn.Module, teacher: nn.Module | None, place: str, config: Config, data: Data) -> tuple[Taps, Taps]:
     "Both networks and their layers, whose mismatch is recorded."
     if teacher is None:
         with torch.random.fork_rng(devices=[]):  # a student trains to the same weights whether it is watched or not
-            teacher = load_model(config.teacher)
+            teacher = load_model(place)
     compared = compared_layers(config.method, student, teacher)
     for argument, taps in zip(("student", "teacher"), compared):
         tried(argument, taps, data)

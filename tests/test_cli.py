@@ -1,0 +1,482 @@
+"""The command line as a researcher uses it: each test runs the command in a process of its own, with real digits."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sastc.data.images import load_images
+from sastc.training import Run, distill
+from sastc.training.measure import evaluate_mismatch, fixed_batches
+
+PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'sastc'; from sastc.cli import main; sys.exit(main())"]
+QUIET = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"} | dict(OMP_NUM_THREADS="1")
+TINY = ["--data", "digits", "--train_images", "128", "--batch_size", "16", "--lr", "0.02", "--log_every", "2", "--device", "cpu"]
+STUDENT = [*TINY, "--width", "0.0625", "--epochs", "1"]
+
+
+def sastc(*arguments, cwd=None, **environment):
+    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=QUIET | environment, timeout=600)
+
+
+def whole(*arguments, **options):
+    "Output of a command that has to end well."
+    done = sastc(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def refused(*arguments, **options):
+    "Sentence of a command that has to be refused, in one line, before anything is done."
+    done = sastc(*arguments, **options)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout, (done.returncode, done.stderr, done.stdout)
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli") / "teacher"
+    whole("teacher", *TINY, "--model", "wrn16_2", "--width", "0.0625", "--epochs", "1", "--folder", place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def student(teacher):
+    place = teacher.parent / "students" / "kd"
+    whole("distill", *STUDENT, "--method", "kd", "--teacher", teacher, "--folder", place)
+    return place
+
+
+def started(*arguments, cwd=None):
+    return subprocess.Popen([*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=QUIET)
+
+
+def after_steps(process, place, count):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if (place / "steps.jsonl").exists() and (place / "steps.jsonl").read_bytes().count(b"\n") >= count and (place / "checkpoints" / "last.pt").exists():
+            return process
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"ended or hung before step {count}: {process.communicate()[1][-2000:]}")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- 1: how a command ended ----
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_teacher_ends_with_the_signals_status_and_is_no_teacher_without_a_word(number, status, tmp_path):
+    place = tmp_path / "teacher"
+    process = after_steps(started("teacher", *TINY, "--model", "wrn16_2", "--width", "0.0625", "--epochs", "500", "--folder", place), place, 6)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == status and "The run was stopped at step" in said and "--resume" in said
+    wanted = ["distill", *STUDENT, "--method", "kd", "--teacher", place, "--folder", tmp_path / "student"]
+    assert "teacher: expected one whose training has finished, got" in refused(*wanted)
+    assert "teacher: expected one whose training has finished" in refused(*wanted[:-4], "--teacher", place / "checkpoints" / "best.pt")
+    if number == signal.SIGTERM:
+        assert "This run was stopped" in whole("evaluate", place).stdout
+        whole(*wanted, "--unfinished_teacher")
+        assert Run(tmp_path / "student").config["unfinished_teacher"] is True
+
+
+def test_a_loss_that_is_no_number_fails_and_its_folder_can_be_overwritten(teacher, tmp_path):
+    place = tmp_path / "run"
+    wanted = ["distill", *STUDENT, "--method", "sastc", "--teacher", teacher, "--folder", place]
+    done = sastc(*wanted, "--beta", "1e39")
+    assert done.returncode == 1 and "sastc distill: loss: part" in done.stderr
+    assert "holds a run already (failed)" in refused(*wanted, "--beta", "1")
+    (place / "notes.txt").write_text("mine")
+    whole(*wanted, "--beta", "1", "--overwrite")
+    assert Run(place).state == "finished" and Run(place).config["beta"] == 1 and (place / "notes.txt").exists()
+
+
+def test_a_comparison_in_which_a_run_diverges_is_not_whole(teacher, tmp_path):
+    wanted = ["compare", *STUDENT, "--teacher", teacher, "--methods", "kd,sastc", "--seeds", "0", "--folder", tmp_path]
+    done = sastc(*wanted, "--beta", "1e39")
+    assert done.returncode == 1 and "sastc-seed0: The run failed" in done.stdout and (tmp_path / "report.html").exists()
+    assert "beta: expected 1e+39, with which" in refused(*wanted, "--beta", "1")
+    done = whole(*wanted, "--beta", "1", "--overwrite", "--json")
+    assert {row["run"] for row in json.loads(done.stdout)["runs"]} == {"kd-seed0", "sastc-seed0"}
+
+
+def test_an_interrupt_while_libraries_load_leaves_no_traceback(tmp_path):
+    slow = tmp_path / "torch"
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import os, time\nopen('loading', 'w').close()\ntime.sleep(60)\n")
+    process = subprocess.Popen([*PROGRAM, "distill"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=QUIET | dict(PYTHONPATH=str(tmp_path)))
+    while not (tmp_path / "loading").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 130)
+
+
+# ---- 2: one budget ----
+
+
+def test_runs_of_another_budget_stand_apart_and_seeds_are_counted(teacher, tmp_path):
+    wanted = ["compare", *TINY, "--width", "0.0625", "--teacher", teacher, "--methods", "baseline,kd", "--folder", tmp_path]
+    whole(*wanted, "--seeds", "0-1", "--epochs", "1")
+    shutil.copytree(tmp_path / "kd-seed0", tmp_path / "kd-seed0-again")
+    done = whole(*wanted, "--seeds", "2", "--epochs", "2", "--json")
+    methods = {(row["budget"], row["method"]): row["seeds"] for row in json.loads(done.stdout)["methods"]}
+    assert methods == {("epochs 1", "baseline"): 2, ("epochs 1", "kd"): 2, ("epochs 2", "baseline"): 1, ("epochs 2", "kd"): 1}
+    page = (tmp_path / "report.html").read_text()
+    assert "different budgets" in page and "Budget: epochs 2" in page and "kd-seed0-again" in page
+
+
+def test_a_recipe_distils_a_run_of_its_own_comparison(tmp_path):
+    given = ["--recipe", "cifar100/vgg11-from-resnet32x4-T3", "--small", "--teacher", "torchvision:resnet18"]
+    settings = json.loads(whole("distill", *given, "--print_config", "--json").stdout)["settings"]
+    planned = whole("compare", *given, "--dry-run", cwd=tmp_path).stderr
+    assert f"{settings['folder']}: would be trained" in planned and planned.count("sastc-seed") == 3
+
+
+# ---- 3: options that would have no effect ----
+
+
+@pytest.mark.parametrize(
+    "typed, sentence",
+    [
+        (["compare", "--seed", "7"], "--seed: expected an option of this command (did you mean --seeds?)"),
+        (["compare", "--method", "kd"], "--method: expected an option of this command (did you mean --methods?)"),
+        (["study", "few_shot", "--method", "kd"], "method: expected --methods for a study of few_shot"),
+        (["study", "noisy_labels", "label_noise=0.1"], "label_noise: expected --noise for a study of noisy_labels"),
+        (["study", "sensitivity", "--seed", "1"], "seed: expected --seeds for a study of sensitivity"),
+        (["distill", "--method", "kd", "--beta", "3"], "beta: expected only with method"),
+        (["distill", "--small"], "small: expected only together with --recipe"),
+        (["distill", "--resume", "--overwrite", "--folder", "x"], "overwrite: expected either --resume or --overwrite"),
+        (["distill", "--unfinished_teacher"], "unfinished_teacher: expected only together with teacher"),
+    ],
+)
+def test_an_option_without_effect_is_refused(typed, sentence, tmp_path):
+    assert sentence in refused(*typed, cwd=tmp_path)
+
+
+def test_a_teacher_for_the_run_of_a_teacher_is_refused(teacher, student):
+    assert "teacher: expected only with the run of a student" in refused("evaluate", teacher, "--teacher", teacher)
+
+
+# ---- 4: which teacher ----
+
+
+def measured(*arguments, **options):
+    return json.loads(whole("evaluate", *arguments, "--json", **options).stdout)["measured"][0]
+
+
+def test_a_teacher_is_found_from_anywhere_and_another_is_not_taken_for_it(teacher, tmp_path):
+    home, away = tmp_path / "home", tmp_path / "away"
+    home.mkdir()
+    shutil.copytree(teacher, home / "runs" / "t")
+    whole("distill", *STUDENT, "--method", "kd", "--teacher", "runs/t", "--folder", "runs/kd", cwd=home)
+    recorded = json.loads((home / "runs" / "kd" / "origins.json").read_text())["teacher"]
+    assert recorded["path"] == str((home / "runs" / "t").resolve()) and len(recorded["checksum"]) == 16
+    other = ["teacher", *TINY, "--model", "wrn16_2", "--width", "0.125", "--epochs", "1", "--folder", "runs/t"]
+    away.mkdir()
+    whole(*other, cwd=away)  # another teacher at the same relative path
+    right = measured(home / "runs" / "kd", cwd=home)
+    assert measured(home / "runs" / "kd", cwd=away)["stm_raw"] == right["stm_raw"]
+    home.rename(tmp_path / "moved")
+    assert measured(tmp_path / "moved" / "runs" / "kd", cwd=away)["stm_raw"] == right["stm_raw"]
+    said = refused("evaluate", tmp_path / "moved" / "runs" / "kd", "--teacher", away / "runs" / "t")
+    assert "teacher: expected the weights with which the run" in said
+    shutil.rmtree(tmp_path / "moved" / "runs" / "t")
+    shutil.copytree(away / "runs" / "t", tmp_path / "moved" / "runs" / "t")
+    assert "teacher: expected the weights that" in refused("evaluate", tmp_path / "moved" / "runs" / "kd")
+
+
+def test_a_teacher_replaced_under_a_stopped_run_is_not_learned_from(teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "t")
+    place = tmp_path / "kd"
+    wanted = ["distill", *STUDENT, "--epochs", "500", "--method", "kd", "--teacher", "t", "--folder", "kd"]
+    process = after_steps(started(*wanted, cwd=tmp_path), place, 6)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    whole("teacher", *TINY, "--model", "wrn16_2", "--width", "0.125", "--epochs", "1", "--folder", "t", "--overwrite", cwd=tmp_path)
+    assert "teacher: expected the weights" in refused("distill", "--folder", "kd", "--resume", cwd=tmp_path)
+    process = after_steps(started("distill", "--folder", "kd", "--resume", "--teacher", teacher, cwd=tmp_path), place, 12)  # where it lies now
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode == 130 and Run(place).config["teacher"] == str(teacher)
+
+
+# ---- 5: which images ----
+
+
+def test_a_test_set_that_is_sorted_by_class_gives_the_same_mismatch(student, teacher):
+    from dataclasses import replace
+
+    from sastc.training.opening import open_run
+
+    data, taps = load_images("digits"), open_run(student).taps
+    order = data.y_test.argsort(stable=True)
+    by_class = replace(data, x_test=data.x_test[order.numpy()], y_test=data.y_test[order])
+    assert evaluate_mismatch(*taps, fixed_batches(data, 1)) == evaluate_mismatch(*taps, fixed_batches(by_class, 1))
+    assert measured(student)["stm_images"].startswith("320 of 360 test images in 5 batches, the first of each class")
+
+
+def test_a_run_names_the_images_of_its_mismatch(teacher, tmp_path):
+    whole("distill", *STUDENT, "--method", "baseline", "--teacher", teacher, "mismatch_batches=1", "--folder", tmp_path / "run")
+    assert Run(tmp_path / "run").data["mismatch_images"].startswith("64 of 360 test images in 1 batches")
+    assert Run(tmp_path / "run").content("origins")["teacher"]["checksum"]
+
+
+# ---- 6 and 13: what evaluation and exports say ----
+
+
+def test_evaluation_keeps_the_precision_and_names_layers_that_never_fire(teacher, tmp_path):
+    whole("distill", *STUDENT, "--method", "baseline", "--precision", "bf16", "--folder", tmp_path / "run", "threshold=50")
+    done = whole("evaluate", tmp_path / "run")
+    assert "(bf16)" in done.stdout and "never fired on a test image: layer1" in done.stdout
+    assert "never fired on a test image" in Path(whole("report", tmp_path / "run").stdout.strip()).read_text()
+
+
+def test_an_export_says_how_to_feed_it_and_overwrites_nothing_of_a_run(student):
+    before = contents(student)
+    for file in ("config.json", "checkpoints/best.pt"):
+        assert "file: expected a name that ends in .pt2" in refused("export", student, "--to", "torch", "--file", student / file)
+    assert "out: expected a name that ends in .html" in refused("report", student, "--out", student / "config.json")
+    assert contents(student) == before
+    file = Path(json.loads(whole("export", student, "--to", "torch", "--json").stdout)["file"])
+    extra = {"sastc.json": ""}
+    torch.export.load(file, extra_files=extra)
+    told = json.loads(extra["sastc.json"])
+    data = load_images("digits")
+    assert (
+        told["time_steps"] == 2
+        and told["classes"] == list(data.classes)
+        and told["mean"] == pytest.approx(data.mean)
+        and told["std"] == pytest.approx(data.std)
+    )
+
+
+# ---- 7 and 12: pages ----
+
+
+def test_the_report_of_a_study_is_the_studys_page(tmp_path):
+    done = whole("study", "few_shot", *STUDENT, "train_images=256", "--methods", "baseline", "--shares", "0.5,1", "--seeds", "0", "--folder", tmp_path)
+    assert "report:" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    whole("report", tmp_path)
+    assert "Few images" in page and "Few images" in (tmp_path / "report.html").read_text()
+
+
+def test_pages_of_a_folder_share_plotly_once(student, tmp_path):
+    shutil.copytree(student, tmp_path / "kd-seed0")
+    page = Path(whole("report", tmp_path, "--plotly", "folder").stdout.strip())
+    scripts = list(tmp_path.glob("plotly-*.min.js"))
+    assert len(scripts) == 1 and page.stat().st_size < 1_000_000 and f'<script src="{scripts[0].name}">' in page.read_text()
+
+
+# ---- what was to be mended ----
+
+
+def test_a_damaged_run_is_named_and_does_not_end_a_comparison(student, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(student, tmp_path / f"kd-seed{seed}")
+    (tmp_path / "kd-seed1" / "result.json").write_text('{"test_accuracy_last": 0.')
+    page = Path(whole("report", tmp_path).stdout.strip()).read_text()
+    assert "kd-seed1/result.json: damaged" in page and "kd-seed0" in page
+    whole("explain", tmp_path, "--images", "8")
+    (tmp_path / "kd-seed0" / "status.json").write_text("{")
+    assert "kd-seed0/status.json: damaged" in refused("report", tmp_path)
+
+
+def test_a_killed_run_is_not_under_way(tmp_path):
+    place = tmp_path / "run"
+    process = after_steps(started("distill", *STUDENT, "--epochs", "500", "--method", "baseline", "--folder", place), place, 6)
+    process.kill()
+    process.communicate()
+    assert "its process is gone without a final word" in Path(whole("report", place).stdout.strip()).read_text()
+
+
+def test_the_recorded_command_can_be_pasted(teacher, tmp_path):
+    whole("distill", *STUDENT, "--method", "baseline", "--folder", tmp_path / "a run", cwd=tmp_path)
+    recorded = Run(tmp_path / "a run").environment
+    assert f"--folder '{tmp_path / 'a run'}'" in recorded["command"]
+    assert recorded["cwd"] == str(tmp_path) and recorded["commit"] == "none" and len(recorded["package"]) == 16
+
+
+# ---- 8: settings in and out ----
+
+
+def test_a_printed_configuration_runs_again_to_the_same_weights(student, tmp_path):
+    (tmp_path / "a.yaml").write_text(whole("distill", "--config", student, "--print-config").stdout)
+    whole("distill", "--config", "a.yaml", "--folder", "again", cwd=tmp_path)
+    first, again = (Run(place).checkpoint("last")["model"] for place in (student, tmp_path / "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    done = whole("distill", "--config", "a.yaml", "lr=1e-3", "--no-augment", "--print-config", "--json", cwd=tmp_path)
+    settings = json.loads(done.stdout)["settings"]
+    assert (settings["lr"], settings["augment"], settings["method"]) == (1e-3, False, "kd")
+    (tmp_path / "b.yaml").write_text("lr: 1e-3\nlearning_rat: 2")
+    assert "config: expected settings of this command in b.yaml, got 'learning_rat'" in refused("distill", "--config", "b.yaml", cwd=tmp_path)
+
+
+def test_a_file_may_hold_the_commands_own_options_and_a_dry_run_trains_nothing(teacher, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"methods: [baseline, kd]\nseeds: 0-1\ndata: digits\nepochs: 1\nteacher: {teacher}\nfolder: out\n")
+    done = whole("compare", "--config", "c.yaml", "--dry-run", cwd=tmp_path)
+    assert done.stderr.count("would be trained") == 4 and not (tmp_path / "out").exists()
+    done = whole("distill", *STUDENT, "--method", "baseline", "--dry-run", cwd=tmp_path)
+    assert "would be trained: runs/digits-vgg11-T2-baseline-seed1000" in done.stdout and not (tmp_path / "runs").exists()
+    assert "teacher: expected a run folder or checkpoint" in refused("distill", *STUDENT, "--method", "kd", "--dry-run", "--quiet", cwd=tmp_path)
+
+
+def test_tables_as_json_and_csv(student):
+    [row] = csv.DictReader(io.StringIO(whole("evaluate", student, "--csv").stdout))
+    assert float(row["accuracy"]) == measured(student)["accuracy"]
+    assert len(json.loads(whole("recipes", "grid", "--json").stdout)["recipes"]) == 3
+    assert "csv: expected either --json or --csv" in refused("recipes", "--json", "--csv")
+
+
+# ---- 9: help and spelling ----
+
+
+def test_help_is_in_groups_and_short():
+    lines = whole("distill", "--help").stdout.splitlines()
+    assert len(lines) <= 80 and max(map(len, lines)) <= 80 and "what matters first:" in lines
+    everything = whole("distill", "--help-all", "--method", "kd").stdout
+    headings = [line for line in everything.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [f"{name}:" for name in ("this command", "data", "teacher", "student", "method", "optimisation", "records", "run", "output")]
+    assert "[hard, soft]" in everything and "--beta" not in everything and max(map(len, everything.splitlines())) <= 80
+    told = whole("--help").stdout
+    assert all(text in told for text in ("0 whole", "1 failed", "2 wrong use", "130", "143"))
+    assert whole("--version").stdout == whole("distill", "--version").stdout
+
+
+@pytest.mark.parametrize(
+    "typed, sentence",
+    [
+        (["distil"], "command: expected one of"),
+        (["distill", "--epoch", "3"], "--epoch: expected an option of this command (did you mean --epochs?)"),
+        (["distill", "--epochs"], "epochs: expected a value, got none"),
+        (["distill", "--epochs", "many"], "epochs: expected a whole number, got 'many'"),
+        (["distill", "--no-augment=maybe"], "no_augment: expected true or false, got 'maybe'"),
+        (["compare", "--seeds", "2-0"], "seeds: expected whole numbers such as 0,1,2 or 0-2, got '2-0'"),
+        (["evaluate"], "run: expected one, got none"),
+        (["evaluate", "nowhere"], "folder: expected the folder of a run"),
+    ],
+)
+def test_a_slip_is_answered_in_one_line(typed, sentence, tmp_path):
+    assert sentence in refused(*typed, cwd=tmp_path)
+
+
+def test_dashes_spaces_and_ranges_are_understood(teacher, tmp_path):
+    typed = ["--methods", "baseline,", "kd", "--seeds", "0,", "1,", "4-5", "--train-images", "64", "--teacher", teacher, "--data", "digits"]
+    done = whole("compare", *typed, "--dry-run", "--folder", "out", cwd=tmp_path)
+    assert [line.split(":")[0] for line in done.stderr.splitlines()[3:]] == [
+        f"out/{method}-seed{seed}" for seed in (0, 1, 4, 5) for method in ("baseline", "kd")
+    ]
+
+
+def test_the_tab_key_completes_options():
+    lines = whole("completion").stdout
+    ask = f'{lines}\nCOMP_WORDS=(sastc distill --time); COMP_CWORD=2; _sastc; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
+    assert done.stdout.split() == ["--time_steps"], done
+
+
+# ---- 10: what is said meanwhile ----
+
+
+def test_a_log_gets_a_line_an_epoch_and_quiet_gets_none(tmp_path):
+    given = ["distill", *STUDENT, "--method", "baseline", "epochs=3"]
+    done = whole(*given, "--folder", tmp_path / "a")
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["training", "on", "in", "epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"], lines
+    assert "sastc report" in lines[2] and done.stdout.count("\n") == 1 and "next: sastc evaluate" in done.stdout
+    done = whole(*given, "--folder", tmp_path / "b", "--quiet")
+    assert not done.stderr and "test accuracy" in done.stdout
+    done = whole(*given, "--folder", tmp_path / "c", "-v")
+    assert "lr: 0.02" in done.stderr and "step 2 of" in done.stderr
+
+
+# ---- 11: going on ----
+
+
+def test_a_finished_run_trains_longer_and_auto_resumes(tmp_path):
+    given = [*STUDENT, "--method", "baseline", "--folder", tmp_path / "run", "--schedule", "cosine"]
+    whole("distill", *given, "--resume", "auto")
+    assert Run(tmp_path / "run").status["epoch"] == 1
+    whole("distill", *given, "--resume", "auto", "epochs=3")
+    run = Run(tmp_path / "run")
+    assert run.metrics.epoch.tolist() == [1, 2, 3] and run.config["epochs"] == 3 and run.state == "finished"
+    assert len(run.environment["earlier"]) == 1 and run.metrics.lr.iloc[1] > run.metrics.lr.iloc[0]  # the schedule is that of three epochs
+    assert "lr: expected 0.02, with which the run" in refused("distill", "--resume", "--folder", tmp_path / "run", "lr=0.5")
+    assert "epochs: expected 3" in refused("distill", "--resume", "--folder", tmp_path / "run", "epochs=2")
+
+
+def test_training_begins_with_given_weights(student, tmp_path):
+    given = [*STUDENT, "--method", "baseline", "--lr", "0", "--folder", tmp_path / "warm"]
+    whole("distill", *given, "--init", student)
+    warm, first = (Run(place).checkpoint("best")["model"] for place in (tmp_path / "warm", student))
+    assert torch.equal(warm["layer1.0.weight"], first["layer1.0.weight"]) and Run(tmp_path / "warm").content("origins")["init"]["checksum"]
+    assert "init: expected weights of the network that is trained" in refused("distill", *given, "--quiet", "--overwrite", "--init", student, "width=0.125")
+
+
+def test_a_run_is_not_overwritten_by_what_learns_from_it(teacher):
+    before = contents(teacher)
+    assert "folder: expected another one than that of the teacher" in refused(
+        "distill", *STUDENT, "--teacher", teacher, "--folder", teacher, "--method", "kd", "--overwrite"
+    )
+    assert contents(teacher) == before
+
+
+def test_python_resumes_and_overwrites_alike(tmp_path):
+    given = dict(data="digits", train_images=128, batch_size=16, width=0.0625, method="baseline", device="cpu", folder=str(tmp_path / "run"))
+    assert distill(**given, epochs=1, resume="auto").state == "finished"
+    assert distill(**given, epochs=2, resume="auto").status["epoch"] == 2
+    assert distill(**given, epochs=1, overwrite=True).status["epoch"] == 1
+    with pytest.raises(ValueError, match="resume: expected True, False or 'auto', got 'maybe'"):
+        distill(**given, resume="maybe")
+
+
+def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
+    for disabled, drawn in (("", True), ("1", False)):
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # a bar in a terminal without columns is empty
+        environment = QUIET | (dict(TQDM_DISABLE=disabled) if disabled else {})
+        process = subprocess.Popen([*PROGRAM, "evaluate", str(student)], stdout=subprocess.PIPE, stderr=theirs, env=environment)
+        os.close(theirs)
+        process.communicate(timeout=300)
+        said = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                said += chunk
+        except OSError:  # the end, on Linux
+            pass
+        os.close(ours)
+        assert (b"evaluating" in said) is drawn
+
+
+def test_the_folder_in_which_frames_are_kept_is_named():
+    from sastc.cli.commands import banner
+    from sastc.training.config import Config, settings_for
+
+    assert "frames are kept in events/frames" in banner(settings_for(Config, dict(data="nmnist", root="events")))[1]
+
+
+def test_many_runs_stay_a_page_that_is_read(student, tmp_path):
+    for seed in range(20):
+        place = tmp_path / f"kd-seed{seed}"
+        shutil.copytree(student, place, ignore=shutil.ignore_patterns("*.pt"))
+        config = json.loads((place / "config.json").read_text())
+        config["settings"]["seed"] = seed
+        (place / "config.json").write_text(json.dumps(config))
+    page = Path(whole("report", tmp_path).stdout.strip()).read_text()
+    assert "<details><summary>Runs</summary>" in page and page.count("Plotly.newPlot(") < 10 and page.count("<td>20</td>") == 1
