@@ -8,7 +8,7 @@ __all__ = ['atomic', 'reading_only', 'may_write']
 # %% ../../nbs/common/01_files.ipynb #c818dd1c
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,15 +18,15 @@ from pathlib import Path
 def atomic(path: Path) -> Iterator:
     "Open a binary file that takes the place of `path` when the block ends without an error."
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # opened like any file, so that others may read it where they may read others
     try:
-        with open(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 # %% ../../nbs/common/01_files.ipynb #5d2c9e02

@@ -31,7 +31,9 @@ def go_on(train, place: Path, **settings) -> None:
     "Train a run that is not finished."
     begun = (place / "config.json").exists()
     if not begun or Run(place).state != "finished":
-        train(folder=place, resume=True) if begun else train(folder=place, **settings)
+        run = train(folder=place, resume=True) if begun else train(folder=place, **settings)
+        if run.state != "finished":
+            sys.exit(f"{place}: {run.state}")
 
 
 if __name__ == "__main__":
