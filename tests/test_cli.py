@@ -120,7 +120,9 @@ def test_an_interrupt_while_libraries_load_leaves_no_traceback(tmp_path):
     slow = tmp_path / "torch"
     slow.mkdir()
     (slow / "__init__.py").write_text("import os, time\nopen('loading', 'w').close()\ntime.sleep(60)\n")
-    process = subprocess.Popen([*PROGRAM, "distill"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=QUIET | dict(PYTHONPATH=str(tmp_path)))
+    # a shell that runs the tests in the background has them ignore SIGINT, and whatever they start
+    heeding = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen([*PROGRAM, "distill"], stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=QUIET | dict(PYTHONPATH=str(tmp_path)), **heeding)
     while not (tmp_path / "loading").exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

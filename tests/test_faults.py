@@ -85,9 +85,9 @@ def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(processes, teac
     unbroken = start(tmp_path / "unbroken", teacher, processes, epochs)
     began = time.monotonic()
     assert unbroken.wait(900) == 0, unbroken.stdout.read()[-2000:]
-    whole, moments, done = min(12, time.monotonic() - began), random.Random(processes), 0
+    whole, moments, done, runs = min(12, time.monotonic() - began), random.Random(processes), 0, 0
     while done < kills:  # a run that ends before enough kills is followed by another
-        folder = tmp_path / f"run-{done}"
+        folder, runs = tmp_path / f"run-{runs}", runs + 1
         while not (folder / "config.json").exists() or Run(folder).state != "finished":
             process = start(folder, teacher, processes, epochs)
             try:
