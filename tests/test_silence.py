@@ -239,7 +239,15 @@ def foreign(tmp_path, monkeypatch):
     return run, asked
 
 
-@pytest.mark.parametrize("use", [assess, lambda run: open_run(run).data, lambda run: distill(folder=run.folder, resume=True)], ids=["assess", "open", "resume"])
+USES = dict(
+    assess=assess,
+    open=lambda run: open_run(run).data,
+    resume=lambda run: distill(folder=run.folder, resume=True),
+    auto=lambda run: distill(folder=run.folder, resume="auto"),
+)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_nothing_is_fetched_to_where_a_folder_says(use, foreign, tmp_path):
     run, asked = foreign
     with pytest.raises(FileNotFoundError, match="no download was tried, since a run folder does not decide where data are put; name that folder with root"):

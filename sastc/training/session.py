@@ -415,10 +415,10 @@ def train_teacher(
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
-    by_folder = resume is True and config is None and "root" not in given
+    named_root = config is not None or "root" in given
     config, resume, _ = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
     accelerator = accelerator_for(config)
-    images = training_data(config, accelerator, by_folder)
+    images = training_data(config, accelerator, by_folder=resume and not named_root)
     network = network_for(config.model, config["model"], images)
     tried("model", Taps(network, ()), images)
     origins = {} if resume else _begun_with(config, network)
@@ -443,11 +443,11 @@ def distill(
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
     module = teacher if isinstance(teacher, nn.Module) else None
     named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
-    by_folder = resume is True and config is None and "root" not in given
+    named_root = config is not None or "root" in given
     typed = given | _own(student=student, teacher=named, data=data, method=method)
     config, resume, place = settle(Config, config, typed, resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
-    images = training_data(config, accelerator, by_folder)
+    images = training_data(config, accelerator, by_folder=resume and not named_root)
     with accelerator.main_process_first():  # which may fetch weights
         ann = (module or load_model(place)) if config.method.uses_teacher else None
     learner, layers = learner_for(config, student_for(config, images), ann, images)
