@@ -15,7 +15,7 @@ from ..neurons.neuron import Neuron
 
 # %% ../../nbs/metrics/01_energy.ipynb #325d20b5
 class Recorder:
-    "Listens to modules of a network while the context is open. A subclass has `_modules` by name, and `_count(name)`, the hook of one."
+    "Listens to modules of a network while the context is open. A subclass has them in a dictionary by name, and makes the hook of each."
 
     def __enter__(self):
         self._hooks = [module.register_forward_hook(self._count(name)) for name, module in self._modules.items()]
