@@ -182,7 +182,7 @@ def _again(kept):
 def saving_memory(
     network: nn.Module,  # with neurons of this package
 ) -> Iterator[None]:
-    """Context for a forward pass that keeps a third of the memory for its backward pass; gradients are the same bit by bit.
+    """Context for a forward pass that keeps about half of the memory for its backward pass, or less; gradients are the same bit by bit.
 
     The backward pass raises `RuntimeError` when weights were changed before it."""
     # normalisations with a forward pass of their own, as one that joins processes, would not be repeated truly

@@ -24,7 +24,7 @@ from .time import fold, unfold
 
 # %% ../../nbs/neurons/02_neuron.ipynb #ff2bf915
 def _finite(tensor):
-    "The tensor with its infinities cut to the largest number, so that 0 * inf is 0 and not NaN."
+    "The tensor with its infinities cut to the largest number, so that 0 * inf is 0 and not NaN; NaN stays."
     largest = torch.finfo(tensor.dtype).max
     return tensor.clamp(-largest, largest)
 
@@ -37,12 +37,12 @@ class Reset(NamedTuple):
 
 
 def _hard(potential, spike, threshold):
-    return _finite(potential).mul_(1 - spike)
+    return (1 - spike).mul_(potential)
 
 
 def _hard_slope(potential, spike, slope, threshold):
     kept = spike.neg_().add_(1)
-    return kept if slope is None else kept.sub_(_finite(potential).mul_(slope))
+    return kept if slope is None else kept.sub_(potential * slope)
 
 
 def _soft(potential, spike, threshold):
@@ -108,10 +108,10 @@ def _recursion(currents, neuron, decay):
     for current in currents:
         current, left = wide(current), before[-1]
         # two roundings, eager as compiled: a run may change from one to the other, and has to resume to the same weights
-        potential = current if left is None else (left * decay).add_(current)
+        potential = _finite(current if left is None else (left * decay).add_(current))
         # numbers rather than booleans: comparisons and masks of booleans are three to six times slower on a CPU
         spike = torch.gt(potential, neuron.threshold, out=torch.empty_like(potential))
-        spike.add_(_finite(potential), alpha=0)  # NaN goes on: a network that is broken must not look like one that is silent
+        spike.add_(potential, alpha=0)  # NaN goes on: a network that is broken must not look like one that is silent
         potentials.append(potential)
         spikes.append(spike)
         if len(spikes) < len(currents):
@@ -140,7 +140,7 @@ def _gradient(current, grad_spikes, *learned, neuron):
             kept = neuron.reset.slope(potential, spike, None if neuron.detach_reset else slope, neuron.threshold)
             delta += kept.mul_(deltas[-1]).mul_(decay)
         if learned and left is not None:
-            of_decay.append(delta * _finite(left))
+            of_decay.append(delta * left)
         deltas.append(delta)
     rows = [sum(deltas)] if static else deltas[::-1]
     if learned:

@@ -183,7 +183,7 @@ class Config(RunConfig):
     unfinished_teacher: bool = setting(False, "accept a teacher whose training was stopped, failed or still goes on", needs="teacher", group="teacher")
     method: Method = part(SASTC, "how the student learns", METHODS, first=True)
     save_memory: bool = setting(
-        False, "keep spikes as bits for the backward pass and compute currents again: less than half the memory, the same gradients, a little slower"
+        False, "keep spikes as bits for the backward pass and compute currents again: about half the memory or less, the same gradients, a little slower"
     )
     mismatch_batches: int = setting(
         0,

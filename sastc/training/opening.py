@@ -24,7 +24,7 @@ from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
 from .runs import Run
-from .session import build_method, check_networks, data_of, described, learned_from, preprocessing_of
+from .session import build_method, check_network, data_of, learned_from, preprocessing_of
 from .upgrade import KINDS
 
 # %% ../../nbs/training/10_opening.ipynb #6970a1b3
@@ -48,7 +48,7 @@ class OpenRun:
     def network(self) -> nn.Module:
         "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU."
         network = load_model(self.run.folder, self.which) if self._student is None else self._student
-        check_networks(self.run.networks, dict(network=described(network)))
+        check_network(self.run, network)
         if self._student is None:
             return network
         content = self.run.checkpoint(self.which)

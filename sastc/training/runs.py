@@ -183,7 +183,7 @@ def checkpoints(self: Run) -> list[str]:
 
 @patch(as_prop=True)
 def networks(self: Run) -> dict:
-    "Time steps and neurons of the trained `network`, and a fingerprint of the `teacher`; empty in runs of older versions."
+    "Time steps and neurons of the trained `network`; empty in runs of older versions."
     return self.content("networks")
 
 

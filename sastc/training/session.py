@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'learned_from', 'training_data', 'batches_of',
-           'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_networks', 'say_what_is_passed', 'tried',
+           'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network', 'say_what_is_passed', 'tried',
            'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
@@ -262,20 +262,19 @@ def described(network: nn.Module) -> dict:
     return _as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
 
 
-def check_networks(
-    recorded: dict,  # networks.json of a run; empty in runs of older versions
-    found: dict,  # `network` from `described`
-    network: str = "student",  # what the argument is called
+def check_network(
+    run: Run,  # one of an older version recorded nothing
+    network: nn.Module,
 ) -> None:
-    "Raise a sentence for other networks than those of a run."
-    before, now = recorded.get("network"), found.get("network")
-    names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]] if isinstance(before, dict) and now else []
+    "Raise a sentence for another network than that of a run."
+    before, now, argument = run.networks.get("network"), described(network), "student" if run.kind == "student" else "model"
+    names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]] if isinstance(before, dict) else []
     if names:
         one, other = before.get(names[0]), now[names[0]]
         if isinstance(one, dict) and isinstance(other, dict):
             place = next(name for name in (*one, *other) if one.get(name) != other.get(name))
             names, one, other = [f"neuron {place!r}"], one.get(place), other.get(place)
-        raise ValueError(f"{network}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
+        raise ValueError(f"{argument}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
 
 
 def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
@@ -371,13 +370,12 @@ def _train(learner, data, config, kind, layers, accelerator, resume, overwrite, 
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
     perturbed, identity, elements = _perturbed(config, data, resume), identity_of(data), _neuron_elements(learner.network, data)
     networks = dict(network=described(learner.network))
-    if resume:
-        check_networks(Run(config.folder).networks, networks, network="student" if kind == "student" else "model")
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
         raise ValueError(
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
         )
     if resume:
+        check_network(Run(config.folder), learner.network)
         check_origins(Run(config.folder), origins)
     batches = batches_of(config, data, perturbed, accelerator)
     if compared:
