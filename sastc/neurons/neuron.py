@@ -32,7 +32,7 @@ def _finite(tensor):
 class Reset(NamedTuple):
     "What firing does to the potential: two functions, element by element."
 
-    after: Callable  # (potential, spike, threshold) -> what is left
+    after: Callable  # (finite potential, spike, threshold) -> what is left, finite
     slope: Callable  # (potential, spike, surrogate slope or None where the reset is detached, threshold) -> d left / d potential; may overwrite spike
 
 
@@ -42,7 +42,7 @@ def _hard(potential, spike, threshold):
 
 def _hard_slope(potential, spike, slope, threshold):
     kept = spike.neg_().add_(1)
-    return kept if slope is None else kept.sub_(potential * slope)
+    return kept if slope is None else kept.sub_(_finite(potential).mul_(slope))
 
 
 def _soft(potential, spike, threshold):
@@ -108,14 +108,15 @@ def _recursion(currents, neuron, decay):
     for current in currents:
         current, left = wide(current), before[-1]
         # two roundings, eager as compiled: a run may change from one to the other, and has to resume to the same weights
-        potential = _finite(current if left is None else (left * decay).add_(current))
+        potential = current if left is None else (left * decay).add_(current)
+        finite = _finite(potential)
         # numbers rather than booleans: comparisons and masks of booleans are three to six times slower on a CPU
         spike = torch.gt(potential, neuron.threshold, out=torch.empty_like(potential))
-        spike.add_(potential, alpha=0)  # NaN goes on: a network that is broken must not look like one that is silent
+        spike.add_(finite, alpha=0)  # NaN goes on: a network that is broken must not look like one that is silent
         potentials.append(potential)
         spikes.append(spike)
         if len(spikes) < len(currents):
-            before.append(neuron.reset.after(potential, spike, neuron.threshold))
+            before.append(neuron.reset.after(finite, spike, neuron.threshold))
     return potentials, spikes, before
 
 # %% ../../nbs/neurons/02_neuron.ipynb #c3b29df6
