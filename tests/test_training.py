@@ -479,7 +479,7 @@ def test_damaged_and_foreign_checkpoints(teacher, tmp_path):
 # ---- several processes ----
 
 TWO_PROCESSES = """
-import sys, torch
+import sys, time, torch
 from accelerate import Accelerator
 from torch import nn
 from sastc.methods import KD, SASTC, Shapes
@@ -510,7 +510,8 @@ for batch in batches:
 if accelerator.is_main_process:
     torch.save({name: p.grad for name, p in learner.named_parameters()}, sys.argv[3])
 accelerator.wait_for_everyone()
-accelerator.end_training()  # a process group that is still open at exit can abort the interpreter
+accelerator.end_training()
+time.sleep(0.2)  # Gloo's threads need the interpreter to let go of their last tensors (pytorch#190489)
 """
 
 
@@ -543,8 +544,7 @@ def test_two_processes_compare_images_within_each_and_average_the_gradients(tmp_
 def test_a_run_of_two_processes_evaluates_the_whole_test_set(teacher, tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "run"
     given = TINY | dict(method="sastc", beta=0.5, epochs=2, folder=str(folder), teacher=str(teacher.folder), device="cpu")
-    end = "import torch.distributed as dist; dist.barrier(); dist.destroy_process_group()"
-    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})\n{end}")
+    script.write_text(f"from sastc.training import distill\ndistill(**{given!r})")  # the group is left by itself
     done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run, assessed = Run(folder), assess(folder)

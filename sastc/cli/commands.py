@@ -139,10 +139,6 @@ def run_command(
         if isinstance(error, BrokenPipeError):
             raise
         return _ended(name, error, STATUS["failed" if _failed(error) else "misused"], output)
-    finally:
-        torch = sys.modules.get("torch")
-        if torch and torch.distributed.is_available() and torch.distributed.is_initialized():  # left open, it can abort the interpreter at exit
-            torch.distributed.destroy_process_group()
 
 
 def _prepare() -> None:

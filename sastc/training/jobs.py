@@ -403,9 +403,6 @@ def work(
     except Exception as error:
         traceback.print_exc()
         _note(job, state="failed", reason=f"{type(error).__name__}: {error}")
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 # %% ../../nbs/training/09_jobs.ipynb #258b87ad
 def _train(stage: Stage) -> Run:

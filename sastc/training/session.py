@@ -8,10 +8,12 @@ __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of
            'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
+import atexit
 import contextlib
 import copy
 import json
 import random
+import time
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
@@ -81,8 +83,10 @@ def _refuse_unfinished(teacher: str) -> None:
 # %% ../../nbs/training/08_session.ipynb #e2996b31
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
-    "Context after which random states and Accelerate's state are what the user of this process had."
+    "Context after which random states and Accelerate's state are what the user had. One of several processes leaves their group as it ends."
     if PartialState().num_processes > 1:
+        atexit.unregister(_leave_group)
+        atexit.register(_leave_group)
         yield
         return
     kinds = AcceleratorState, PartialState, GradientState
@@ -107,6 +111,12 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu", kwargs_handlers=handlers)
     set_seed(config.seed)
     return accelerator
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    time.sleep(0.2)  # Gloo's threads need an interpreter to let go of their last tensors; one that is ending aborts (pytorch#190489)
 
 # %% ../../nbs/training/08_session.ipynb #7c5bd6e0
 def data_of(config: RunConfig) -> Data:
