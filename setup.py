@@ -23,7 +23,7 @@ setup(
     keywords=project["keywords"],
     python_requires=f">={project['min_python']}",
     packages=find_packages(include=["sastc", "sastc.*"]),
-    package_data={"sastc.lab": ["static/*.js", "static/*.css"]},
+    package_data={"sastc.lab": ["static/*.js", "static/*.css"], "sastc.cli": ["help.json"]},
     install_requires=project["requirements"].split(),
     extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "export", "lab", "dev")},
     entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},

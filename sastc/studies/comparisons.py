@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +28,7 @@ from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.loop import NotFinite, Stopped
 from ..training.runs import Run, find_runs, living, where
-from ..training.session import check_inputs, distill, train_teacher
+from ..training.session import check_inputs, distill, rehearse, train_teacher
 
 # %% ../../nbs/studies/02_comparisons.ipynb #18737e24
 def sweep(
@@ -51,6 +51,7 @@ def sweep(
             check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
     if announce is not None:
         announce()
+    _rehearse(wanted, anew, own)
     if dry_run:
         for place in wanted:
             _tell(f"{place}: {_plan(place, place in anew)}")
@@ -66,6 +67,23 @@ def sweep(
     return left
 
 # %% ../../nbs/studies/02_comparisons.ipynb #61295a78
+def _rehearse(wanted: Mapping[Path, RunConfig], anew: Container[Path], own: dict) -> None:
+    "Raise what training would raise, for one of the runs that differ in nothing but seed and folder."
+    seen = set()
+    for place, config in wanted.items():
+        alike = str(sorted((name, str(value)) for name, value in flat(config).items() if name not in ("seed", "noise_seed", "folder")))
+        if alike not in seen and not (_finished(place) and place not in anew) and _teacher(config) not in wanted:
+            rehearse(config, type(config), resume=place not in anew and (place / "config.json").exists(), overwrite=place in anew, **_own(config, own))
+        seen.add(alike)
+
+
+def _own(config: RunConfig, own: dict) -> dict:
+    "Objects of the user's that a run takes."
+    if isinstance(config, TeacherConfig):
+        return {name: thing for name, thing in own.items() if name == "data"}
+    return dict(own, method=config.method)  # the object: a class of the user's own may have no name that finds it
+
+
 def _placed(config: RunConfig, place: str | Path, own: dict) -> RunConfig:
     "Settings as the run will record them."
     config = copy.copy(config.but(data=own["data"]) if "data" in own else config)
@@ -153,9 +171,8 @@ def _attempt(place: Path, config: RunConfig, own: dict, line: str, anew: bool = 
 
 
 def _train(config: RunConfig, own: dict, **how) -> Run:
-    if isinstance(config, TeacherConfig):
-        return train_teacher(config, **how, **{name: thing for name, thing in own.items() if name == "data"})
-    return distill(config, method=config.method, **how, **own)  # the object: a class of the user's own may have no name that finds it
+    train = train_teacher if isinstance(config, TeacherConfig) else distill
+    return train(config, **how, **_own(config, own))
 
 
 def _claim(place: Path, lock: FileLock, anew: bool) -> str:
@@ -255,12 +272,18 @@ def _from_where(runs: Sequence[Run], name: str, checksum: Callable[[Run], str | 
 # %% ../../nbs/studies/02_comparisons.ipynb #84051af1
 def by_budget(
     runs: Sequence[Run],  # of students
+    varied: Sequence[str] = (),  # settings that differ on purpose, such as those that a study varies
+    within_methods: bool = False,  # what a method has of its own belongs to the budget
 ) -> dict[str, list[Run]]:  # by what sets a budget apart, in words; "" if there is one only
     "Runs that may be compared: of the same data, student, optimisation and teacher. Those that learned without a teacher stand beside each teacher."
-    fixed = [{name: value for name, value in run.config.items() if name not in (*_ASIDE, *_method_settings(run))} for run in runs]
+    aside = [{*_ASIDE, *varied, *(() if within_methods else _method_settings(run))} for run in runs]
+    fixed = [{name: value for name, value in run.config.items() if name not in ignored} for run, ignored in zip(runs, aside)]
     data = _from_where(runs, "data", lambda run: run.data.get("fingerprint"))
     found = {}
-    for label, members in _grouped(runs, [one | other for one, other in zip(data, fixed)]).items():
+    alike = _grouped(runs, [one | other for one, other in zip(data, fixed)])
+    if "teacher" in varied:
+        return alike
+    for label, members in alike.items():
         taught = [run for run in members if run.layers["teacher"] or run.content("origins").get("teacher") or _uses_teacher(run)]
         rows = _from_where(taught, "teacher", lambda run: run.content("origins").get("teacher", {}).get("checksum"))
         for teacher, learned in (_grouped(taught, rows) if taught else {"": []}).items():

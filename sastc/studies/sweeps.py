@@ -24,7 +24,7 @@ from ..common.settings import flat
 from ..methods import FeatureKD, Method
 from ..methods.sastc import named_layers
 from ..models.networks import build_network
-from .comparisons import check_each_once, folder_name, settings_by_method, sweep, with_spread
+from .comparisons import by_budget, check_each_once, folder_name, settings_by_method, sweep, with_spread
 from .drawing import GREY, empty_figure, escaped, nth_style, rounded, style_of, titled
 from .figures import in_order, method_of
 from .report import Picture, Section, Table, Words, teachers_of, write_report
@@ -44,7 +44,7 @@ def _runs(folder: str | Path) -> list[Run]:
 def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFrame:
     "Test accuracy of finished runs, in percent, mean and standard deviation over those with the same key; keys ascending, methods in their order."
     runs = list(runs)
-    methods = in_order(method_of(run) for _, run in runs)
+    methods = in_order(key[by.index("method")] for key, _ in runs) if "method" in by else []
 
     def place(item):
         return [methods.index(value) if name == "method" else value for name, value in zip(by, item[0])]
@@ -62,6 +62,23 @@ def _averaged(runs: Iterable[tuple[tuple, Run]], by: Sequence[str]) -> pd.DataFr
     means, spreads = groups.mean(), groups.std()
     columns = {f"accuracy_{which}{end}": frame[f"accuracy_{which}"] for which in ("last", "best") for end, frame in {"": means, "_sd": spreads}.items()}
     return pd.DataFrame({"seeds": groups.size(), **columns})
+
+
+def _told_apart(
+    found: Sequence[tuple[tuple, Run]],
+    position: int,  # in a key, of the name that tells runs of different budgets apart
+    varied: Sequence[str] = (),  # settings that the study varies
+    within_methods: bool = False,  # see `by_budget`
+) -> list[tuple[tuple, Run]]:
+    "The same runs, each with its budget behind a name of its key if there are several."
+    keys = {run.folder: key for key, run in found}
+    named = []
+    for budget, members in by_budget([run for _, run in found], varied, within_methods).items():
+        for run in members:
+            key = list(keys[run.folder])
+            key[position] += f" ({budget})" if budget else ""
+            named.append((tuple(key), run))
+    return named
 
 
 def study_text(
@@ -121,8 +138,10 @@ def noise_table(
 ) -> pd.DataFrame:  # index: label_noise, method ("teacher" among them); seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a study of noisy labels, its teachers included."
     runs = _runs(folder)
-    members = [run for run in runs if run.kind == "student"] + teachers_of(runs)
-    return _averaged([((run.config.get("label_noise", 0.0), method_of(run)), run) for run in members], ["label_noise", "method"])
+    members = [run for run in runs if run.kind == "student"], teachers_of(runs)
+    found = [[((run.config.get("label_noise", 0.0), method_of(run)), run) for run in same] for same in members]
+    varied = "label_noise", "noise_seed", "teacher"
+    return _averaged([item for same in found for item in _told_apart(same, 1, varied)], ["label_noise", "method"])
 
 
 def _over(table: pd.DataFrame, about: str, title: str, subtitle: str, scale: float = 1) -> go.Figure:
@@ -174,12 +193,23 @@ def few_shot(
     return few_shot_table(folder)
 
 
+_KEPT = dict(epochs=(), steps=("epochs",))  # settings that differ between shares
+
+
+def _kept(students: Sequence[Run]) -> str:
+    "What the runs have in common, see `few_shot`: nearly as many steps if each of the numbers of images has epochs of its own."
+    epochs = {(run.config["train_images"], run.config["epochs"]) for run in students}
+    images, steps = {images for images, _ in epochs}, [images * count for images, count in epochs]
+    return "steps" if len(images) == len(epochs) and max(steps, default=0) <= 1.2 * min(steps, default=0) else "epochs"
+
+
 def few_shot_table(
     folder: str | Path,  # of the study
 ) -> pd.DataFrame:  # index: train_images, method; seeds, accuracies in percent with `_sd` over seeds
     "Finished runs of a study with few images."
     students = [run for run in _runs(folder) if run.kind == "student"]
-    return _averaged([((run.config["train_images"], method_of(run)), run) for run in students], ["train_images", "method"])
+    found = [((run.config["train_images"], method_of(run)), run) for run in students]
+    return _averaged(_told_apart(found, 1, ("train_images", *_KEPT[_kept(students)])), ["train_images", "method"])
 
 
 def few_shot_figure(
@@ -232,7 +262,10 @@ def sensitivity_table(
         (name, run, config) for run, config in runs for name in config if name in usual and name not in ("seed", "folder") and config[name] != usual[name]
     ]
     varied += [(name, run, config) for name in dict.fromkeys(name for name, *_ in varied) for run, config in base]
-    return _averaged([((name, config[name]), run) for name, run, config in varied], ["setting", "value"])
+    found = {}
+    for name, run, config in varied:
+        found.setdefault(name, []).append(((name, config[name]), run))
+    return _averaged([item for name, same in found.items() for item in _told_apart(same, 0, (name,), within_methods=True)], ["setting", "value"])
 
 
 def _plain(value):
@@ -317,7 +350,7 @@ def grid_table(
             [student], [teacher] = run.layers["student"], run.layers["teacher"]
             pair = student, teacher, students.index(student), teachers.index(teacher)
         found.append(((method_of(run), *pair[2:], *pair[:2]), run))
-    table = _averaged(found, ["method", "student_position", "teacher_position", "student", "teacher"])
+    table = _averaged(_told_apart(found, 0), ["method", "student_position", "teacher_position", "student", "teacher"])
     return table.droplevel(["student_position", "teacher_position"])
 
 # %% ../../nbs/studies/04_sweeps.ipynb #8315e929

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'data_of', 'learned_from', 'training_data', 'batches_of',
            'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network', 'say_what_is_passed', 'tried',
-           'network_for', 'train_teacher', 'distill', 'student_for', 'build_method', 'check_teacher', 'learner_for']
+           'network_for', 'train_teacher', 'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher',
+           'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import atexit
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -375,11 +377,27 @@ def _neuron_elements(network: nn.Module, data: Data) -> int:
     return sum(counts) // blank.shape[-4]
 
 
-def _train(learner, data, config, kind, layers, accelerator, resume, overwrite, origins, compared=None) -> Run:
+class _Ready(NamedTuple):
+    "A run before its first step."
+
+    learner: Learner
+    data: Data
+    config: RunConfig
+    kind: str  # "teacher" or "student"
+    layers: dict  # that are compared
+    accelerator: Accelerator
+    resume: bool
+    overwrite: bool
+    origins: dict  # what it begins with and learns from
+    compared: tuple[Taps, Taps] | None = None  # networks whose mismatch is recorded
+
+
+def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict]:
+    "Batches, perturbed labels and what is recorded of the data. Raises a sentence for what differs from the run that goes on."
+    learner, data, config, kind, _, accelerator, resume, _, origins, compared = ready
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
-    perturbed, identity, elements = _perturbed(config, data, resume), identity_of(data), _neuron_elements(learner.network, data)
-    networks = dict(network=described(learner.network))
+    perturbed, identity = _perturbed(config, data, resume), identity_of(data)
     if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
         raise ValueError(
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
@@ -391,6 +409,13 @@ def _train(learner, data, config, kind, layers, accelerator, resume, overwrite, 
     if compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)
         identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
+    return batches, perturbed, identity
+
+
+def _train(ready: _Ready) -> Run:
+    learner, data, config, kind, layers, accelerator, resume, overwrite, origins, compared = ready
+    batches, perturbed, identity = _inputs(ready)
+    networks, elements = dict(network=described(learner.network)), _neuron_elements(learner.network, data)
     content = Run(config.folder).checkpoint("last") if resume and (Path(config.folder) / "checkpoints" / "last.pt").exists() else None
     writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity, networks, overwrite) if accelerator.is_main_process else None
     if writer and origins:
@@ -423,14 +448,18 @@ def train_teacher(
 
     Raises `ValueError` or `FileNotFoundError` with a sentence before any work is done if something does not fit, and `NotFinite` for a loss
     that is not a number."""
+    return _train(_ready_teacher(config, given | _own(model=model, data=data), resume, overwrite))
+
+
+def _ready_teacher(config: TeacherConfig | None, given: dict, resume: bool | str = False, overwrite: bool = False) -> _Ready:
     named_root = config is not None or "root" in given
-    config, resume, _ = settle(TeacherConfig, config, given | _own(model=model, data=data), resume, overwrite)
+    config, resume, _ = settle(TeacherConfig, config, given, resume, overwrite)
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder=resume and not named_root)
     network = network_for(config.model, config["model"], images)
     tried("model", Taps(network, ()), images)
     origins = {} if resume else _begun_with(config, network)
-    return _train(Learner(network, Baseline()), images, config, "teacher", {}, accelerator, resume, overwrite, origins)
+    return _Ready(Learner(network, Baseline()), images, config, "teacher", {}, accelerator, resume, overwrite, origins)
 
 # %% ../../nbs/training/08_session.ipynb #b561a951
 @as_found()
@@ -449,11 +478,14 @@ def distill(
 
     A teacher of your own is put into evaluation mode and onto the device. Raises `ValueError` or `FileNotFoundError` with a sentence before any
     work is done if something does not fit, and `NotFinite` for a loss that is not a number."""
+    return _train(_ready_student(config, given | _own(student=student, data=data, method=method), teacher, resume, overwrite))
+
+
+def _ready_student(config: Config | None, given: dict, teacher=None, resume: bool | str = False, overwrite: bool = False) -> _Ready:
     module = teacher if isinstance(teacher, nn.Module) else None
     named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
     named_root = config is not None or "root" in given
-    typed = given | _own(student=student, teacher=named, data=data, method=method)
-    config, resume, place = settle(Config, config, typed, resume, overwrite, ["teacher"] * (module is not None))
+    config, resume, place = settle(Config, config, given | _own(teacher=named), resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder=resume and not named_root)
     with accelerator.main_process_first():  # which may fetch weights
@@ -463,7 +495,22 @@ def distill(
     taught_by = ann or (compared and compared[1].model)
     origins = dict(teacher=origin_record(place, taught_by, config.folder)) if taught_by else {}
     origins |= Run(config.folder).content("origins") | origins if resume else _begun_with(config, learner.network)
-    return _train(learner, images, config, "student", layers, accelerator, resume, overwrite, origins, compared)
+    return _Ready(learner, images, config, "student", layers, accelerator, resume, overwrite, origins, compared)
+
+
+@as_found()
+def rehearse(
+    config: RunConfig | None,
+    kind: type[RunConfig],  # `Config` or `TeacherConfig`
+    *,
+    teacher: nn.Module | str | Path | None = None,
+    resume: bool | str = False,
+    overwrite: bool = False,
+    **given,
+) -> None:
+    "All that `distill` or `train_teacher` does before the first step, and nothing else: data are loaded, networks built, every sentence is raised."
+    ready = _ready_student(config, given, teacher, resume, overwrite) if kind is Config else _ready_teacher(config, given, resume, overwrite)
+    _inputs(ready)
 
 # %% ../../nbs/training/08_session.ipynb #7564e33d
 def student_for(config: Config, data: Data) -> nn.Module:
