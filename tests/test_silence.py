@@ -250,7 +250,10 @@ USES = dict(
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 def test_nothing_is_fetched_to_where_a_folder_says(use, foreign, tmp_path):
     run, asked = foreign
-    with pytest.raises(FileNotFoundError, match="no download was tried, since a run folder does not decide where data are put; name that folder with root"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="no download was tried, since a dry run fetches nothing, and a run folder does not decide where data are put; name that folder with root",
+    ):
         use(run)
     assert not asked and not (tmp_path / "invented").exists()
     with pytest.raises(FileNotFoundError, match="a download was tried"):
@@ -262,7 +265,7 @@ def test_the_command_fetches_nothing_either(foreign, tmp_path, capsys):
     run, asked = foreign
     for name, arguments in (("evaluate", [str(run.folder)]), ("distill", ["--folder", str(run.folder), "--resume"])):
         assert run_command(name, arguments) == 2
-        assert "no download was tried, since a run folder does not decide" in capsys.readouterr().err
+        assert "no download was tried, since a dry run fetches nothing, and a run folder does not decide" in capsys.readouterr().err
     assert not asked and not (tmp_path / "invented").exists()
 
 

@@ -465,3 +465,49 @@ def test_a_page_for_each_study(pairs):
         assert "<h2>Result</h2>" in page and "Mean and standard deviation over seeds" in page and "Their means mix different settings" not in page
     with pytest.raises(ValueError, match="study: expected one of .*, got 'gird' .did you mean 'grid'"):
         write_study("gird", pairs)
+
+
+# ---- one budget ----
+
+
+def twice(tmp_path, place, accuracy=0.3, **given):
+    "The run with a second seed, which learned for longer."
+    recorded(tmp_path / f"{place}-seed0", accuracy, seed=0, epochs=1, **given)
+    recorded(tmp_path / f"{place}-seed1", 3 * accuracy, seed=1, epochs=4, **given)
+
+
+def test_runs_of_another_budget_stand_apart_in_every_study(tmp_path):
+    twice(tmp_path / "noise", "noise0-kd", method="kd")
+    twice(tmp_path / "noise", "noise0.5-kd", method="kd", label_noise=0.5)
+    apart = [(noise, f"kd (epochs {epochs})") for noise in (0, 0.5) for epochs in (1, 4)]
+    table = noise_table(tmp_path / "noise")
+    assert table.index.tolist() == apart and table.accuracy_last.tolist() == pytest.approx([30, 90] * 2)
+    assert {line.name for line in noise_figure(table).data} == {"kd (epochs 1)", "kd (epochs 4)"}
+    twice(tmp_path / "few", "share1-kd", method="kd", train_images=100)
+    assert few_shot_table(tmp_path / "few").accuracy_last.to_dict() == pytest.approx({(100, "kd (epochs 1)"): 30, (100, "kd (epochs 4)"): 90})
+    twice(tmp_path / "one", "base", beta=400.0)
+    twice(tmp_path / "one", "beta=100", accuracy=0.2, beta=100.0)
+    found = sensitivity_table(tmp_path / "one").accuracy_last
+    assert found.round(6).to_dict() == {
+        ("beta (epochs 1)", 100.0): 20, ("beta (epochs 1)", 400.0): 30, ("beta (epochs 4)", 100.0): 60, ("beta (epochs 4)", 400.0): 90,
+        ("epochs (beta 100.0)", 4): 60, ("epochs (beta 400.0)", 1): 30, ("epochs (beta 400.0)", 4): 90,
+    }  # fmt: skip
+    pair = dict(method="feature_kd", student_layer="a", teacher_layer="x", layers=dict(student=["a"], teacher=["x"]))
+    twice(tmp_path / "grid", "pair0-0", **pair)
+    assert grid_table(tmp_path / "grid").accuracy_last.droplevel(["student", "teacher"]).to_dict() == pytest.approx(
+        {"feature_kd (epochs 1)": 30, "feature_kd (epochs 4)": 90}
+    )
+    assert grid_figure(grid_table(tmp_path / "grid")).data
+
+
+@pytest.mark.parametrize("keep", ["epochs", "steps"])
+def test_a_study_of_few_images_is_one_budget(tmp_path, keep):
+    for images, epochs in ((100, 10), (25, 40 if keep == "steps" else 10)):
+        recorded(tmp_path / f"share{images}", 0.5, method="kd", train_images=images, epochs=epochs)
+    assert few_shot_table(tmp_path).index.tolist() == [(25, "kd"), (100, "kd")]
+
+
+def test_the_last_method_of_a_comparison_is_tried_before_the_first_is_trained(config, tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        compare_methods(tmp_path, ["baseline", "sastc"], [0], config.but(method="sastc", student_layers=("nowhere",)))
+    assert not list(tmp_path.glob("*/steps.jsonl"))

@@ -183,7 +183,7 @@ class Start(Settings):
     small: bool = setting(False, "the recipe's small variant, for two CPU cores")
     config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it")
     print_config: bool = setting(False, "print the settings that would be used, as such a file, and end")
-    dry_run: bool = setting(False, "do what comes before the first step (data are loaded, networks built), say what would be trained, and end")
+    dry_run: bool = setting(False, "do what comes before the first step (load data, build networks; fetch nothing), say what would be trained, and end")
 
 
 def settings_of(
@@ -287,7 +287,8 @@ def _train(kind: "type[RunConfig]", start: Start, again: Again, given: dict) -> 
     config, goes_on, _ = settle(kind, fresh, given, resume, again.overwrite)
     _announce(config)
     if start.dry_run:
-        rehearse(fresh, kind, resume=resume, overwrite=again.overwrite, **given)
+        if missing := rehearse(fresh, kind, resume=resume, overwrite=again.overwrite, fetch=False, **given):
+            tell(f"tried up to here: {missing}")
         return Answer(f"{'would be resumed' if goes_on else 'would be trained'}: {config.place}", dict(folder=config.place, resume=goes_on))
     train = distill if kind is Config else train_teacher
     return _report_end(train(fresh, resume=resume, overwrite=again.overwrite, **given))

@@ -151,7 +151,9 @@ def _cifar(name, root, image_size, download):
     try:
         splits = [source(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError, EOFError) as error:
-        reason = "download=False" if may_write() else "a run folder does not decide where data are put; name that folder with root"
+        reason = (
+            "download=False" if may_write() else "a dry run fetches nothing, and a run folder does not decide where data are put; name that folder with root"
+        )
         tried = f"a download was tried and failed ({error})" if download else f"no download was tried, since {reason}"
         raise FileNotFoundError(
             f"data: expected the folder {source.base_folder!r} with the original files of {name} in root {str(root.resolve())!r}, got none that is whole; {tried}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..common.checks import one_of
+from ..common.files import may_write
 from .preprocessing import Preprocessing
 
 # %% ../../nbs/models/09_pretrained.ipynb #1da768d1
@@ -75,6 +76,8 @@ def _from_file(path: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def _fetched(weights, name: str) -> dict[str, torch.Tensor]:
+    if not (may_write() or Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name).exists()):
+        raise FileNotFoundError(f"teacher: expected {weights} of {name} on this machine, got none, and nothing is to be fetched")
     try:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network; a file that was cut short

@@ -51,7 +51,7 @@ def sweep(
             check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
     if announce is not None:
         announce()
-    _rehearse(wanted, anew, own)
+    _rehearse(wanted, anew, own, fetch=not dry_run)
     if dry_run:
         for place in wanted:
             _tell(f"{place}: {_plan(place, place in anew)}")
@@ -67,13 +67,15 @@ def sweep(
     return left
 
 # %% ../../nbs/studies/02_comparisons.ipynb #61295a78
-def _rehearse(wanted: Mapping[Path, RunConfig], anew: Container[Path], own: dict) -> None:
+def _rehearse(wanted: Mapping[Path, RunConfig], anew: Container[Path], own: dict, fetch: bool) -> None:
     "Raise what training would raise, for one of the runs that differ in nothing but seed and folder."
     seen = set()
     for place, config in wanted.items():
         alike = str(sorted((name, str(value)) for name, value in flat(config).items() if name not in ("seed", "noise_seed", "folder")))
         if alike not in seen and not (_finished(place) and place not in anew) and _teacher(config) not in wanted:
-            rehearse(config, type(config), resume=place not in anew and (place / "config.json").exists(), overwrite=place in anew, **_own(config, own))
+            goes_on = place not in anew and (place / "config.json").exists()
+            if missing := rehearse(config, type(config), resume=goes_on, overwrite=place in anew, fetch=fetch, **_own(config, own)):
+                return _tell(f"tried up to here: {missing}")
         seen.add(alike)
 
 

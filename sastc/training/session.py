@@ -506,11 +506,19 @@ def rehearse(
     teacher: nn.Module | str | Path | None = None,
     resume: bool | str = False,
     overwrite: bool = False,
+    fetch: bool = True,  # download what is not on this machine
     **given,
-) -> None:
+) -> str:  # what could not be tried without fetching it; empty if all was
     "All that `distill` or `train_teacher` does before the first step, and nothing else: data are loaded, networks built, every sentence is raised."
-    ready = _ready_student(config, given, teacher, resume, overwrite) if kind is Config else _ready_teacher(config, given, resume, overwrite)
-    _inputs(ready)
+    try:
+        with reading_only(not fetch):
+            ready = _ready_student(config, given, teacher, resume, overwrite) if kind is Config else _ready_teacher(config, given, resume, overwrite)
+            _inputs(ready)
+    except FileNotFoundError as error:
+        if fetch:
+            raise
+        return str(error)
+    return ""
 
 # %% ../../nbs/training/08_session.ipynb #7564e33d
 def student_for(config: Config, data: Data) -> nn.Module:
