@@ -360,11 +360,18 @@ def grid_summary(
     "What the pairs of a grid come to, beside the other methods; `pairs_above` counts the pairs that do better."
     columns = ["accuracy_last", "accuracy_best"]
     paired = table.index.get_level_values("student") != ""
-    pairs, others = table[paired][columns], table[~paired].droplevel(["student", "teacher"])[columns]
+    pairs, others = _of_one_budget(table[paired])[1][columns], table[~paired].droplevel(["student", "teacher"])[columns]
     summary = pd.concat([pairs.agg(["mean", "min", "max"]).set_axis(["mean of pairs", "worst pair", "best pair"]), others])
     for which in ("last", "best"):
         summary[f"pairs_above_{which}"] = [int((pairs[f"accuracy_{which}"] > value).sum()) for value in summary[f"accuracy_{which}"]]
     return summary
+
+
+def _of_one_budget(pairs: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    "Pairs that may be compared, and what their table calls the method: of several budgets the one with most pairs."
+    methods = pairs.index.get_level_values("method")
+    method = methods.value_counts().idxmax() if len(pairs) else ""
+    return method, pairs[methods == method].droplevel("method")
 
 
 def grid_figure(
@@ -376,7 +383,8 @@ def grid_figure(
     pairs = table[table.index.get_level_values("student") != ""]
     if not len(pairs):
         return empty_figure(title, "No pair has finished yet.")
-    colour, pairs = style_of(pairs.index.get_level_values("method")[0])[0], pairs.droplevel("method")
+    method, pairs = _of_one_budget(pairs)
+    colour, budget = style_of(method)[0], method.partition(" ")[2]
     students, teachers = (pairs.index.get_level_values(side).unique() for side in ("student", "teacher"))
     accuracy = pairs[column].unstack("teacher").reindex(index=students, columns=teachers)
     panels = make_subplots(1, 2, column_widths=[0.5, 0.5], horizontal_spacing=0.14, subplot_titles=["accuracy of a pair, %", "pairs in order"])
@@ -390,7 +398,10 @@ def grid_figure(
     panels.update_xaxes(type="category", title_text="teacher layer", showgrid=False, col=1).update_xaxes(title_text="pairs, worst to best", col=2)
     panels.update_yaxes(type="category", title_text="student layer", autorange="reversed", showgrid=False, col=1).update_yaxes(title_text="%", col=2)
     return titled(
-        title, f"one student layer imitates one teacher layer, test accuracy of the {which} epoch", height=max(380, 60 * len(students) + 200), grid=panels
+        title,
+        " ".join(filter(None, [f"one student layer imitates one teacher layer, test accuracy of the {which} epoch", budget])),
+        height=max(380, 60 * len(students) + 200),
+        grid=panels,
     )
 
 
