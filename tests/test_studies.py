@@ -19,7 +19,7 @@ from sastc.common.settings import flat
 from sastc.data.images import load_images, perturbed_labels, subset
 from sastc.methods import KD, Term
 from sastc.studies import sweeps
-from sastc.studies.comparisons import compare_methods, summarise, sweep
+from sastc.studies.comparisons import compare_methods, settings_by_method, summarise, sweep
 from sastc.studies.sweeps import (
     few_shot,
     few_shot_figure,
@@ -511,3 +511,11 @@ def test_the_last_method_of_a_comparison_is_tried_before_the_first_is_trained(co
     with pytest.raises(ValueError, match="nowhere"):
         compare_methods(tmp_path, ["baseline", "sastc"], [0], config.but(method="sastc", student_layers=("nowhere",)))
     assert not list(tmp_path.glob("*/steps.jsonl"))
+
+
+def test_a_method_takes_what_was_named_and_its_own_defaults_for_the_rest():
+    for given, betas in ({}, dict(sastc=800, routed=100)), (dict(beta=100.0), dict(sastc=100, routed=100)), (dict(beta=800.0), dict(sastc=800, routed=800)):
+        for first in betas:  # whichever the settings were made for
+            made = settings_by_method(list(betas), settings_for(Config, dict(method=first, **given)).but(seed=3))
+            assert {name: config["beta"] for name, config in made.items()} == betas
+            assert [made[name]["projection"] for name in ("sastc", "routed")] == ["code", "auto"]

@@ -110,6 +110,7 @@ class Settings:
     "Base of every class with settings: annotated fields become keyword arguments, checked when an object is made."
 
     given_as: str = ""  # how a user named the object where that is more than its class: a path, a name of a data set
+    named: frozenset[str] = frozenset()  # settings that were given by name, rather than left at their default
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -298,13 +299,13 @@ class _Given:
 
     def take(self, path: tuple[str, ...], default):
         "Value for a path and how it was given: typed, base or default."
-        for source in (self.given, self.base, self.defaults):
+        for source, how in ((self.given, "typed"), (self.base, "base"), (self.defaults, "default")):
             for name in (".".join(path), path[-1]):
                 if name in source and self._own(name, path):
                     if source is self.given:
                         self.used[name] = path
-                    return source[name], source is self.given
-        return default, False
+                    return source[name], how
+        return default, "default"
 
     def _own(self, name: str, path: tuple[str, ...]) -> bool:
         "Whether a short name still is free, or belongs to the same part of the run."
@@ -313,22 +314,25 @@ class _Given:
 
 
 def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
-    values, typed = {}, {}
+    values, typed, named = {}, {}, []
     for declared in dataclasses.fields(kind):
         name = declared.name
         if declared.metadata.get("part"):
             values[name] = _chosen(declared, given, (*path, name))
         elif name in own_settings(kind):
             default = declared.default if declared.default is not MISSING else declared.default_factory()
-            value, was_typed = given.take((*path, name), default)
+            value, how = given.take((*path, name), default)
             values[name] = checked(declared, value)
-            if was_typed:
+            if how == "typed":
                 typed[name] = declared
+            if how != "default":
+                named.append(name)
     for name, declared in typed.items():
         needed = declared.metadata.get("needs")
         if needed and not values[needed] and values[name] != declared.default:
             raise ValueError(f"{name}: expected only together with {needed}, got {values[name]!r} with {needed} {values[needed]!r}")
     made = kind(**values)
+    made.named = frozenset(named)
     made.check_typed(typed)
     return made
 
@@ -339,7 +343,7 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
         # a run of a teacher begins with other values than its optimiser alone would
         given.defaults |= {".".join((*path, *entry.path)): entry.value for entry in _walk(declared.default_factory())}
         return _made(part_class(declared), given, path)
-    wanted, typed = given.take(path, None)
+    wanted, how = given.take(path, None)
     if wanted is None:
         return _made(part_class(declared), given, path)
     expected = declared.type if isinstance(declared.type, type) and issubclass(declared.type, Settings) else Settings
@@ -347,7 +351,7 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
         return wanted
     if isinstance(wanted, (str, PurePath)):
         wanted = str(wanted)
-        kind = registry.settings_class(registry.find(wanted, given.importing or typed), wanted)
+        kind = registry.settings_class(registry.find(wanted, given.importing or how == "typed"), wanted)
     elif (kind := registry.wrapped(wanted)) is not None:
         wanted = kind.given_as
     elif not callable(wanted) or not hasattr(wanted, "__qualname__"):
@@ -419,8 +423,31 @@ def but(
     self: Settings,
     **changes,  # by short name, or parts as objects
 ) -> Settings:
-    "The same settings with some changed. Raises as `resolve` does."
-    return resolve(type(self), changes, flat(self) | objects(self, changes))
+    """The same settings with some changed. Raises as `resolve` does.
+
+    Another method, network or neuron keeps what was named and has defaults of its own for the rest."""
+    kept = {name: entry.value for name, entry in entries(self).items() if entry.path not in _own_defaults(self)}
+    return resolve(type(self), changes, kept | objects(self, changes))
+
+
+def _own_defaults(thing: Settings, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    "Paths of settings that have the default of the part that was chosen, and that nobody named."
+    found = set()
+    for name, declared in own_parts(thing).items():
+        held, inside = getattr(thing, name), (*path, name)
+        if not isinstance(held, Settings):
+            continue
+        found |= _own_defaults(held, inside)
+        if declared.metadata["registry"] is not None:
+            usual = {entry.path: entry.value for entry in _walk(type(held)())}
+            found |= {(*inside, *entry.path) for entry in _walk(held) if usual.get(entry.path) == entry.value and not _named(held, entry.path)}
+    return found
+
+
+def _named(thing: Settings, path: tuple[str, ...]) -> bool:
+    for name in path[:-1]:
+        thing = getattr(thing, name)
+    return path[-1] in thing.named
 
 
 def objects(

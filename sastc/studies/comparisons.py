@@ -231,7 +231,7 @@ def compare_methods(
     data: Data | None = None,  # images of your own, instead of `config.data`
     **how,  # overwrite, dry_run and announce of `sweep`
 ) -> pd.DataFrame:  # see `summarise`
-    """Train every method with every seed under the same settings; a method takes those that it has.
+    """Train every method with every seed under the same settings. A method takes those of `config` that it has; where nothing was named, its own defaults.
 
     Raises `ValueError` for unknown methods and for runs of another budget."""
     check_each_once(methods=methods, seeds=seeds)
