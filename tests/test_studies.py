@@ -514,8 +514,8 @@ def test_the_last_method_of_a_comparison_is_tried_before_the_first_is_trained(co
 
 
 def test_a_method_takes_what_was_named_and_its_own_defaults_for_the_rest():
-    for given, betas in ({}, dict(sastc=800, routed=100)), (dict(beta=100.0), dict(sastc=100, routed=100)), (dict(beta=800.0), dict(sastc=800, routed=800)):
+    for typed, betas in ({}, dict(sastc=800, routed=100)), (dict(beta=100.0), dict(sastc=100, routed=100)), (dict(beta=800.0), dict(sastc=800, routed=800)):
         for first in betas:  # whichever the settings were made for
-            made = settings_by_method(list(betas), settings_for(Config, dict(method=first, **given)).but(seed=3))
+            made = settings_by_method(list(betas), settings_for(Config, dict(method=first, **typed)).but(seed=3))
             assert {name: config["beta"] for name, config in made.items()} == betas
             assert [made[name]["projection"] for name in ("sastc", "routed")] == ["code", "auto"]
