@@ -132,6 +132,16 @@ def test_an_interrupt_while_libraries_load_leaves_no_traceback(tmp_path):
     assert (process.communicate(timeout=60)[1], process.returncode) == ("", 130)
 
 
+def test_the_demo_ends_with_a_table_a_picture_and_the_next_command(tmp_path):
+    said = whole("demo", "--epochs", "1", "--seeds", "1", cwd=tmp_path).stdout
+    bars = {line.split()[0]: line.count("█") for line in said.splitlines() if "█" in line}
+    table = Run(tmp_path / "runs" / "demo" / "routed-seed0")
+    assert list(bars) == ["baseline", "kd", "routed"] and bars["routed"] == round(40 * table.result["test_accuracy_last"])
+    routes = [line.split() for line in said.splitlines() if "←" in line]
+    assert [route[0] for route in routes] == table.layers["student"] and all(route[2] in table.layers["teacher"] for route in routes)
+    assert said.rstrip().endswith("next: sastc explain runs/demo") and "report: runs/demo/report.html" in said
+
+
 # ---- 2: one budget ----
 
 

@@ -26,6 +26,8 @@ from ..common.progress import speak, speaks, tell
 from ..common.settings import Settings, entries, setting
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sastc.studies.recipes import Recipe
     from sastc.training.config import Config, RunConfig
     from sastc.training.runs import Run
@@ -347,18 +349,39 @@ def _failures(folder: str) -> list[str]:
 @command("demo")
 def demo_command(
     folder: str = "runs/demo",  # where the runs and the report go; called again, it continues there
-    epochs: int = 5,  # passes of each student over the 1,293 training digits
-    seeds: int = 2,  # runs of each method
+    epochs: int = 3,  # passes of each student over the 1,293 training digits
+    seeds: int = 3,  # runs of each method
 ):
-    "Distil a small ANN into a two-step spiking network on real digits: baseline, KD and SASTC, with a table and a report."
+    "Distil a small ANN into a two-step spiking network on real digits: baseline, KD and routed SASTC, with a table, pictures and a report."
     from sastc.studies.comparisons import demo
     from sastc.training.runs import Run
 
     demo(folder, seeds=range(seeds), epochs=epochs)
     teacher = Run(Path(folder) / "teacher").result["test_accuracy_best"]
-    answer = _table_answer(folder, f"teacher (ANN): test accuracy {teacher:.2%}\n")
-    said = "Mean and standard deviation over seeds. A few epochs on digits show that everything works; they rank nothing."
-    return answer._replace(text=f"{answer.text}\n{said}", facts=dict(teacher=teacher, **answer.facts))
+    answer, chosen = _table_answer(folder, f"teacher (ANN): test accuracy {teacher:.2%}\n"), Path(folder) / "routed-seed0"
+    text = [answer.text, "", "test accuracy after the last epoch, %, mean ± standard deviation over seeds", *_bars(answer.tables["methods"])]
+    if chosen.exists():
+        text += ["", "what each student layer of the first routed run learns from, and the weight of that teacher layer", *_routes(Run(chosen))]
+    text += ["", "A few epochs on digits show that everything works; they rank nothing.", f"next: sastc explain {shlex.quote(folder)}"]
+    return answer._replace(text="\n".join(text), facts=dict(teacher=teacher, **answer.facts))
+
+
+_BAR = 40  # characters
+
+
+def _bars(means: "pd.DataFrame") -> list[str]:
+    "Accuracies as bars of text."
+    names = [" ".join(name) if isinstance(name, tuple) else name for name in means.index]  # with its budget if there are several
+    width, spread = max(map(len, names)), means.accuracy_last_sd.map(lambda sd: "" if math.isnan(sd) else f" ± {sd:.1f}")
+    return [f"  {name:{width}}  {'█' * round(_BAR * value / 100):{_BAR}}  {value:.1f}{sd}" for name, value, sd in zip(names, means.accuracy_last, spread)]
+
+
+def _routes(run: "Run") -> list[str]:
+    "Student layers beside the teacher layers that their last attention prefers."
+    attention = run.attention[-1].mean(0)
+    students, teachers = run.layers["student"], run.layers["teacher"]
+    width = max(map(len, students))
+    return [f"  {name:{width}}  ←  {teachers[int(row.argmax())]}  ({row.max():.2f})" for name, row in zip(students, attention)]
 
 # %% ../../nbs/cli/02_commands.ipynb #20e9d2a5
 class Sweep(Settings):

@@ -385,12 +385,13 @@ _DEMO = dict(data="digits", batch_size=32, schedule="cosine", warmup=0.5, log_ev
 
 def demo(
     folder: str | Path,  # where the teacher and the students go
-    methods: Sequence[str] = ("baseline", "kd", "sastc"),
-    seeds: Sequence[int] = (0, 1),
-    epochs: int = 5,  # of each student
+    methods: Sequence[str] = ("baseline", "kd", "routed"),
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = 3,  # of each student
 ) -> pd.DataFrame:  # see `summarise`
     "Train a teacher on real digits and distil it by several methods."
     place = Path(folder) / "teacher"
     sweep({place: settings_for(TeacherConfig, dict(model="wrn16_2", width=0.5, epochs=4, lr=0.1, seed=0, **_DEMO))})
-    student = dict(teacher=str(place), student="vgg11", width=0.125, time_steps=2, beta=1.0, lr=0.05, epochs=epochs)
-    return compare_methods(folder, methods, seeds, settings_for(Config, student | _DEMO))
+    student = dict(teacher=str(place), student="vgg11", width=0.125, time_steps=2, lr=0.05, epochs=epochs)
+    calibrated = dict(method="routed", beta=3.0)  # chosen for digits
+    return compare_methods(folder, methods, seeds, settings_for(Config, student | calibrated | _DEMO))
