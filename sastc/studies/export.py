@@ -124,7 +124,7 @@ def _traced(student, image_shape):
         ) from error
     _fold_norms(traced)
     with torch.no_grad():
-        _Shapes(traced).run(_empty(network, image_shape[-3:], batch=student.time_steps))  # a row a step: what is behind the neurons has as many
+        _Shapes(traced).run(_empty(network, image_shape[-3:], batch=student.time_steps))  # one row per step: what is behind the neurons has as many
     return traced
 
 # %% ../../nbs/studies/06_export.ipynb #605587bb
@@ -224,8 +224,8 @@ def _neuron(nir, layer, takes, gives, dt, discretisation, dtype, time_steps):
     decay = float(decay)
     _possible(0 <= decay <= 1, f"its decay factor is {decay:g}, and NIR's potentials do not grow by themselves or change their sign")
     _possible(decay or discretisation == "euler", "no time constant gives its decay factor 0 in exponential steps; discretisation='euler' does")
-    leak = dict(r=1 / dt) if decay == 1 else dict(neuron_constants(decay, dt, discretisation), v_leak=0)
-    values = {name: np.full(takes, value, dtype) for name, value in dict(leak, v_threshold=layer.threshold, v_reset=0).items()}
+    decaying = dict(r=1 / dt) if decay == 1 else dict(neuron_constants(decay, dt, discretisation), v_leak=0)
+    values = {name: np.full(takes, value, dtype) for name, value in dict(decaying, v_threshold=layer.threshold, v_reset=0).items()}
     return [nir.IF(**values) if decay == 1 else nir.LIF(**values)]
 
 
@@ -358,7 +358,7 @@ def to_nir(
     image_shape: Sequence[int],  # [C, H, W]
     dt: float = 1e-4,  # length of a time step in seconds
     discretisation: str = "euler",  # how the receiver will step: one of `DISCRETISATIONS`
-):  # nir.NIRGraph; it takes a normalised image a step and gives logits [K] a step
+):  # nir.NIRGraph; it takes one normalised image per step and gives logits [K] per step
     """The student as a NIR graph, in single precision (double if the student is).
 
     Raises `ImportError` without the package nir, and `ValueError` naming the layer that has no NIR node, a neuron with soft reset for instance, or

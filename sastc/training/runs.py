@@ -429,7 +429,7 @@ def environment() -> dict:
 # %% ../../nbs/training/04_runs.ipynb #c6731c3a
 def compare(
     runs: Iterable[Run | str | Path],  # runs or their folders
-) -> pd.DataFrame:  # a row a run: the settings that differ among the runs, then the results
+) -> pd.DataFrame:  # one row per run: the settings that differ among the runs, then the results
     "Runs side by side."
     runs = [run if isinstance(run, Run) else Run(run) for run in runs]
     configs = pd.DataFrame([run.config for run in runs])
