@@ -519,3 +519,12 @@ def test_a_method_takes_what_was_named_and_its_own_defaults_for_the_rest():
             made = settings_by_method(list(betas), settings_for(Config, dict(method=first, **typed)).but(seed=3))
             assert {name: config["beta"] for name, config in made.items()} == betas
             assert [made[name]["projection"] for name in ("sastc", "routed")] == ["code", "auto"]
+
+
+def test_data_are_loaded_once_for_all_methods_before_training(config, tmp_path, monkeypatch):
+    from sastc.data.sources import Digits
+
+    loaded, load = [], Digits.load
+    monkeypatch.setattr(Digits, "load", lambda source, *given: loaded.append(1) or load(source, *given))
+    compare_methods(tmp_path, ["baseline", "kd", "sastc"], [0, 1], config, dry_run=True)
+    assert len(loaded) == 1 and not list(tmp_path.iterdir())

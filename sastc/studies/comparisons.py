@@ -28,7 +28,7 @@ from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.loop import NotFinite, Stopped
 from ..training.runs import Run, find_runs, living, where
-from ..training.session import check_inputs, distill, rehearse, train_teacher
+from ..training.session import check_inputs, distill, loading_once, rehearse, train_teacher
 
 # %% ../../nbs/studies/02_comparisons.ipynb #18737e24
 def sweep(
@@ -51,7 +51,8 @@ def sweep(
             check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
     if announce is not None:
         announce()
-    _rehearse(wanted, anew, own, fetch=not dry_run)
+    with loading_once():
+        _rehearse(wanted, anew, own, fetch=not dry_run)
     if dry_run:
         for place in wanted:
             _tell(f"{place}: {_plan(place, place in anew)}")
