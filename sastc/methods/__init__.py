@@ -13,3 +13,9 @@ from .losses import kd_loss, sastc_loss
 from .method import METHODS, Method, Record, Shapes, Step, Term, about
 from .routed import Routed
 from .sastc import RSA, SASTC, Calibrated, FeatureKD, Rate, Uniform
+
+# %% ../../nbs/methods/08_methods.ipynb #7f1c2a90
+# after those above, so that methods keep their order and their colours
+from .features import RKD, SP
+from .logits import DIST, DKD, HeadTail
+from .steps import TET, TSER, TWD
