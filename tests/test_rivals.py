@@ -14,8 +14,28 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from sastc.methods import DIST, DKD, METHODS, RKD, SP, TET, TSER, TWD, Baseline, HeadTail, Shapes, Step, about
+from sastc.methods import (
+    BKDSNN,
+    CKDSNN,
+    DIST,
+    DKD,
+    METHODS,
+    RKD,
+    SP,
+    TET,
+    TKS,
+    TSER,
+    TWD,
+    Baseline,
+    HeadTail,
+    Shapes,
+    Step,
+    Strong2Weak,
+    Weak2Strong,
+    about,
+)
 from sastc.methods.losses import kd_loss
+from sastc.models import Taps, create_model, tap_shapes
 from sastc.training import Run, distill, open_run, train_teacher
 from sastc.training.loop import Trainer
 from sastc.training.opening import assess
@@ -41,10 +61,8 @@ def a_step(seed=0, time_steps=3, batch=4, classes=5, student=(3, 2, 2), teacher=
 
 def built(method, shapes):
     torch.manual_seed(1)
-    if type(method).__name__ == "Sum":
-        counts = [int(part.compares_layers) for part in (method.first, method.second)]
-        method.counts = [counts[0], counts[0]]  # what `layers` finds
-        shapes = shapes._replace(student=shapes.student * sum(counts), teacher=shapes.teacher * sum(counts))
+    if isinstance(method, CKDSNN):  # what `layers` takes from the teacher
+        method.register_buffer("head", torch.randn(shapes.num_classes, shapes.teacher[0][0]), persistent=False)
     method.build(shapes)
     return method.double()
 
@@ -67,12 +85,16 @@ EXAMPLE = [
     (TWD(twd_alpha=0, twd_beta=1, self_target="ensemble"), 0.979525 + 0.194302),
     (TWD(twd_alpha=0, twd_beta=1, self_target="ensemble", step_temperature=4), 0.979525 + 0.194650),
     (TSER(tser_alpha=0.5, tser_gamma=0.1, step_temperature=1), 0.666057),
+    (Strong2Weak(), 0.794377 + 0.181024),
+    (Weak2Strong(pairing="cascade", pair_weight=2), 0.794377 + 2 * 0.200721),
+    (TKS(tks_alpha=1), 11.297744),
+    (TKS(tks_alpha=0), 0.794377),
 ]
 
 
 @pytest.mark.parametrize("method, expected", EXAMPLE, ids=str)
 def test_the_example(method, expected):
-    step = Step(None, LABEL, OUTPUTS, teacher_logits=TEACHER)
+    step = Step(None, LABEL, OUTPUTS, teacher_logits=TEACHER, progress=1.0)
     assert total(method.terms(step)).item() == pytest.approx(expected, abs=2e-6)
 
 
@@ -198,6 +220,68 @@ def rkd(student, teacher):
     return 3 * parts[0] + 2 * parts[1]
 
 
+def pairs(step, strong, cascade):
+    sure = [mean(max(softmax(z)) for z in output) for output in step.outputs]
+    order = sorted(range(len(sure)), key=lambda t: -sure[t])
+    chosen = list(zip(order, order[1:])) if cascade else [(order[0], order[-1])]
+    found = []
+    for first, last in chosen:
+        teaching, taught = (first, last) if strong else (last, first)
+        found.append(mean(kl(softmax(y.detach(), 3.0), softmax(z, 3.0)) for z, y in zip(step.outputs[taught], step.outputs[teaching])))
+    return ce(step) + 0.5 * mean(found)
+
+
+def tks(step):
+    found = []
+    for b, label in enumerate(step.labels):
+        each = step.outputs[:, b]
+        target = softmax(sum((z for z in each if z.argmax() == label), torch.zeros_like(each[0])), 2.0)
+        found.append(mean(-4 * sum(p * q.log() for p, q in zip(target, softmax(z))) for z in each))
+    share = 0.9 * step.progress
+    return (1 - share) * ce(step) + share * mean(found)
+
+
+def bkdsnn(step, method):
+    "Without a mask, whose own test is below."
+    ours, theirs = step.student_features[0].mean(0), step.teacher_features[0]
+    theirs = theirs.mean(0) if theirs.ndim == 5 else theirs
+    restored = method.restorer.restore(method.restorer.align(ours))
+    squares = mean(sum((a - b) ** 2 for a, b in zip(image.flatten(), other.flatten())) for image, other in zip(restored, theirs))
+
+    def weighted(z, y, c):
+        weight = 1 - (-cross_entropy(z, c) / (cross_entropy(y, c) + 1e-7)).exp()
+        return weight.detach() * -9 * sum(p * q.log() for p, q in zip(softmax(y, 3.0), softmax(z, 3.0)))
+
+    return ce(step) + 0.4 * of_mean(step, weighted) + 0.01 * squares
+
+
+def ckdsnn(step, method, reading):
+    ours, theirs = step.student_features[0], step.teacher_features[0]
+    theirs = theirs.mean(0) if theirs.ndim == 5 else theirs
+    rows, columns = ours.shape[-2:]
+    spikes = [[ours[:, b, :, i, j].sum() for i in range(rows) for j in range(columns)] for b in range(len(step.labels))]
+    seen = []
+    for feature, y in zip(theirs, step.teacher_logits):
+        weights = method.head[y.argmax()]
+        seen.append([(weights * feature[:, i, j]).sum().clamp(min=0) for i in range(rows) for j in range(columns)])
+    if reading == "code":
+        for maps in (spikes, seen):
+            least = min(value for one in maps for value in one)
+            most = max(value - least for one in maps for value in one)
+            maps[:] = [[(value - least) / (most + 1e-3) for value in one] for one in maps]
+    places = mean(kl(softmax(p, 3.0), softmax(q, 3.0)) for p, q in zip(seen, spikes)) * (9 if reading == "paper" else 1)
+    noise, soft_ = torch.randn(step.labels.shape[0], step.outputs.shape[2]).double(), []
+    for z, y, n in zip(step.outputs.mean(0), step.teacher_logits, noise):
+        middle = mean(z)
+        variance = sum((value - middle) ** 2 for value in z) / (len(z) - 1)
+        if reading == "paper":
+            soft_.append(soft(y, torch.stack([value + 0.2 * (middle + k * variance.sqrt()) for value, k in zip(z, n)]), 3.0))
+        else:
+            drawn = softmax([middle + k * variance for k in n], 3.0)
+            soft_.append(9 * kl(softmax(y, 3.0), [0.8 * p + 0.2 * q for p, q in zip(softmax(z, 3.0), drawn)]))
+    return ce(step) + 0.6 * places + 0.4 * mean(soft_)
+
+
 def of_features(step, loss, per_step):
     ours, theirs = step.student_features[0], step.teacher_features[0]
     frames = theirs.ndim == ours.ndim
@@ -211,7 +295,18 @@ LITERAL = {
     "twd": (TWD(twd_alpha=0.3, twd_beta=0.6, step_temperature=2), lambda step: twd(step, "correct")),
     "twd, ensemble": (TWD(twd_alpha=0.3, twd_beta=0.6, step_temperature=2, self_target="ensemble"), lambda step: twd(step, "ensemble")),
     "tser": (TSER(tser_alpha=0.4, tser_gamma=0.2, step_temperature=2), tser),
+    "tks": (TKS(tks_alpha=0.9, step_temperature=2), tks),
 }
+for kind, pairing in itertools.product((Strong2Weak, Weak2Strong), ("extremes", "cascade")):
+    LITERAL[f"{kind.__name__}, {pairing}"] = (
+        kind(pair_weight=0.5, pair_temperature=3, pairing=pairing),
+        lambda step, strong=kind is Strong2Weak, cascade=pairing == "cascade": pairs(step, strong, cascade),
+    )
+restoring = BKDSNN(bkd_weight=0.01, bkd_blur=0, wsld_weight=0.4, wsld_temperature=3)
+LITERAL["bkdsnn"] = restoring, lambda step: bkdsnn(step, restoring)
+for reading in ("code", "paper"):
+    seeing = CKDSNN(samd_weight=0.6, nld_weight=0.4, samd_reading=reading, nld_reading=reading, nld_noise=0.2, ckd_temperature=3)
+    LITERAL[f"ckdsnn, {reading}"] = seeing, lambda step, method=seeing, reading=reading: ckdsnn(step, method, reading)
 for per_step, average in {False: of_mean, True: by_step}.items():
     more, form = dict(temperature=3, logits_per_step=per_step), ", per step" * per_step
     LITERAL[f"dkd{form}"] = (
@@ -240,12 +335,16 @@ for per_step, average in {False: of_mean, True: by_step}.items():
 
 @pytest.mark.parametrize("name", LITERAL)
 @examples(max_examples=4)
-@given(st.integers(0, 10_000), st.integers(1, 3), st.booleans())
+@given(st.integers(0, 10_000), st.integers(2, 3), st.booleans())
 def test_values_and_gradients_are_those_of_a_literal_loop(name, seed, time_steps, frames):
     method, loop = LITERAL[name]
     step, shapes = a_step(seed, time_steps, frames=frames)
     built(method, shapes)
-    found, expected = total(method.terms(step)), loop(step)
+    found = []
+    for loss in (lambda: total(method.terms(step)), lambda: loop(step)):
+        torch.manual_seed(seed)  # of what is drawn
+        found.append(loss())
+    found, expected = found
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
     leaves = [step.outputs, *step.student_features]
     for one, other in zip(*(torch.autograd.grad(loss, leaves, allow_unused=True) for loss in (found, expected))):
@@ -329,7 +428,67 @@ def test_a_threshold_of_one_makes_head_and_tail_the_soft_labels(seed):
     torch.testing.assert_close(HeadTail(head_share=1.0).terms(step)["hta_kl"].value, kd_loss(step.logits, step.teacher_logits), rtol=1e-6, atol=1e-9)
 
 
+def test_a_single_step_has_nobody_to_teach():
+    with pytest.raises(ValueError, match="time_steps: expected at least 2, since one step teaches another, got 1"):
+        Strong2Weak().build(a_step(time_steps=1)[1])
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.sampled_from(["extremes", "cascade"]))
+def test_who_teaches_gets_no_gradient(seed, time_steps, pairing):
+    step, _ = a_step(seed, time_steps)
+    order = step.outputs.detach().softmax(-1).amax(-1).mean(1).argsort(descending=True).tolist()
+    for kind, teaching in ((Strong2Weak, order[0]), (Weak2Strong, order[-1])):
+        value = kind(pairing=pairing).terms(step)[f"{kind.teaching}_step"].value
+        moved = torch.autograd.grad(value, step.outputs)[0].abs().sum((1, 2)) > 0
+        assert not moved[teaching] and int(moved.sum()) == (1 if pairing == "extremes" else time_steps - 1)
+
+
+@given(st.floats(0, 1), st.integers(0, 10_000))
+def test_a_blurred_channel_passes_nothing(blur, seed):
+    step, shapes = a_step(seed, student=(4, 2, 2), batch=16)
+    method = built(BKDSNN(bkd_blur=blur), shapes)
+    gradient = torch.autograd.grad(method.terms(step)["bkd"].value, step.student_features)[0].abs().sum((0, 3, 4))
+    silent = (gradient == 0).double().mean().item()
+    assert abs(silent - blur) < 5 * (blur * (1 - blur) / 64) ** 0.5 + 1e-9
+    method.eval()  # nothing is drawn where nothing is trained
+    assert torch.equal(*(method.terms(step)["bkd"].value for _ in range(2)))
+    assert (torch.autograd.grad(method.terms(step)["bkd"].value, step.student_features)[0].abs().sum((0, 3, 4)) > 0).all()
+
+
+@pytest.mark.parametrize("teacher", [(5,), (9, 5), (5, 4, 4), (5, 1, 1)], ids=str)
+def test_a_feature_is_restored_to_whatever_the_teacher_gives(teacher):
+    "A vector, tokens, a larger map, a single place."
+    step, shapes = a_step(student=(3, 2, 2), teacher=teacher)
+    value = built(BKDSNN(), shapes).terms(step)["bkd"].value
+    assert value.isfinite() and torch.autograd.grad(value, step.student_features)[0].any()
+
+
+def test_weighted_labels_of_equal_outputs_weigh_one_minus_one_over_e():
+    step, shapes = a_step(teacher=(4, 2, 2))
+    step.teacher_logits = step.logits.detach()
+    soft_labels = built(BKDSNN(), shapes).terms(step)["wsld"].value
+    entropy = torch.special.entr((step.logits / 2).softmax(-1)).sum(-1)
+    torch.testing.assert_close(soft_labels, 4 * (1 - math.exp(-1)) * entropy.mean(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("reading", ["code", "paper"])
+def test_equal_logits_and_far_logits_under_noise_have_finite_gradients(reading):
+    for logits in (torch.zeros(4, 5), torch.tensor([[1e4, 0, 0, 0, 0]]).expand(4, 5)):
+        step, shapes = a_step()
+        step.outputs = logits.double().expand(3, 4, 5).clone().requires_grad_()
+        step.__dict__.pop("logits", None)
+        value = built(CKDSNN(nld_reading=reading), shapes).terms(step)["nld"].value
+        assert value.isfinite() and torch.autograd.grad(value, step.outputs)[0].isfinite().all()
+
+
+def test_without_noise_the_paper_s_reading_is_soft_labels():
+    step, shapes = a_step()
+    method = built(CKDSNN(nld_reading="paper"), shapes).eval()
+    torch.testing.assert_close(method.terms(step)["nld"].value, kd_loss(step.logits, step.teacher_logits, 2.0))
+
+
 @pytest.mark.parametrize("kind, sizes, said", [
+    (BKDSNN, dict(student=[(4,)]), "student_layer: expected a layer that gives maps .* got .4."),
     (DIST, dict(batch_size=2), "batch_size: expected at least 3 for method dist, .* got 2"),
     (DIST, dict(num_classes=2), "num_classes: expected at least 3 for method dist, .* got 2"),
     (SP, dict(batch_size=1), "batch_size: expected at least 2, .* got 1"),
@@ -356,21 +515,39 @@ def test_bad_input_is_refused_before_anything_is_written(given_, said, teacher, 
 # ---------------------------------------------------------------- any two combine
 
 
+@pytest.fixture(scope="module")
+def networks():
+    return create_model("vgg11", width=1 / 16, time_steps=2), create_model("wrn16_2", width=1 / 8)
+
+
+def terms_of(method, networks):
+    "Of random features of the layers that it asks for, the same for the same layers."
+    layers, image = method.layers(*networks), torch.zeros(1, 3, 32, 32)
+    shapes = Shapes(*([tuple(shape) for shape in tap_shapes(Taps(*side), image)[1]] for side in zip(networks, layers)), 8, 10, 2)
+    torch.manual_seed(1)
+    method.build(shapes)
+    method.eval()
+    drawn = [
+        [torch.rand(*leading, *shape, generator=torch.Generator().manual_seed(0)) for shape in side]
+        for leading, side in (((2, 8), shapes.student), ((8,), shapes.teacher))
+    ]
+    logits = torch.randn(3, 8, 10, generator=torch.Generator().manual_seed(0))
+    return method.terms(Step(torch.zeros(8, 3, 32, 32), torch.arange(8), logits[:2], drawn[0], logits[2], drawn[1], 0.5))
+
+
 @pytest.mark.parametrize("name", RIVALS)
-def test_every_rival_can_be_added_to_every_method(name):
+def test_every_rival_can_be_added_to_every_method(name, networks):
     "With the defaults of both. The sum has the terms of both, those that both have once."
+    alone = terms_of(METHODS[name](), networks)
     for other in METHODS:
-        one, two = METHODS[name](), METHODS[other]()
-        step, shapes = a_step(batch=8)  # of fewer, attention would learn nothing, and warn
-        parts = [built(kind(), shapes).terms(step) for kind in (METHODS[name], METHODS[other])]
-        both = built(one + two, shapes)
-        step.student_features, step.teacher_features = (
-            [features[0]] * sum(m.compares_layers for m in (one, two)) for features in (step.student_features, step.teacher_features)
-        )
-        found = both.terms(step)
-        assert found.keys() == parts[0].keys() | parts[1].keys(), other
-        for key in parts[0]:
-            torch.testing.assert_close(found[key].value, parts[0][key].value)
+        if other == name:
+            continue
+        both = METHODS[name]() + METHODS[other]()
+        found = terms_of(both, networks)
+        assert found.keys() == alone.keys() | terms_of(METHODS[other](), networks).keys(), other
+        for key, term in alone.items():
+            if key != "bkd":  # whose weights are drawn after those of the other method
+                torch.testing.assert_close(found[key].value, term.value)
         assert METHODS.name_of(type(both)) == f"{name}+{other}"
 
 
@@ -449,7 +626,7 @@ def test_every_rival_is_reloaded_in_another_process(runs, teacher):
         assert there[name] == pytest.approx(terms, rel=1e-5, abs=1e-7) and all(math.isfinite(value) for value in terms.values())
 
 
-@pytest.mark.parametrize("name, more", [("routed+twd", dict(beta=1.0, alpha=0.0)), ("sastc+tet", dict(beta=1.0)), ("sp+dkd", {})])
+@pytest.mark.parametrize("name, more", [("routed+twd", dict(beta=1.0, alpha=0.0)), ("sastc+tet", dict(beta=1.0)), ("sp+dkd", {}), ("bkdsnn+ckdsnn", {})])
 def test_two_train_together(name, more, teacher, tmp_path):
     run = distill(**settings_of(name, teacher) | more, folder=tmp_path / "run")
     assert run.state == "finished" and run.config["method"] == name
