@@ -80,7 +80,7 @@ def self_target(
 # %% ../../nbs/methods/11_steps.ipynb #6cb5a92c
 @METHODS.register("twd")
 class TWD(Method):
-    "and the teacher's and the student's own soft labels, each at every time step (TWD)"
+    "cross-entropy, the teacher's soft labels and the student's own, all of every time step (TWD)"
 
     twd_alpha: float = setting(0.2, "weight of the teacher's soft labels at every step", least=0)
     twd_beta: float = setting(0.5, "weight of the student's own soft labels at every step", least=0)
@@ -106,7 +106,7 @@ def output_entropy(
 
 @METHODS.register("tser")
 class TSER(Method):
-    "and the teacher's soft labels at every time step, with a reward for uncertain outputs (TSER)"
+    "cross-entropy and the teacher's soft labels of every time step, with a reward for uncertain outputs (TSER)"
 
     tser_alpha: float = setting(0.5, "share of the soft labels; the rest goes to the labels", least=0, most=1)
     tser_gamma: float = setting(0.1, "weight of the reward for the entropy of outputs", least=0)
