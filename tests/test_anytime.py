@@ -62,6 +62,8 @@ def test_energy_of_each_image_is_that_of_the_image_alone(run):
         student(images)
     alone = [synaptic_operations(student, image[None]).picojoule.sum() / 1e6 for image in images]
     assert recorder.spent(3, 5)[-1].tolist() == pytest.approx(alone, rel=1e-3)
+    with torch.no_grad(), recorder:
+        student(images)
     with pytest.raises(ValueError, match="network: expected layers that run once, or once for each of 4 steps, got 15 rows"):
         recorder.spent(4, 5)
 
@@ -110,6 +112,8 @@ def test_figure_board_and_report_show_it(run, tmp_path):
 def test_networks_of_other_lengths_stand_apart(run, tmp_path):
     other = distill(**TINY | dict(time_steps=2, epochs=1), folder=tmp_path / "run")
     assert [trace.name for trace in accuracy_by_step([run, other]).data] == ["baseline, T = 3", "baseline, T = 2"] * 2
+    figure = exit_figure([run, other], images=40, thresholds=(0, 1))
+    assert [(trace.name, trace.x[1]) for trace in figure.data if trace.x[0] == 1] == [("baseline, T = 2", 2), ("baseline, T = 3", 3)]
 
 
 @pytest.fixture
@@ -137,6 +141,15 @@ def test_a_damaged_list_is_said(older, value):
     with pytest.raises(Damaged, match=f"{FIELDS[1]}: expected a list of numbers, got"):
         assert not Run(older.folder).result
     assert RunBoard(older.folder).rows[0]["state"] == "damaged"
+
+
+def test_a_layer_that_runs_twice_is_counted_twice():
+    layer = nn.Linear(4, 4)
+    network = nn.Sequential(layer, nn.ReLU(), layer)
+    with torch.no_grad(), StepRecorder(network) as recorder:
+        network(torch.rand(5, 4) + 0.5)
+    assert recorder.spent(1, 5)[0].tolist() == pytest.approx([2 * 16 * 4.6e-6] * 5)
+    assert recorder.spent(1, 5).sum() == 0
 
 
 def test_layers_that_run_otherwise_are_refused():

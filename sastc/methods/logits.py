@@ -42,13 +42,13 @@ def dkd_losses(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # [2], nats: of the target class, and of the others among themselves
     "Both parts of decoupled soft labels, each times temperature squared (DKD, CVPR 2022)."
-    others = F.one_hot(labels, student_logits.shape[1]) == 0
+    chosen = F.one_hot(labels, student_logits.shape[1]).bool()
     binary, rest = [], []
     for logits in (student_logits, teacher_logits):
         logs = (logits / temperature).log_softmax(-1)
-        among = logs[others].reshape(len(logs), -1)
-        binary.append(torch.stack([logs.gather(1, labels[:, None])[:, 0], among.logsumexp(-1)], -1))
-        rest.append(among.log_softmax(-1))
+        others = logs.masked_fill(chosen, -torch.inf)
+        binary.append(torch.stack([logs.gather(1, labels[:, None])[:, 0], others.logsumexp(-1)], -1))
+        rest.append(others.log_softmax(-1).masked_fill(chosen, 0.0))  # equal on both sides, so nothing of it is left
     parts = [F.kl_div(*sides, reduction="batchmean", log_target=True) for sides in (binary, rest)]
     return temperature**2 * torch.stack(parts)
 

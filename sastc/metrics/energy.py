@@ -107,11 +107,11 @@ def synaptic_operations(
 
 # %% ../../nbs/metrics/01_energy.ipynb #a2ddee3f
 class StepRecorder(Recorder):
-    "Keeps the energy of convolutions and linear layers for every image and step of one batch at a time, while the context is open."
+    "Keeps the energy of convolutions and linear layers for every image and step of a batch, while the context is open, until it is asked for."
 
     def __init__(self, model: nn.Module):
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-        self._spiking, self._rows = {}, {}
+        self._spiking, self._rows = {}, []
 
     def _count(self, name):
         def hook(module, args, output):
@@ -119,7 +119,7 @@ class StepRecorder(Recorder):
             spiking = self._spiking.setdefault(name, bool(((received == 0) | (received == 1)).all()))
             macs = output[0].numel() * module.weight[0].numel()
             rate = received.mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
-            self._rows[name] = macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
+            self._rows.append((name, macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)))
 
         return hook
 
@@ -128,9 +128,11 @@ class StepRecorder(Recorder):
         time_steps: int,  # T
         images: int,  # B
     ) -> torch.Tensor:  # [T, B], microjoule, float64
-        "Energy spent on each image of the last batch up to each step. Raises `ValueError` for a layer that runs neither once nor once for each step."
-        found = torch.zeros(time_steps, images, dtype=torch.float64)
-        for name, rows in self._rows.items():
+        """Energy spent on each image of the batch up to each step; the next batch begins at nothing.
+
+        Raises `ValueError` for a layer that runs neither once nor once for each step."""
+        found, passed, self._rows = torch.zeros(time_steps, images, dtype=torch.float64), self._rows, []
+        for name, rows in passed:
             if len(rows) == time_steps * images:
                 found += rows.reshape(time_steps, images)
             elif len(rows) == images:

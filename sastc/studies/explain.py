@@ -446,16 +446,20 @@ def exit_figure(
 ) -> go.Figure:
     "Accuracy over energy and over time steps where images stop once the student is confident, by method; a point for each threshold, means over runs."
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=["by energy", "by time steps"])
-    for name, runs in by_method(_runs_of(sources)).items():
-        tables = [exits(run, **options) for run in runs]
-        mean, (colour, symbol) = pd.concat(tables).groupby("threshold").mean(), style_of(name)
+    groups = by_method(_runs_of(sources))
+    lengths = sorted({run.config["time_steps"] for runs in groups.values() for run in runs})
+    for (method, runs), length in itertools.product(groups.items(), lengths):  # networks of other lengths have curves of their own
+        if not (tables := [exits(run, **options) for run in runs if run.config["time_steps"] == length]):
+            continue
+        said, mean, (colour, symbol) = tables[0].attrs["images"], pd.concat(tables).groupby("threshold").mean(), style_of(method)
+        name = f"{method}, T = {length}" if len(lengths) > 1 else method
         look = dict(line=dict(color=colour, width=2), marker=dict(symbol=symbol, size=7), mode="lines+markers", name=name, legendgroup=name)
         hover = dict(customdata=mean.index, hovertemplate="%{y:.2%} at %{x:.4g}, threshold %{customdata}")
         for panel, cost in enumerate(("microjoule", "steps"), 1):
             figure.add_scatter(x=rounded(mean[cost]), y=rounded(mean.accuracy), showlegend=panel == 1, row=1, col=panel, **look, **hover)
     figure.update_xaxes(title_text="µJ for one image, on average", col=1).update_xaxes(title_text="time steps, on average", col=2)
     figure.update_yaxes(title_text="test accuracy", tickformat=".0%", col=1)
-    return titled("Early exit by confidence", f"arithmetic alone; {tables[0].attrs['images']}", grid=figure).update_layout(showlegend=True)
+    return titled("Early exit by confidence", f"arithmetic alone; {said}", grid=figure).update_layout(showlegend=True)
 
 # %% ../../nbs/studies/05_explain.ipynb #8a7887d4
 def _clock() -> float:
