@@ -345,7 +345,7 @@ def test_a_balanced_sample_is_dealt_in_turns(seed, count):
 
 def test_one_page_with_everything(study, capsys):
     page = write_explanation(study, images=4).read_text()
-    assert page.count("Plotly.newPlot(") == 1 + 3 + 3 + 1 + 1 + 1 and "src=" not in page.split("<body>")[1]
+    assert page.count("Plotly.newPlot(") == 1 + 3 + 3 + 1 + 1 + 1 + 1 and "src=" not in page.split("<body>")[1]
     assert "epoch 1" in page and "epoch 2" in page  # which all runs kept
     assert main(["explain", str(study / "sastc-seed0"), "--out", str(study / "one.html"), "--images", "4"]) == 0
     assert (study / "one.html").exists() and "one.html" in capsys.readouterr().out
@@ -443,7 +443,7 @@ def test_everything_else_of_recordings(events):
     assert (table[["teacher_seconds", "student_seconds", "method_alignment_seconds"]] > 0).all(axis=None)
     for run in runs:
         page = write_explanation(run.folder, events / "page.html", images=4).read_text()
-        assert page.count("Plotly.newPlot(") == 5 and "What it looks at" in page
+        assert page.count("Plotly.newPlot(") == 6 and "What it looks at" in page
 
 
 # --- networks, neurons, methods and data of one's own
@@ -507,9 +507,9 @@ def test_a_run_of_objects_of_your_own_is_explained(neuron, tmp_path):
     found = cost(run, steps=1, **own)
     assert found["method_seconds"] > found["method_reading_seconds"] > 0 and found["teacher_seconds"] > 0 and found["training_only"] == 110
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    assert write_explanation(run.folder, images=8, **own).read_text().count("Plotly.newPlot(") == 5
+    assert write_explanation(run.folder, images=8, **own).read_text().count("Plotly.newPlot(") == 6
     lacking = write_explanation(run.folder, tmp_path / "lacking.html", 8, student=network, data=digits).read_text()
-    assert "learned from a teacher of your own" in lacking and lacking.count("Plotly.newPlot(") == 2
+    assert "learned from a teacher of your own" in lacking and lacking.count("Plotly.newPlot(") == 3
     with pytest.raises(ValueError, match="teacher: expected the module itself"):
         activation_maps(run, student=network, data=digits)
     for lost in ("student", "data"):

@@ -586,6 +586,8 @@ def evaluate_command(
     found, state = assess(run, which, **places.given), Run(run).state
     text = [] if state == "finished" else [sentence_of(state, Run(run).status, "This run")]
     text.append(f"test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f} ({found['precision']})")
+    if len(by_step := found.pop("accuracy_by_step", ())) > 1:
+        text.append(f"stopped after 1 to {len(by_step)} time steps: {', '.join(f'{accuracy:.2%}' for accuracy in by_step)}")
     text.append(
         f"{found['operations'] / 1e6:.3f} million operations and {found['microjoule']:.3f} µJ for one image; as an ANN {found['ann_microjoule']:.3f} µJ"
     )
@@ -601,6 +603,7 @@ def evaluate_command(
         f"next: {shlex.join(['sastc', 'explain', run])}" if Run(run).kind == "student" else f"next: {shlex.join(['sastc', 'distill', '--teacher', run])}"
     )
     measured = pd.DataFrame([dict(run=run, which=which, state=state, **found)]).set_index("run")
+    measured = measured.assign(**{f"accuracy_{t}": accuracy for t, accuracy in enumerate(by_step, 1)})
     return Answer("\n".join(text), dict(silent_layers=silent), dict(measured=measured, **(dict(rates=rates.to_frame()) if len(rates) else {})))
 
 # %% ../../nbs/cli/02_commands.ipynb #92055230

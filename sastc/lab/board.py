@@ -61,13 +61,19 @@ def _told(live: LiveRun) -> dict:
         method=method_of(live), pair=_pair(live) if student else config["model"],
         **{name: config.get(name) for name in ("time_steps", "beta", "seed")},
         validation=max((record["validation_accuracy"] for record in epochs if "validation_accuracy" in record), default=None),
-        last=result.get("test_accuracy_last"), best=result.get("test_accuracy_best"),
+        last=result.get("test_accuracy_last"), best=result.get("test_accuracy_best"), by_step=_by_step(result),
         rate=result.get("firing_rate"), energy=result.get("microjoule"),
         minutes=result.get("minutes", sum(record["seconds"] for record in epochs) / 60 if epochs else None),
         share=live.status["step"] / live.status["steps"] if live.status.get("steps") else 0,
     )  # fmt: skip
 
 # %% ../../nbs/lab/02_board.ipynb #89afeb8c
+def _by_step(result: dict) -> str:
+    "Test accuracy of the best epoch after each time step, in percent; empty where there is one step, or nothing was recorded."
+    accuracies = result.get("test_accuracy_best_by_step", ())
+    return " ".join(f"{100 * accuracy:.1f}" for accuracy in accuracies) if len(accuracies) > 1 else ""
+
+
 def _pair(live: LiveRun) -> str:
     student, teacher = live.config["student"], live.config.get("teacher", "")
     if not teacher or not _learns_from_it(live):

@@ -13,3 +13,12 @@ from .losses import kd_loss, sastc_loss
 from .method import METHODS, Method, Record, Shapes, Step, Term, about
 from .routed import Routed
 from .sastc import RSA, SASTC, Calibrated, FeatureKD, Rate, Uniform
+
+# %% ../../nbs/methods/08_methods.ipynb #7f1c2a90
+# after those above, so that methods keep their order and their colours
+from .blurred import BKDSNN
+from .features import RKD, SP
+from .logits import DIST, DKD, HeadTail
+from .maps import CKDSNN
+from .selves import TKS, Strong2Weak, Weak2Strong
+from .steps import TET, TSER, TWD

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'Recorder', 'RateRecorder', 'firing_rates', 'CostRecorder',
-           'synaptic_operations']
+           'synaptic_operations', 'StepRecorder']
 
 # %% ../../nbs/metrics/01_energy.ipynb #87c7919a
 import pandas as pd
@@ -104,3 +104,41 @@ def synaptic_operations(
         recorder.images = x.shape[-4]
         model(x)
     return recorder.table()
+
+# %% ../../nbs/metrics/01_energy.ipynb #a2ddee3f
+class StepRecorder(Recorder):
+    "Keeps the energy of convolutions and linear layers for every image and step of a batch, while the context is open, until it is asked for."
+
+    def __init__(self, model: nn.Module):
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+        self._spiking, self._rows = {}, []
+
+    def _count(self, name):
+        def hook(module, args, output):
+            received = args[0].flatten(1)
+            spiking = self._spiking.setdefault(name, bool(((received == 0) | (received == 1)).all()))
+            macs = output[0].numel() * module.weight[0].numel()
+            rate = received.mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
+            self._rows.append((name, macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)))
+
+        return hook
+
+    def spent(
+        self,
+        time_steps: int,  # T
+        images: int,  # B
+    ) -> torch.Tensor:  # [T, B], microjoule, float64
+        """Energy spent on each image of the batch up to each step; the next batch begins at nothing.
+
+        Raises `ValueError` for a layer that runs neither once nor once for each step."""
+        found, passed, self._rows = torch.zeros(time_steps, images, dtype=torch.float64), self._rows, []
+        for name, rows in passed:
+            if len(rows) == time_steps * images:
+                found += rows.reshape(time_steps, images)
+            elif len(rows) == images:
+                found[0] += rows  # once for all steps, before the first
+            else:
+                raise ValueError(
+                    f"network: expected layers that run once, or once for each of {time_steps} steps, got {len(rows)} rows in {name} for {images} images"
+                )
+        return found.cumsum(0) / 1e6

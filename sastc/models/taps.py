@@ -76,7 +76,7 @@ class Taps:
             return hook
 
         with contextlib.ExitStack() as hooks:
-            for name, module in zip(self.names, self._modules):
+            for name, module in dict(zip(self.names, self._modules)).items():  # a layer that is wanted twice runs once
                 hooks.enter_context(module.register_forward_hook(catch(name)))
             output = logits_of(self.model(fold(x) if frame_by_frame else x))
         features = [_feature(name, caught) for name in self.names]

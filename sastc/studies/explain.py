@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STEP_PARTS', 'spike_activation_map', 'activation_map', 'Overlap', 'overlap', 'sample_words', 'ActivationMaps',
            'activation_maps', 'activation_figure', 'fisher_information', 'information_centroid', 'fisher_figure',
-           'similarity_figure', 'layer_costs', 'energy_figure', 'cost', 'costs', 'readable', 'cost_figure',
-           'write_explanation']
+           'similarity_figure', 'layer_costs', 'energy_figure', 'exits', 'exit_figure', 'cost', 'costs', 'readable',
+           'cost_figure', 'write_explanation']
 
 # %% ../../nbs/studies/05_explain.ipynb #2f805343
 import copy
@@ -42,7 +42,7 @@ from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, ro
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
 from ..training.learner import taught
 from ..training.loop import Trainer
-from ..training.measure import evaluating, in_precision, measure, silent_layers
+from ..training.measure import EXIT_THRESHOLDS, anytime, early_exit, evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
 from ..training.session import SPLIT_SEED, accelerator_for, batches_of, learner_for, preprocessing_of
@@ -422,6 +422,45 @@ def energy_figure(
         showlegend=True
     )
 
+# %% ../../nbs/studies/05_explain.ipynb #6db01cf9
+def exits(
+    source: Run | str | Path,  # run of a student, or its folder
+    images: int = 1000,  # size of the sample of the test set; all where there are fewer, or for 0
+    thresholds: Sequence[float] = EXIT_THRESHOLDS,  # confidence that has to be exceeded
+    *,
+    which: str = "best",  # name among `Run.checkpoints`
+    **own,  # student, teacher, data and method of `open_run`
+) -> pd.DataFrame:  # see `early_exit`; its `attrs["images"]` says which images were seen
+    "Accuracy, steps and energy of a trained student that stops once it is confident, in the precision of its run."
+    opened = open_run(source, which, **own)
+    chosen = _sample(opened.data, images).sort().values  # all of them are then batches as when the run was tested
+    batches = opened.data.batches("test", 128, chosen=chosen, shuffle=False, drop_last=False)
+    table = early_exit(anytime(opened.network, batches, opened.settings.optimisation.precision), thresholds)
+    table.attrs["images"] = sample_words(opened.data, chosen)
+    return table
+
+
+def exit_figure(
+    sources: Run | str | Path | Sequence[Run | str | Path],  # runs of students, or their folders
+    **options,  # of `exits`
+) -> go.Figure:
+    "Accuracy over energy and over time steps where images stop once the student is confident, by method; a point for each threshold, means over runs."
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=["by energy", "by time steps"])
+    groups = by_method(_runs_of(sources))
+    lengths = sorted({run.config["time_steps"] for runs in groups.values() for run in runs})
+    for (method, runs), length in itertools.product(groups.items(), lengths):  # networks of other lengths have curves of their own
+        if not (tables := [exits(run, **options) for run in runs if run.config["time_steps"] == length]):
+            continue
+        said, mean, (colour, symbol) = tables[0].attrs["images"], pd.concat(tables).groupby("threshold").mean(), style_of(method)
+        name = f"{method}, T = {length}" if len(lengths) > 1 else method
+        look = dict(line=dict(color=colour, width=2), marker=dict(symbol=symbol, size=7), mode="lines+markers", name=name, legendgroup=name)
+        hover = dict(customdata=mean.index, hovertemplate="%{y:.2%} at %{x:.4g}, threshold %{customdata}")
+        for panel, cost in enumerate(("microjoule", "steps"), 1):
+            figure.add_scatter(x=rounded(mean[cost]), y=rounded(mean.accuracy), showlegend=panel == 1, row=1, col=panel, **look, **hover)
+    figure.update_xaxes(title_text="µJ for one image, on average", col=1).update_xaxes(title_text="time steps, on average", col=2)
+    figure.update_yaxes(title_text="test accuracy", tickformat=".0%", col=1)
+    return titled("Early exit by confidence", f"arithmetic alone; {said}", grid=figure).update_layout(showlegend=True)
+
 # %% ../../nbs/studies/05_explain.ipynb #8a7887d4
 def _clock() -> float:
     "Seconds, once the device has done what it was asked for."
@@ -609,6 +648,7 @@ def write_explanation(
         Section("How it arranges images", sum(arrangements, [])),
         Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best", **own), "Fisher information over time steps")]),
         Section("Energy", [Picture(energy_figure(runs, images=images, **own), "Energy of an image by layer"), *_silent(runs)]),
+        Section("Early exit", [Picture(exit_figure(runs, **own), "Accuracy and energy where images stop once the student is confident")]),
         Section(
             "Cost",
             [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],

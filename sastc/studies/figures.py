@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['method_of', 'in_order', 'by_method', 'training_curves', 'step_curves', 'record_curves', 'mismatch_history',
            'mismatch_table', 'attention_range', 'attention_map', 'attention_words', 'attention_summary',
-           'attention_sentences', 'attention_history', 'rates_figure', 'method_comparison', 'similarity_map']
+           'attention_sentences', 'attention_history', 'rates_figure', 'method_comparison', 'accuracy_by_step',
+           'similarity_map']
 
 # %% ../../nbs/studies/01_figures.ipynb #2a088ccc
 from collections.abc import Iterable, Mapping, Sequence
@@ -377,6 +378,39 @@ def method_comparison(
         line = dict(dash="dash", color=GREY, width=1)
         grid.add_hline(100 * accuracy, line=line, annotation_text=f"teacher {accuracy:.2%}", annotation_position="top left")
     return titled(title, "one dot per seed; line: mean ± one standard deviation over seeds", height=400, grid=grid)
+
+# %% ../../nbs/studies/01_figures.ipynb #d44e1d19
+def _answers(runs: Sequence[Run], which: str) -> dict[tuple[str, int], list[pd.Series]]:
+    "Percent right after each step, by method and time steps."
+    found = {}
+    for name, members in by_method([run for run in runs if run.kind == "student"]).items():
+        for run in members:
+            if accuracies := run.result.get(f"test_accuracy_{which}_by_step"):
+                series = pd.Series([100 * accuracy for accuracy in accuracies], index=range(1, len(accuracies) + 1))
+                found.setdefault((name, len(accuracies)), []).append(series)
+    return found
+
+
+def accuracy_by_step(
+    runs: Run | Sequence[Run],  # those without a result yet, or of a version that did not record it, are left out
+) -> go.Figure:
+    "Test accuracy of the mean output of the first t steps, by method: mean and a band of one standard deviation, at the last and at the best epoch."
+    runs = [runs] if hasattr(runs, "config") else list(runs)
+    title, titles = "Accuracy when stopped early", ["last epoch", "best epoch by validation"]
+    grid = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
+    for panel, which in enumerate(("last", "best"), 1):
+        answers = _answers(runs, which)
+        several = len({steps for _, steps in answers}) > 1
+        for (name, steps), series in answers.items():
+            add_curve(grid, dict(row=1, col=panel), name, series, legend=panel == 1)
+            if several:
+                grid.data[-1].update(name=f"{name}, T = {steps}")
+    if not grid.data:
+        return empty_figure(title, "No student has recorded it.")
+    grid.update_xaxes(title_text="time steps run", dtick=1).update_yaxes(title_text="%", col=1)
+    return titled(title, "test images; answer after t steps: mean output of those; mean over seeds ± one standard deviation", grid=grid).update_layout(
+        showlegend=True
+    )
 
 # %% ../../nbs/studies/01_figures.ipynb #32e40a41
 def similarity_map(

@@ -24,6 +24,7 @@ from ..common.settings import entries
 from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .comparisons import arms_of, by_budget, finished_students, for_people, run_table, summarise, with_spread
 from sastc.studies.figures import (
+    accuracy_by_step,
     attention_history,
     attention_map,
     attention_sentences,
@@ -238,6 +239,7 @@ def _comparison(students: Sequence[Run], teachers: Sequence[Run]) -> list:
         if (fewest := int(table.seeds.min())) < 3:
             parts.append(Words(f"Some methods have {fewest} seed{'s' * (fewest > 1)} only: small differences between methods rank nothing."))
         parts.append(Picture(method_comparison([*members, *teachers]), "Test accuracy of each method and seed"))
+        parts += _stopped_early(members)
     if not budgets:
         return []
     if len(budgets) > 1:
@@ -249,8 +251,14 @@ def _comparison(students: Sequence[Run], teachers: Sequence[Run]) -> list:
     return [*parts, Words(said), Table("Runs", rows, folded=len(rows) > 12)]
 
 
+def _stopped_early(students: Sequence[Run]) -> list[Picture]:
+    "Accuracy by time step of runs that recorded it and have several."
+    recorded = [run for run in students if len(run.result.get("test_accuracy_last_by_step", ())) > 1]
+    return [Picture(accuracy_by_step(recorded), "Test accuracy after each time step")] if recorded else []
+
+
 def _result(students: Sequence[Run], teachers: Sequence[Run]) -> Section:
-    parts = _comparison(students, teachers) if len(students) > 1 else _results(students, "Student")
+    parts = _comparison(students, teachers) if len(students) > 1 else _results(students, "Student") + _stopped_early(students)
     return Section("Result", parts + _results(teachers, "Teacher" + "s" * (len(teachers) > 1)))
 
 # %% ../../nbs/studies/03_report.ipynb #19b78fcc

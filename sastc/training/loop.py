@@ -391,6 +391,7 @@ def _finish(self: Trainer) -> None:
         result["validation_accuracy_best"] = self.progress["best_accuracy"]
     counts = dict(parameters=self.network, training_parameters=self.learner)
     result |= {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in counts.items()}
+    result |= {f"test_accuracy_{name}_by_step": value["accuracy_by_step"] for name, value in measured.items() if "accuracy_by_step" in value}
     if "rates" in found:
         result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates")}
     self.writer.result(**result, precision=found["precision"], minutes=round(self.progress["seconds"] / 60, 3))

@@ -54,6 +54,10 @@ def _is_mapping(value) -> bool:
 def _is_names(value) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
+
+def _is_numbers(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
+
 # %% ../../nbs/training/01_records.ipynb #eae43285
 _WORDS = {
     _is_count: "a whole number of at least 0",
@@ -62,6 +66,7 @@ _WORDS = {
     _is_time: "a time",
     _is_text: "text",
     _is_names: "a list of names",
+    _is_numbers: "a list of numbers",
     _is_mapping: "entries by name",
 }
 _PROCESS = dict(pid=_is_pid, started=_is_number, host=_is_text)
@@ -72,7 +77,7 @@ _FORMS = {  # by name of the file
     "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, signal=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
     "process.json": _PROCESS,
     "layers.json": dict(student=_is_names, teacher=_is_names),
-    "result.json": dict.fromkeys(_NUMBERS, _is_number),
+    "result.json": dict.fromkeys(_NUMBERS, _is_number) | dict.fromkeys(("test_accuracy_last_by_step", "test_accuracy_best_by_step"), _is_numbers),
 }
 
 

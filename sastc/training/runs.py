@@ -434,5 +434,5 @@ def compare(
     runs = [run if isinstance(run, Run) else Run(run) for run in runs]
     configs = pd.DataFrame([run.config for run in runs])
     varied = [name for name in configs if configs[name].astype(str).nunique() > 1 and name != "folder"]
-    results = pd.DataFrame([{name: value for name, value in run.result.items() if not isinstance(value, dict)} for run in runs])
+    results = pd.DataFrame([{name: value for name, value in run.result.items() if not isinstance(value, (dict, list))} for run in runs])
     return pd.concat([configs[varied], results], axis=1).set_axis([run.folder.name for run in runs])

@@ -45,7 +45,8 @@ test("cells say numbers as people read them", () => {
 });
 
 test("in a narrow place columns move under the name", () => {
-  assert.deepEqual(folds(1200), []);
+  assert.deepEqual(folds(1200), ["by_step"]);
+  assert.equal(underName({ by_step: "41.2 52.8" }, folds(1200)), "by time step 41.2 52.8 %");
   assert.ok(folds(800).includes("minutes") && !folds(800).includes("seed") && folds(500).includes("seed"));
   assert.equal(underName(ROWS[2], folds(500)), "wrn16_2 → vgg11 · β 100 · seed 0");
 });

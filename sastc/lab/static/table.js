@@ -15,6 +15,7 @@ export const COLUMNS = [
   ["validation", "held-out best", accuracy],
   ["last", "test last", accuracy],
   ["best", "test best", accuracy],
+  ["by_step", "test best by time step, %"],
   ["rate", "firing rate", fixed(3)],
   ["energy", "µJ", fixed(2)],
   ["minutes", "minutes", fixed(1)],
@@ -49,22 +50,23 @@ export function filtered(rows, words) {
   return rows.filter((row) => words.toLowerCase().split(" ").every((word) => holds(row, word)));
 }
 
-/** In a narrow place some columns move under the name of the run: how they are written there. */
+/** Some columns stand under the name of the run, in a narrow place more of them: how they are written there. */
 const UNDER = {
   pair: (text) => text,
   time_steps: (text) => `T ${text}`,
   beta: (text) => `β ${text}`,
   seed: (text) => `seed ${text}`,
   validation: (text) => `held-out ${text}`,
+  by_step: (text) => `by time step ${text} %`,
   rate: (text) => `rate ${text}`,
   energy: (text) => `${text} µJ`,
   minutes: (text) => `${text} min`
 };
 
-/** Columns that move under the name in a place of this width. */
+/** Columns that stand under the name in a place of this width. */
 export function folds(width) {
   if (width < 680) return Object.keys(UNDER);
-  return width < 900 ? ["pair", "rate", "energy", "minutes"] : [];
+  return width < 900 ? ["pair", "by_step", "rate", "energy", "minutes"] : ["by_step"];
 }
 
 /** The line under the name of a run. */
