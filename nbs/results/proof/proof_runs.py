@@ -1,0 +1,147 @@
+"""Every method under equal minutes; called again, it continues.
+
+    python proof_runs.py costs FOLDER        step times of all methods, in turns in one process; keep the machine quiet
+    python proof_runs.py breadth FOLDER      CIFAR-10, 10,000 images, the time of six KD epochs; weights chosen on held-out images
+    python proof_runs.py table FOLDER        a row for each finished run, as CSV beside this script
+
+Set OMP_NUM_THREADS=1. FOLDER holds teachers and runs; `data` is the folder with CIFAR."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import pandas as pd
+
+from sastc import Run, distill, train_teacher
+from sastc.methods import METHODS
+from sastc.models import candidates, create_model
+from sastc.studies.bench import Step, build_step, in_turns, machine
+
+HERE = Path(__file__).parent
+BATCH, HELD_OUT = 64, 0.1
+COMMON = dict(root="data", batch_size=BATCH, holdout=HELD_OUT, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
+STUDENT = dict(student="vgg11", width=0.25, time_steps=2, lr=0.05)
+TEACHER = "wrn16_2"
+SCALES = (1 / 3, 1.0, 3.0)
+
+
+class Arm(NamedTuple):
+    "A method of the comparison."
+
+    settings: Mapping
+    weights: Mapping[str, tuple] = {}  # three values for each setting that is chosen on held-out images
+
+
+def scaled(**weights: float) -> dict[str, tuple]:
+    "Three values around each weight."
+    return {name: tuple(weight * scale for scale in SCALES) for name, weight in weights.items()}
+
+
+def arms() -> dict[str, Arm]:
+    "Every method, with the weights that are tried. Layers of Feature KD are the middle ones."
+    middle = [names[len(names) // 2] for names in (candidates(create_model(name)) for name in ("vgg11", TEACHER))]
+    pair = dict(zip(("student_layer", "teacher_layer"), middle))
+    beta = scaled(beta=100.0)
+    return dict(
+        baseline=Arm(dict(method="baseline")),
+        kd=Arm(dict(method="kd"), scaled(alpha=1.0)),
+        feature_kd=Arm(dict(method="feature_kd", **pair), beta),
+        sastc=Arm(dict(method="sastc"), beta),
+        uniform=Arm(dict(method="uniform"), beta),
+        rsa=Arm(dict(method="rsa"), beta),
+        routed=Arm(dict(method="routed"), beta),
+        routed_depth=Arm(dict(method="routed", route="depth"), beta),
+        routed_linear=Arm(dict(method="routed", projection="linear"), beta),
+        tet=Arm(dict(method="tet"), dict(tet_lambda=(0.0, 1e-3, 5e-2))),
+        twd=Arm(dict(method="twd"), scaled(twd_alpha=0.2, twd_beta=0.5)),
+        tser=Arm(dict(method="tser"), dict(tser_alpha=(0.25, 0.5, 0.75))),
+        s2w=Arm(dict(method="s2w"), scaled(pair_weight=1.0)),
+        w2s=Arm(dict(method="w2s"), scaled(pair_weight=1.0)),
+        tks=Arm(dict(method="tks"), dict(tks_alpha=(0.35, 0.7, 0.9))),
+        sp=Arm(dict(method="sp", **pair), scaled(sp_weight=3000.0)),
+        rkd=Arm(dict(method="rkd", **pair), scaled(rkd_distance=25.0, rkd_angle=50.0)),
+        dkd=Arm(dict(method="dkd"), scaled(dkd_target=1.0, dkd_others=8.0)),
+        dist=Arm(dict(method="dist"), scaled(dist_inter=2.0, dist_intra=2.0)),
+        hta_kl=Arm(dict(method="hta_kl"), scaled(hta_weight=1.0)),
+        bkdsnn=Arm(dict(method="bkdsnn", **pair), scaled(bkd_weight=2e-3)),
+        ckdsnn=Arm(dict(method="ckdsnn", **pair), scaled(samd_weight=1.0, nld_weight=1.0)),
+        routed_twd=Arm(dict(method="routed+twd"), beta),
+    )
+
+
+def costs(folder: Path) -> dict:
+    "Seconds of a training step of each method, median of turns."
+    file = folder / "costs.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    steps = {name: build_step(Step(teacher=TEACHER, method=arm.settings["method"], options=without_method(arm.settings))) for name, arm in arms().items()}
+    for _ in range(60):  # neurons compile on the way
+        for call in steps.values():
+            call()
+    found = dict(machine=machine(), seconds={name: median(times) for name, times in in_turns(steps, 15).items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def without_method(settings: Mapping) -> dict:
+    return {name: value for name, value in settings.items() if name != "method"}
+
+
+def go_on(train, place: Path, **settings) -> Run:
+    "Train a run that is not finished."
+    run = train(folder=place, resume="auto", **settings) if not (place / "result.json").exists() else Run(place)
+    if run.state != "finished":
+        sys.exit(f"{place}: {run.state}")
+    return run
+
+
+def breadth(folder: Path) -> None:
+    "Each method in the time of six KD epochs, three weights with seed 0; then the best five methods with seeds 1 and 2."
+    seconds, images = costs(folder)["seconds"], dict(data="cifar10", train_images=10_000)
+    teacher = go_on(train_teacher, folder / "teacher-cifar10-10000", model=TEACHER, epochs=20, lr=0.1, seed=0, **images, **COMMON)
+    made = arms()
+
+    def train(name: str, number: int, seed: int) -> Run:
+        weights = {setting: values[number] for setting, values in made[name].weights.items()}
+        epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
+        settings = dict(made[name].settings, epochs=epochs, seed=seed, teacher=str(teacher.folder), **weights, **STUDENT, **images, **COMMON)
+        if not METHODS.find(settings["method"]).uses_teacher:
+            settings.pop("teacher")
+        return go_on(distill, folder / "breadth" / f"{name}-{number}-seed{seed}", **settings)
+
+    chosen = {}
+    for name, arm in made.items():
+        tried = [train(name, number, 0) for number in (range(3) if arm.weights else [0])]
+        chosen[name] = max(range(len(tried)), key=lambda number: tried[number].metrics.validation_accuracy.iloc[-1])
+    ranked = sorted(chosen, key=lambda name: -train(name, chosen[name], 0).metrics.validation_accuracy.iloc[-1])
+    for seed in (1, 2):
+        for name in ranked[:5]:
+            train(name, chosen[name], seed)
+
+
+def table(folder: Path) -> None:
+    "One row per finished run, beside this script."
+    rows = []
+    for file in sorted(folder.glob("*/*/result.json")):
+        run = Run(file.parent)
+        name, number, seed = run.folder.name.rsplit("-", 2)
+        about = dict(part=run.folder.parent.name, method=name, weights=int(number), seed=run.config["seed"], epochs=run.config["epochs"])
+        names = arms()[name].weights
+        about["chosen_from"] = "; ".join(f"{setting} {run.config[setting]:g}" for setting in names)
+        accuracy = dict(
+            validation=run.metrics.validation_accuracy.iloc[-1], test_last=run.result["test_accuracy_last"], test_best=run.result["test_accuracy_best"]
+        )
+        rows.append(about | {name: round(100 * value, 2) for name, value in accuracy.items()} | dict(firing_rate=round(run.result["firing_rate"], 4)))
+    pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
+    (HERE / "costs.json").write_text((folder / "costs.json").read_text())
+    print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
+
+
+if __name__ == "__main__":
+    what, place = sys.argv[1], Path(sys.argv[2])
+    {"costs": costs, "breadth": breadth, "table": table}[what](place)
