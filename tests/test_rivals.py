@@ -551,6 +551,13 @@ def test_every_rival_can_be_added_to_every_method(name, networks):
         assert METHODS.name_of(type(both)) == f"{name}+{other}"
 
 
+def test_a_method_is_not_added_to_itself():
+    "Its own part would be drawn twice, and be one term of two values."
+    for sum_ in (lambda: BKDSNN() + BKDSNN(), lambda: BKDSNN() + (TET() + BKDSNN()), METHODS.find("bkdsnn+tet+bkdsnn")):
+        with pytest.raises(ValueError, match="method: expected a sum of different methods, got BKDSNN twice"):
+            sum_()
+
+
 # ---------------------------------------------------------------- training
 
 
