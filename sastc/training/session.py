@@ -65,17 +65,21 @@ def check_inputs(
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
         check_model(place or config.teacher)
-        if not config.unfinished_teacher:
-            _refuse_unfinished(place or config.teacher)
+        _check_teacher_run(place or config.teacher, config.unfinished_teacher)
     if config.init:
         check_model(config.init)
 
 
-def _refuse_unfinished(teacher: str) -> None:
-    "Raise a sentence for a teacher whose training has not finished."
+def _check_teacher_run(teacher: str, unfinished: bool) -> None:
+    "Raise a sentence for the run of a student, and for a teacher whose training has not finished unless that is accepted."
     place = Path(teacher)
     folder = place.parent.parent if place.is_file() else place
-    if is_path(teacher) and (folder / "config.json").exists() and (run := Run(folder)).state != "finished":
+    if not is_path(teacher) or not (folder / "config.json").exists():
+        return
+    run = Run(folder)
+    if run.kind != "teacher":
+        raise ValueError(f"teacher: expected the run of a teacher, got {teacher}, the run of a student")
+    if not unfinished and run.state != "finished":
         raise ValueError(
             f"teacher: expected one whose training has finished, got {teacher}: {sentence_of(run.state, run.status, 'it')} Or accept it as it is with unfinished_teacher"
         )
