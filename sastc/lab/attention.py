@@ -27,7 +27,7 @@ from ..data.sources import Data
 from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
 from ..methods import Method
 from ..metrics.attention import attention_entropy
-from ..studies.figures import attention_range, attention_summary, method_of
+from ..studies.figures import attention_summary, method_of
 from ..training.opening import open_run
 from ..training.records import Damaged
 from ..training.runs import Run, sentence_of
@@ -56,11 +56,12 @@ def describe(
     "What the view says of an attention record."
     attention = np.array(record["attention"])
     summary, spread = attention_summary(attention, layers["teacher"], bounds, record["saturation"]), time_spread(attention)
-    said = f"Entropy {summary['relative_entropy']:.0%} of the greatest possible. To listen alike, student layers would have to move "
-    said += f"{summary['spread_layers']:.1%} of their weight"
+    said = "Each row sums to 1: it is how a student layer shares its attention among the teacher layers. "
+    said += f"It is {summary['relative_entropy']:.0%} as spread out as it could be (0%: all on one teacher layer, 100%: the same for each). "
+    said += f"Student layers differ from their mean in {summary['spread_layers']:.1%} of their attention"
     if len(attention) > 1:
-        said += f", and time steps {summary['spread_steps']:.1%} (most in {layers['student'][spread.argmax()]}: {spread.max():.1%})"
-    said += f". {summary['saturation']:.0%} of the attention vectors are at their bound."
+        said += f", time steps in {summary['spread_steps']:.1%} (most in {layers['student'][spread.argmax()]}: {spread.max():.1%})"
+    said += f". In {summary['saturation']:.0%} of the rows, image by image, a weight is as large as it can be."
     numbers = {name: round(summary[name], 5) for name in ("relative_entropy", "spread_layers", "spread_steps", "saturation")}
     return dict(step=record["step"], epoch=record["epoch"], **numbers, said=said, warnings=summary["words"])
 
@@ -182,7 +183,9 @@ class AttentionView(View):
     attention = traitlets.Bytes().tag(sync=True)  # their weights, float32 [R, T, S, N]
     shape = traitlets.List([0, 0, 0]).tag(sync=True)  # T, S, N
     student_layers, teacher_layers = (traitlets.List().tag(sync=True) for _ in range(2))
-    bounds = traitlets.List([0.0, 1.0]).tag(sync=True)  # of the colours
+    routes = traitlets.Bytes().tag(sync=True)  # where student layers learn, float32 [R, S, N]; empty for a method without routes
+    span = traitlets.Unicode("shown").tag(sync=True)  # of the colours: what is "shown", or "all" that is possible
+    lit = traitlets.List([0, 0]).tag(sync=True)  # pair of layers that is shown in both networks
     other_title = traitlets.Unicode().tag(sync=True)
     other_steps = traitlets.List().tag(sync=True)
     other_attention = traitlets.Bytes().tag(sync=True)
@@ -205,7 +208,7 @@ class AttentionView(View):
         self._live, self._other = (LiveRun(getattr(given, "folder", given), ["attention"]) if given is not None else None for given in (run, against))
         self._seconds = seconds
         self.title = self._live.folder.resolve().name
-        self.on_msg(lambda view, content, buffers: view._asked(content, buffers))  # what a button asks for
+        self.on_msg(lambda view, content, buffers: view._asked(content))  # what a button asks for
         if seconds is None:
             self.refresh()
         else:
@@ -252,6 +255,20 @@ def _weights(live: LiveRun, records: list[dict]) -> np.ndarray:
     return weights
 
 
+def _routes(live: LiveRun, records: list[dict]) -> np.ndarray:
+    "Routes of records, [R, S, N]; nothing for a method without. Raises `Damaged` for others than the layers ask for."
+    if not all("route" in record for record in records):
+        return np.zeros(0, "<f4")
+    sizes = [len(live.layers[side]) for side in ("student", "teacher")]
+    try:
+        routes = np.array([record["route"] for record in records], dtype="<f4")
+    except (TypeError, ValueError) as error:
+        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (route: expected numbers of equal shape in all lines, got others: {error})") from error
+    if list(routes.shape[1:]) != sizes:
+        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (route: expected shape {sizes}, got {list(routes.shape[1:])})")
+    return routes
+
+
 def _kept(records: list[dict]) -> list[dict]:
     return [records[i] for i in kept_records(len(records))]
 
@@ -262,7 +279,7 @@ def _take(self: AttentionView, live: LiveRun) -> None:
         self.records, self.message = [], why_no_attention(live)
         return
     weights, bounds = _weights(live, records), live.attention_bounds
-    self.shape, self.attention, self.bounds = list(weights.shape[1:]), weights.tobytes(), list(attention_range(bounds))
+    self.shape, self.attention, self.routes = list(weights.shape[1:]), weights.tobytes(), _routes(live, records).tobytes()
     self.student_layers, self.teacher_layers = live.layers["student"], live.layers["teacher"]
     try:
         described = [describe(record, live.layers, bounds) for record in records]
@@ -317,47 +334,39 @@ def save(
     path: str | Path,  # .html: the view as a page; .npy: weights, float32 [records, T, S, N]; .npz: these, steps, epochs, saturation and layer names
 ) -> Path:  # the file
     "Save the view, or all attention that the run has recorded."
-    path, records = Path(path), self._live.lines("attention")
-    ending = one_of("path", path.suffix, [".html", ".npy", ".npz"])
+    path = Path(path)
+    one_of("path", path.suffix, [".html", ".npy", ".npz"])
     with atomic(path) as file:
-        if ending == ".html":
-            file.write(self.to_html(self.title).encode())
-        elif ending == ".npy":
-            np.save(file, _weights(self._live, records))
-        else:
-            numbers = {name: np.array([record[name] for record in records]) for name in ("step", "epoch", "saturation")}
-            layers = {f"{kind}_layers": np.array(names) for kind, names in self._live.layers.items()}
-            np.savez_compressed(file, attention=_weights(self._live, records), **numbers, **layers)
+        self._write(file, path.suffix)
     self.saved = f"Saved {path}"
     return path
 
 
 @patch
-def _picture_place(self: AttentionView) -> Path:
-    "Where a picture of what is shown goes. What is compared is text that a page sends, and names no other folder."
-    step = self.records[-1]["step"] if self.follow else self.step
-    known = dict(training=f"step{self.base_step}", run=self.other_title, images="mean") | {f"time:{t}": f"time{t}" for t in range(self.shape[0])} | {"": ""}
-    base = known[one_of("compare", self.compare, known)]
-    name = f"attention-step{step}" + (f"-image{self.image + 1}" if self.image >= 0 else "") + (f"-from-{base}" if base else "")
-    path = (self._live.folder / f"{name}.png").resolve()
-    if path.parent != self._live.folder.resolve():
-        raise ValueError(f"compare: expected a picture in the run folder, got {path}")
-    return self._live.folder / f"{name}.png"
+def _write(self: AttentionView, file, ending: str) -> None:
+    records = self._live.lines("attention")
+    if ending == ".html":
+        file.write(self.to_html(self.title).encode())
+    elif ending == ".npy":
+        np.save(file, _weights(self._live, records))
+    else:
+        numbers = {name: np.array([record[name] for record in records]) for name in ("step", "epoch", "saturation")}
+        layers = {f"{kind}_layers": np.array(names) for kind, names in self._live.layers.items()}
+        np.savez_compressed(file, attention=_weights(self._live, records), **numbers, **layers)
 
 
 @patch
-def _asked(self: AttentionView, content: dict, buffers: list) -> None:
+def _asked(self: AttentionView, content: dict) -> None:
     try:
         if content.get("images"):
             self.saved = "The networks look at the first test images ..."
             self.show_images()
             self.saved = ""
-        elif content.get("save") == "png":
-            path = self._picture_place()
-            with atomic(path) as file:
-                file.write(bytes(buffers[0]))
-            self.saved = f"Saved {path}"
         else:
-            self.save(self._live.folder / f"attention.{one_of('save', content.get('save'), ['html', 'npz'])}")
+            ending, file = one_of("save", content.get("save"), ["html", "npz"]), io.BytesIO()
+            self._write(file, f".{ending}")
+            name = f"{self.title}-attention.{ending}"
+            self.send(dict(download=name), [file.getvalue()])
+            self.saved = f"{name} is in the downloads of this browser."
     except UNREADABLE as error:
         self.saved = why_unreadable(error)

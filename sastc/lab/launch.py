@@ -481,8 +481,8 @@ class LaunchPanel(ipywidgets.VBox):
         self.again = _button("Look again", "look for new runs and for the memory that devices have free", "", self._find)
         self.stop = _button("Stop", "end the step under way, save a checkpoint and stop", "warning", lambda: self._ask(Job.stop))
         self.resume = _button("Resume", "continue from the last checkpoint", "", lambda: self._ask(Job.resume))
-        self.like = _button("Settings like this", "fill the form with the settings of the run that is shown", "", self._take_shown)
-        self.stop.disabled = self.resume.disabled = self.like.disabled = True
+        self.same = _button("Settings like this", "fill the form with the settings of the run that is shown", "", self._take_shown)
+        self.stop.disabled = self.resume.disabled = self.same.disabled = True
         self.view = JobView()
         super().__init__(self._laid_out())
         self.add_class("sastc-launch")
@@ -520,7 +520,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
     begin.children += (self.about, self.origins)
     begin.add_class("begin")
     face = ipywidgets.GridBox([*self._groups.values()])
-    buttons, shown = ipywidgets.HBox([self.start, self.said]), ipywidgets.HBox([self.run, self.stop, self.resume, self.like, self.again])
+    buttons, shown = ipywidgets.HBox([self.start, self.said]), ipywidgets.HBox([self.run, self.stop, self.resume, self.same, self.again])
     settings = ipywidgets.VBox([begin, buttons, face, *self.drawers, self.command])
     columns = ipywidgets.GridBox([settings, ipywidgets.VBox([shown, self.none, self.view])])
     for box, name in ((face, "face"), (buttons, "bar"), (shown, "bar"), (columns, "columns")):
@@ -845,7 +845,7 @@ def _state_changed(self: LaunchPanel) -> None:
     state = self.view.state
     self.stop.disabled = state not in ("starting", "running")
     self.resume.disabled = state not in ("not started", "stopped", "failed", "lost")
-    self.like.disabled = not self.view.stages()
+    self.same.disabled = not self.view.stages()
     self.none.layout.display = "none"
     self._list(self.view.job)
     self._check()

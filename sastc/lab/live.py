@@ -21,6 +21,7 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets
 
+from ..common.files import without_places
 from ..training.records import Damaged, parsed_lines, read_json
 from ..training.runs import Run
 
@@ -104,7 +105,7 @@ class LiveRun(Run):
         self.folder = Path(folder)
         self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}
         self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms")}
-        self._known = None, {}
+        self._known, self._completed = (None, {}), (None, {})
 
     def refresh(self) -> bool:
         "Take in what is new; True if anything is. Raises `Damaged` naming the file."
@@ -140,6 +141,13 @@ class LiveRun(Run):
         if self._known[0] is None or any(now is not before for now, before in zip(read, self._known[0])):
             self._known = read, super().config
         return self._known[1]
+
+    @property
+    def completed(self) -> dict:
+        "All settings by their short names, those that are newer than the run at their defaults; read once."
+        if self._completed[0] is not self.config:
+            self._completed = self.config, super().completed
+        return self._completed[1]
 
 # %% ../../nbs/lab/00_live.ipynb #79c752ba
 def poll(
@@ -250,7 +258,14 @@ def bundle(
 
 # %% ../../nbs/lab/00_live.ipynb #9096b5c7
 def _packed(value):
-    return dict(base64=base64.b64encode(value).decode()) if isinstance(value, bytes) else value
+    "A value as a page holds it: bytes as base64, and no path that says where the page was made."
+    if isinstance(value, bytes):
+        return dict(base64=base64.b64encode(value).decode())
+    if isinstance(value, str):
+        return value if value.startswith("data:") else without_places(value)
+    if isinstance(value, dict):
+        return {key: _packed(inner) for key, inner in value.items()}
+    return [_packed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 class View(Polling, anywidget.AnyWidget):

@@ -257,7 +257,7 @@ def by_budget(
     runs: Sequence[Run],  # of students
 ) -> dict[str, list[Run]]:  # by what sets a budget apart, in words; "" if there is one only
     "Runs that may be compared: of the same data, student, optimisation and teacher. Those that learned without a teacher stand beside each teacher."
-    fixed = [{name: value for name, value in run.config.items() if name not in (*_ASIDE, *_method_settings(run))} for run in runs]
+    fixed = [{name: value for name, value in run.completed.items() if name not in (*_ASIDE, *_method_settings(run))} for run in runs]
     data = _from_where(runs, "data", lambda run: run.data.get("fingerprint"))
     found = {}
     for label, members in _grouped(runs, [one | other for one, other in zip(data, fixed)]).items():
@@ -282,7 +282,7 @@ def arms_of(
     found = {}
     for method in in_order(map(method_of, runs)):
         members = [run for run in runs if method_of(run) == method]
-        own = [{name: run.config[name] for name in _method_settings(run) if name in run.config} for run in members]
+        own = [{name: value for name, value in run.completed.items() if name in _method_settings(run)} for run in members]
         found |= {", ".join(filter(None, [method, differs])): same for differs, same in _grouped(members, own).items()}
     return found
 

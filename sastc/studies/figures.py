@@ -233,7 +233,7 @@ def attention_words(
     bounds: tuple[float, float],  # least and greatest weight that is attainable
     saturation: float,  # share of attention vectors whose largest weight is the most that is attainable
 ) -> list[str]:  # sentences; none when nothing is wrong
-    "What is wrong with attention: it is saturated, collapsed, uniform or the same everywhere."
+    "What is wrong with attention: it is saturated, collapsed, agrees on one teacher layer, is uniform or the same everywhere."
     teachers, most = attention.shape[-1], bounds[1]
     if teachers == 1:
         return ["There is one teacher layer, so attention has nothing to choose."]
@@ -250,6 +250,12 @@ def attention_words(
         words.append(
             f"Attention has collapsed: every student layer at every step listens mostly to {teacher_layers[favourites[0]]}. The weights then say "
             "little about which teacher layer is the most related."
+        )
+    elif len(favourites) == 1 and attention.shape[1] > 1 and hardness.max() > 0.05:
+        largest = attention.max(-1)
+        words.append(
+            f"Attention agrees: every student layer at every step listens most to {teacher_layers[favourites[0]]}, with weights from {largest.min():.2f} to "
+            f"{largest.max():.2f}. It is one choice for all layers, as it is when attention collapses."
         )
     if hardness.max() <= 0.05:
         words.append(f"Attention is uniform: no weight is far from 1/{teachers}, so no student layer prefers any teacher layer.")

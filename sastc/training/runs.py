@@ -32,7 +32,7 @@ from ..methods.attention import RSA_SCALE, attention_bounds
 from .checkpoints import checkpoint_file, checkpoint_names, load_checkpoint, load_model, save_checkpoint
 from .config import RunConfig, settings_for
 from .records import Damaged, append_line, keep_lines, read_json, read_lines, write_json
-from .upgrade import CONFIG_VERSION, KINDS, upgraded
+from .upgrade import CONFIG_VERSION, KINDS, completed, upgraded
 
 # %% ../../nbs/training/04_runs.ipynb #4bf0fdf4
 FINAL = ("finished", "stopped", "failed")
@@ -144,6 +144,11 @@ class Run:
         "All settings by their short names."
         content = self.content("config")
         return upgraded(content, self.content("layers")) if content else {}
+
+    @property
+    def completed(self) -> dict:
+        "All settings by their short names, those that are newer than the run at their defaults."
+        return completed(self.kind, self.config)
 
     @property
     def settings(self) -> RunConfig:
@@ -432,7 +437,7 @@ def compare(
 ) -> pd.DataFrame:  # a row a run: the settings that differ among the runs, then the results
     "Runs side by side."
     runs = [run if isinstance(run, Run) else Run(run) for run in runs]
-    configs = pd.DataFrame([run.config for run in runs])
+    configs = pd.DataFrame([run.completed for run in runs])
     varied = [name for name in configs if configs[name].astype(str).nunique() > 1 and name != "folder"]
     results = pd.DataFrame([{name: value for name, value in run.result.items() if not isinstance(value, dict)} for run in runs])
     return pd.concat([configs[varied], results], axis=1).set_axis([run.folder.name for run in runs])
