@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_RECORDS', 'relative_entropy', 'time_spread', 'describe', 'kept_records', 'why_no_attention', 'ImageAttention',
-           'image_attention', 'AttentionView']
+           'image_attention', 'maps_picture', 'AttentionView']
 
 # %% ../../nbs/lab/01_attention.ipynb #78e56569
 import base64
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 import traitlets
 from fastcore.basics import patch
-from PIL import Image
+from PIL import Image, ImageColor
+from plotly.colors import sample_colorscale
 
 from ..common.checks import one_of
 from ..common.files import atomic
 from ..data.batches import normalise
 from ..data.sources import Data
-from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
+from .live import UNREADABLE, LiveRun, View, bundle, font, sheet, styles, why_unreadable
 from ..methods import Method
 from ..metrics.attention import attention_entropy
 from ..studies.figures import attention_summary, method_of
@@ -168,6 +169,33 @@ def _seen(images: torch.Tensor, data: Data) -> torch.Tensor:
     shown = replace(data, x_test=images, y_test=torch.zeros(len(images), dtype=torch.int64))
     return next(iter(shown.batches("test", len(images), shuffle=False, drop_last=True).epoch(0)))[0]
 
+# %% ../../nbs/lab/01_attention.ipynb #b5d04d51
+_CELL = 46, 26  # pixels
+
+
+def maps_picture(
+    weights: np.ndarray,  # [T, S, N]
+    students: Sequence[str],  # S names
+    teachers: Sequence[str],  # N names
+    title: str,
+) -> Image.Image:
+    "Weights as a map for each time step, for pages on which no script may run."
+    (T, S, N), (width, height), (low, high) = weights.shape, _CELL, (float(weights.min()), float(weights.max()))
+    left, top = 20 + max(int(font().getlength(name)) for name in students), 50
+    image, draw = sheet(left + T * (N * width + 24), top + S * height + 30)
+    draw.text((8, 6), f"{title}; colours span {low:.2f} to {high:.2f}; each row sums to 1", fill="#1c2733", font=font())
+    for t, s, n in np.ndindex(T, S, N):
+        x, y, share = left + t * (N * width + 24) + n * width, top + s * height, (weights[t, s, n] - low) / ((high - low) or 1)
+        draw.rectangle([x, y, x + width - 2, y + height - 2], fill=ImageColor.getrgb(sample_colorscale("Cividis", [share])[0]))
+        draw.text((x + width / 2, y + height / 2), f"{weights[t, s, n]:.2f}", fill="black" if share > 0.55 else "white", font=font(11), anchor="mm")
+        if s == 0:
+            draw.text((x + width / 2, top + S * height + 4), teachers[n][-7:], fill="#1c2733", font=font(10), anchor="mt")
+        if n == 0:
+            draw.text((left - 8, y + height / 2), students[s], fill="#1c2733", font=font(), anchor="rm") if t == 0 else None
+        if s == n == 0:
+            draw.text((x, top - 18), f"time step {t + 1}", fill="#1c2733", font=font())
+    return image
+
 # %% ../../nbs/lab/01_attention.ipynb #87c10a45
 class AttentionView(View):
     """Attention of a run: live while it trains, with its history, differences, single images and warnings in words.
@@ -232,12 +260,24 @@ def refresh(self: AttentionView) -> None:
 
 
 @patch
+def picture(self: AttentionView) -> Image.Image | None:
+    "The weights that are shown, a map for each time step; None without a record."
+    if not self.records:
+        return None
+    steps = [record["step"] for record in self.records]
+    place = len(steps) - 1 if self.follow else max((i for i, step in enumerate(steps) if step <= self.step), default=0)
+    weights = np.frombuffer(self.attention, "<f4").reshape(len(steps), *self.shape)[place]
+    return maps_picture(weights, self.student_layers, self.teacher_layers, f"training step {steps[place]:,}")
+
+
+@patch
 def _look(self: AttentionView) -> float | None:
     self.refresh()
     try:
         state = self._live.state
     except UNREADABLE:
         state = "lost"
+    self.renew(now=state == "finished")
     return None if state == "finished" else 5 * self._seconds if state in ("stopped", "failed", "lost") else self._seconds
 
 # %% ../../nbs/lab/01_attention.ipynb #d23c05f4

@@ -100,7 +100,8 @@ export function newPage() {
     activeElement: body,
     createElement: (tag) => new Element(tag),
     createElementNS: (space, tag) => new Element(tag),
-    querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:empty` && !element.children.length)[0]
+    getElementById: () => null,
+    querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:not([data-shown])` && !element.dataset.shown)[0]
   };
   globalThis.requestAnimationFrame = (draw) => frames.push(draw);
   globalThis.ResizeObserver = class {
