@@ -13,8 +13,8 @@ from browser import jupyterlab  # noqa: E402
 from sastc.lab import AttentionView  # noqa: E402
 from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
-RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
-WIDTH = 740
+RUN = ROOT / "nbs" / "results" / "routed" / "routed-seed0"
+WIDTH = 1040
 PANEL = """
 from sastc.lab import LaunchPanel
 LaunchPanel(recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
@@ -22,9 +22,8 @@ LaunchPanel(recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
 
 
 def page() -> str:
-    "The view at a record where the layers still differ, as a page that opens offline."
+    "The view of a run whose layers went to teacher layers of their own, as a page that opens offline."
     view = AttentionView(RUN)
-    view.step, view.follow = STEP, False
     return re.sub("body { margin: 1rem; }", "body { margin: 12px; background: #fff; }", view.to_html(RUN.name))
 
 

@@ -246,7 +246,9 @@ def test_labels_say_in_words_what_a_setting_is(jupyter, page, runs):
     page.locator(".drawer .setting-relative_distance").first.wait_for()
     page.wait_for_function("() => document.querySelectorAll('.drawer .field').length > 40")
     assert page.evaluate(CUT) == []
-    fields = page.locator(".sastc-launch .fields .field").evaluate_all("all => all.filter(f => f.offsetParent).map(f => f.querySelector('.help').textContent.length)")
+    fields = page.locator(".sastc-launch .fields .field").evaluate_all(
+        "all => all.filter(f => f.offsetParent).map(f => f.querySelector('.help').textContent.length)"
+    )
     assert len(fields) > 55 and min(fields) > 8
 
 

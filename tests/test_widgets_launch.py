@@ -275,7 +275,7 @@ def test_a_panel_that_finds_a_run_shows_its_settings(tmp_path, kind):
     writer = RunWriter(tmp_path / "runs" / "run", kind, flat(config), {})
     writer.status(state="running", step=1, steps=9, epoch=0, epochs=7, seconds=1.0)
     panel = LaunchPanel(tmp_path / "runs")
-    (found,) = [made for made in panel._trains()]
+    (found,) = panel._trains()
     assert panel.preset.value == LIKE_RUN and found.config(device="cpu", folder="").but(folder="") == config
     panel.preset.value = next(iter(PRESETS))
     assert panel.configs()[-1]["epochs"] == 8

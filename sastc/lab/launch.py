@@ -18,12 +18,13 @@ from typing import Any
 import anywidget
 import ipywidgets
 
+from ..common.files import without_places
 from ..common.settings import Entry, checked, choices_of, entries, flat, offered, read, written
 from ..data.sources import SOURCES
 from .attention import AttentionView
-from .live import UNREADABLE, FigureView, LiveRun, Polling, bundle, styles, why_unreadable
+from .live import UNREADABLE, FigureView, Kept, LiveRun, Polling, bundle, picture_html, shown_twice, styles, why_unreadable
 from ..models.pretrained import PREFIX
-from ..studies.figures import empty_figure, method_of, step_curves
+from ..studies.figures import ALONG, empty_figure, method_of, step_curves
 from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # the panel has an argument of that name
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
@@ -285,6 +286,8 @@ class JobView(Polling, ipywidgets.VBox):
         self.words, self.readings, self.text = (ipywidgets.HTML() for _ in range(3))
         self.bar = ipywidgets.FloatProgress(min=0.0, max=1.0, layout=dict(width="100%", height="10px"))
         self.curves, self.attention = FigureView(empty_figure("", "Curves begin with the first record.")), ipywidgets.VBox()
+        self.curves.xs = [*ALONG]
+        self.curves.observe(lambda change: self._draw_curves(), "x")
         self.curves.add_class("curves")
         self.attention.add_class("attention")
         self.more = ipywidgets.Accordion([self.text], titles=["Log and command"])
@@ -300,6 +303,11 @@ class JobView(Polling, ipywidgets.VBox):
         self.job, self._changed, self.state, self.attention.children, self._live = job, changed, "", (), {}
         self.more.selected_index, self.layout.display = None, ""
         self.poll(self._look)
+
+    def fragment(self) -> str:
+        "The job as HTML that needs nothing else."
+        pictures = [view for view in (self.curves, *self.attention.children) if view.picture() is not None]
+        return self.words.value + self.readings.value + "".join(picture_html(view.picture(), "") for view in pictures)
 
     def close(self) -> None:
         "Ask no more, and take the view with its parts away."
@@ -360,10 +368,15 @@ def refresh(self: JobView) -> None:
     self.words.value = _line(state, sentence, " · ".join(filter(None, [_folder_words(job), note])))
     self.bar.value, self.bar.bar_style = share, dict(finished="success", failed="danger", lost="danger").get(state, "")
     self.readings.value = _tiles(readings(live))
-    begun = {method_of(run): [run] for run in self._live.values() if run.config}
-    if any(changed) and begun:
-        self.curves.show(step_curves(begun))
+    if any(changed):
+        self._draw_curves()
     self._show_attention()
+
+
+@patch
+def _draw_curves(self: JobView) -> None:
+    if begun := {method_of(run): [run] for run in self._live.values() if run.config}:
+        self.curves.show(step_curves(begun, self.curves.x))
 
 
 @patch
@@ -459,7 +472,7 @@ def _button(words: str, about: str, style: str, pressed: Callable) -> ipywidgets
     return button
 
 # %% ../../nbs/lab/03_launch.ipynb #12861a71
-class LaunchPanel(ipywidgets.VBox):
+class LaunchPanel(Kept, ipywidgets.VBox):
     "Controls that launch, stop and resume runs, and a live view of one of them. Raises `ValueError` for a recipe that is not known."
 
     def __init__(
@@ -496,6 +509,14 @@ class LaunchPanel(ipywidgets.VBox):
             self._take_shown()
         else:
             self._fill()
+
+    def _ipython_display_(self, **options):
+        self.displayed = shown_twice(self, self.fragment)
+
+    def fragment(self) -> str:
+        "The panel as it stands in a saved notebook: the run that is shown, and the commands of the form."
+        shown = self.view.fragment() if self.view.job else "<p>A launch panel, before anything was launched. Run its cell to use it.</p>"
+        return without_places(f'<div data-view="panel">{shown}{self.command.value}</div>')
 
     def close(self) -> None:
         "Look at nothing any more, and take the panel away; runs go on."
@@ -760,7 +781,9 @@ def _check(self: LaunchPanel) -> None:
     except (ValueError, OSError) as error:
         problems = problems or [str(error)]
     self.start.disabled = bool(problems or note) or self.view.state == "starting"  # nobody means to launch the same twice
-    said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [f'<p role="status" class="soft">{escape(note)}</p>'] * bool(note)
+    said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [f'<p role="status" class="soft">{escape(note)}</p>'] * bool(
+        note
+    )
     self.said.value = "".join(said)
     text = f'<div class="soft">The same in a terminal (a click selects it):</div><pre>{escape(" && ".join(commands))}</pre>'
     self.command.value = text if commands else ""
@@ -849,6 +872,7 @@ def _state_changed(self: LaunchPanel) -> None:
     self.none.layout.display = "none"
     self._list(self.view.job)
     self._check()
+    self.renew(now=True)
 
 # %% ../../nbs/lab/03_launch.ipynb #bf5949f0
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNREADABLE', 'STATIC', 'MOST_POINTS', 'Tail', 'why_unreadable', 'LiveRun', 'poll', 'Polling', 'styles', 'bundle',
-           'font', 'sheet', 'picture_html', 'shown_twice', 'Kept', 'View', 'packed_figure', 'figure_picture',
+           'font', 'sheet', 'picture_html', 'shown_twice', 'Kept', 'View', 'packed_figure', 'figure_picture', 'Charts',
            'FigureView']
 
 # %% ../../nbs/lab/00_live.ipynb #a0f2f5e5
@@ -108,7 +108,7 @@ class LiveRun(Run):
     ):
         self.folder = Path(folder)
         self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}
-        self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms")}
+        self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms", "notes")}
         self._known, self._completed = (None, {}), (None, {})
 
     def refresh(self) -> bool:
@@ -277,12 +277,13 @@ def sheet(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 def picture_html(picture: Image.Image | None, words: str) -> str:
     "A picture as HTML that needs no other file; the words where there is none."
+    said = f"<p>{html.escape(words)}</p>" * bool(words)
     if picture is None:
-        return f"<p>{html.escape(words)}</p>"
+        return said
     file = io.BytesIO()
     picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(file, "png", optimize=True)
     address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return f'<p>{html.escape(words)}</p><img alt="{html.escape(words)}" src="{address}" width="{picture.width}">'
+    return f'{said}<img alt="{html.escape(words)}" src="{address}" width="{picture.width}">'
 
 # %% ../../nbs/lab/00_live.ipynb #100dde11
 _ONE_OF_TWO = (  # the picture goes where the widget is there, and what JupyterLab says of a widget without a kernel where it is not
@@ -501,20 +502,30 @@ def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, 
     for value, x, anchor in ((x0, left, "lt"), (x1, right, "rt")):
         draw.text((x, bottom + 4), f"{value:,.4g}", fill=_SOFT, font=font(10), anchor=anchor)
     for trace, x, y in lines:
-        places = [(left + (a - x0) / ((x1 - x0) or 1) * (right - left), bottom - (b - y0) / ((y1 - y0) or 1) * (bottom - top)) for a, b in zip(x, y) if np.isfinite(b)]
+        places = [
+            (left + (a - x0) / ((x1 - x0) or 1) * (right - left), bottom - (b - y0) / ((y1 - y0) or 1) * (bottom - top)) for a, b in zip(x, y) if np.isfinite(b)
+        ]
         colour = ImageColor.getrgb(trace["line"].get("color", _INK))
         dotted = trace["line"].get("dash", "solid") != "solid"
         draw.line(places, fill=tuple((channel + 255) // 2 for channel in colour) if dotted else colour, width=1 if dotted else 2)
 
 # %% ../../nbs/lab/00_live.ipynb #c2bc4297
-class FigureView(View):
+class Charts(traitlets.HasTraits):
+    "What the charts of a view have in common: their figure, and how it is drawn."
+
+    figure = traitlets.Dict(dict(data=[], layout={})).tag(sync=True)  # what `packed_figure` says of it
+    points = traitlets.Bytes().tag(sync=True)
+    hidden = traitlets.List().tag(sync=True)  # names that the legend has switched off
+    axes = traitlets.Dict(dict(log=False, smooth=0.0, outliers=False, large="")).tag(sync=True)  # large: title of the chart that is enlarged
+    x = traitlets.Unicode("step").tag(sync=True)  # what is along the axis
+    xs = traitlets.List().tag(sync=True)  # what can be; empty where that is fixed
+
+
+class FigureView(Charts, View):
     "A Plotly figure of lines, markers and bands that can be changed while it is looked at. Raises `ValueError` for other figures."
 
     _esm = bundle("view.js")
     _css = styles("common.css", "charts.css")
-    figure = traitlets.Dict(dict(data=[], layout={})).tag(sync=True)  # what `packed_figure` says of it
-    points = traitlets.Bytes().tag(sync=True)
-    hidden = traitlets.List().tag(sync=True)  # names that the legend has switched off
 
     def __init__(self, figure: go.Figure | None = None):
         super().__init__()

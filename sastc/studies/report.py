@@ -299,6 +299,7 @@ _OWN_FIGURES = ("steps", "epochs", "attention")
 
 def _records(students: Sequence[Run]) -> Section:
     "What methods recorded beside their loss."
+
     def curves(members: list[Run]) -> list[Picture]:
         streams = sorted({path.stem for run in members for path in run.folder.glob("*.jsonl")} - {*_OWN_FIGURES})
         return [Picture(record_curves(members, stream), f"{stream} over training") for stream in streams]

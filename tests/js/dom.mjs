@@ -103,6 +103,7 @@ export function newPage() {
     getElementById: () => null,
     querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:not([data-shown])` && !element.dataset.shown)[0]
   };
+  globalThis.location = { href: "http://here/lab" };
   globalThis.requestAnimationFrame = (draw) => frames.push(draw);
   globalThis.ResizeObserver = class {
     observe() {}

@@ -47,10 +47,10 @@ function rowNames({ x, y, students }) {
 
 function entropyBars({ x, y, cell, title, entropy, students, teachers }) {
   const left = x + teachers.length * cell + 8;
-  return [svg("text", { x: left, y: y - 7, opacity: 0.75 }, "entropy"), ...students.flatMap((student, s) => {
+  return [svg("text", { x: left, y: y - 7, opacity: 0.75 }, "spread"), ...students.flatMap((student, s) => {
     const row = y + s * ROW;
     const whole = { x: left, y: row + ROW - 8, width: ENTROPY - 14, height: 4, fill: "currentColor" };
-    const told = svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`);
+    const told = svg("title", {}, `${title}: how far the attention of ${student} is spread out, from 0 (all on one teacher layer) to 1 (the same for each): its entropy as a share of the greatest possible`);
     return [
       svg("rect", { ...whole, "fill-opacity": 0.15 }),
       svg("rect", { ...whole, width: whole.width * entropy[s], "fill-opacity": 0.65 }),
