@@ -92,7 +92,7 @@ def _learns_from_it(live: LiveRun) -> bool:
 
 # %% ../../nbs/lab/02_board.ipynb #439a6752
 _ASIDE = (  # what may differ between runs of one experiment: where things lie, and what is written beside the training
-    "seed", "folder", "root", "teacher", "init", "device", "log_every", "keep_epochs", "save_memory", "mismatch_batches", "unfinished_teacher",
+    "seed", "folder", "root", "teacher", "init", "device", "log_every", "keep_epochs", "save_memory", "mismatch_batches", "trackers", "unfinished_teacher",
 )  # fmt: skip
 
 

@@ -253,9 +253,11 @@ def progress_of(
     if not status.get("steps"):
         return 0.0, ""
     done, steps, epoch = status["step"], status["steps"], min(status["epoch"] + 1, status["epochs"])
-    words = [f"step {done:,} of {steps:,}", f"epoch {epoch} of {status['epochs']}", f"{for_people(status['seconds'])} trained"]
-    if 0 < done < steps and state == "running":
-        words.append(f"about {for_people(status['seconds'] / done * (steps - done))} left")
+    words, seconds = [f"step {done:,} of {steps:,}", f"epoch {epoch} of {status['epochs']}"], status.get("seconds")  # of older runs None
+    if seconds is not None:
+        words.append(f"{for_people(seconds)} trained")
+    if seconds is not None and 0 < done < steps and state == "running":
+        words.append(f"about {for_people(seconds / done * (steps - done))} left")
     return min(1.0, done / steps), " · ".join(words)
 
 # %% ../../nbs/lab/03_launch.ipynb #72293639

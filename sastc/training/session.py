@@ -16,6 +16,7 @@ import random
 import time
 import warnings
 from collections.abc import Container, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from torch import nn
 
 from ..common.files import reading_only
@@ -60,6 +61,9 @@ def check_inputs(
     if config.optimisation.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
         raise ValueError("precision: expected fp32 or bf16, since there is no CUDA device, got fp16")
     config.data.verify()
+    for tracker in config.trackers:
+        if find_spec(tracker) is None:
+            raise ValueError(f"trackers: expected those that are installed, got {tracker}; get it with: pip install {tracker}")
     if isinstance(config, Config) and config.needs_teacher and "teacher" not in own:
         if not config.teacher:
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
@@ -112,7 +116,9 @@ def accelerator_for(config: RunConfig) -> Accelerator:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
     # parameters of a sparse method may have no gradient at a step, which a distributed wrapper has to look for
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if getattr(getattr(config, "method", None), "sparse", False) else []
-    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu", kwargs_handlers=handlers)
+    logs = dict(log_with=[*config.trackers], project_config=ProjectConfiguration(logging_dir=str(Path(config.place) / "trackers"))) if config.trackers else {}
+    precision = _MIXED_PRECISION[config.optimisation.precision]
+    accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu", kwargs_handlers=handlers, **logs)
     set_seed(config.seed)
     return accelerator
 
