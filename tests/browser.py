@@ -21,7 +21,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromiu
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TOKEN = "of-a-test"
 TEMPLATES = Path(__file__).resolve().parent.parent / "sastc" / "lab" / "share"  # of Voila; an installed package has them in share/jupyter
-PATIENCE = 120_000  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
+PATIENCE = int(os.environ.get("PATIENCE_OF_TESTS", 120_000))  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
 
 
 def _free_port() -> int:
@@ -90,7 +90,17 @@ class Jupyter:
         port = _free_port()
         url = f"http://127.0.0.1:{port}/"
         # the page of a notebook starts a kernel: ask for a file instead
-        command = [sys.executable, "-m", "voila", name, "--template=sastc", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--VoilaExecutor.timeout=120"]
+        command = [
+            sys.executable,
+            "-m",
+            "voila",
+            name,
+            "--template=sastc",
+            "--no-browser",
+            f"--port={port}",
+            "--Voila.ip=127.0.0.1",
+            "--VoilaExecutor.timeout=120",
+        ]
         with _serving(command, self.home, f"{url}voila/static/favicon.ico", self.folder):
             yield url
 

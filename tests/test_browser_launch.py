@@ -81,8 +81,8 @@ def test_a_run_from_launch_to_resume(jupyter, page, runs):
     notebook = opened(jupyter, page, runs, epochs=400)
     field(page, "Student", "temperature").fill("3.5")
     press(page, "Launch")
-    page.get_by_text("stage 1 of 2 (teacher)").or_(page.get_by_text("stage 2 of 2 (student)")).wait_for()
-    page.get_by_text("stage 2 of 2 (student)").wait_for()
+    page.locator(".sastc-launch").get_by_text("stage 1 of 2 (teacher)").or_(page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)")).wait_for()
+    page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)").wait_for()
     for live in (CURVE, ATTENTION):
         change(page, live)
     assert notebook.run_cell(1) == "42"  # the kernel is free
@@ -147,8 +147,10 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     name.fill("cifar10/vgg11-baseline-T2")
     problem.first.wait_for(state="detached")
     field(page, "Begin with", "small").check()
-    page.get_by_text("VGG-11 without a teacher, 2 steps; the small variant, for two CPU cores. Printed test accuracy, in %: baseline 92.48").wait_for()
-    page.get_by_text("Where the settings of the recipe come from").click()
+    page.locator(".sastc-launch").get_by_text(
+        "VGG-11 without a teacher, 2 steps; the small variant, for two CPU cores. Printed test accuracy, in %: baseline 92.48"
+    ).wait_for()
+    page.locator(".sastc-launch").get_by_text("Where the settings of the recipe come from").click()
     page.locator(".origins").get_by_role("cell", name="released code").first.wait_for()
     for group, changed in dict(Data=dict(data="digits", train_images="128"), Training=dict(epochs="1")).items():
         for setting, value in changed.items():
@@ -227,7 +229,7 @@ def test_a_cell_that_is_run_again_asks_once(jupyter, page, runs):
         notebook.run_cell(0)
         page.locator(".sastc .title").first.wait_for()
         assert notebook.run_cell(1) == "3"
-    page.get_by_text("is being trained, at step 1 of 9").first.wait_for()
+    page.locator(".sastc").get_by_text("is being trained, at step 1 of 9").first.wait_for()
 
 
 CUT = """() => [...document.querySelectorAll('.sastc-launch .fields .field')].filter(field => field.offsetParent !== null).flatMap(field => {
@@ -271,8 +273,8 @@ def test_a_typed_folder_is_no_fault_once_it_is_launched(jupyter, page, runs):
     notebook = opened(jupyter, page, runs, epochs=400)
     field(page, "Training", "folder").fill(f"{runs.name}/mine")
     press(page, "Launch")
-    page.get_by_text("stage 2 of 2 (student)").wait_for()
-    page.get_by_text(f"{runs.name}/mine is the folder of the run that is shown").wait_for()
+    page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)").wait_for()
+    page.locator(".sastc-launch").get_by_text(f"{runs.name}/mine is the folder of the run that is shown").wait_for()
     assert page.locator(".sastc-launch .problem").count() == 0
     assert f"--folder {runs.name}/mine" in page.locator(".sastc-launch pre").first.inner_text()
     field(page, "Student", "beta").fill("9")  # of the form, not of the run

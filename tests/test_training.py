@@ -593,6 +593,8 @@ def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):
     run = distill(trackers=("tensorboard",), folder=str(tmp_path / "run"), **small)
     assert kept["finished"] and kept["place"] == str(tmp_path / "run" / "trackers") and kept["settings"]["width"] == 0.0625
     steps = {step: values["steps/ce"] for step, values in logged if "steps/ce" in values}
-    assert steps == run.steps.ce.to_dict() and [values["epochs/validation_accuracy"] for _, values in logged if "epochs/lr" in values] == [*run.metrics.validation_accuracy]
+    assert steps == run.steps.ce.to_dict() and [values["epochs/validation_accuracy"] for _, values in logged if "epochs/lr" in values] == [
+        *run.metrics.validation_accuracy
+    ]
     quiet = distill(folder=str(tmp_path / "quiet"), **small)
     assert quiet.steps.ce.tolist() == run.steps.ce.tolist() and len(logged) == len(steps) + 1  # off by default, and nothing is trained otherwise

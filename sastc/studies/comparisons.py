@@ -222,7 +222,21 @@ def compare_methods(
     return summarise(folder)
 
 # %% ../../nbs/studies/02_comparisons.ipynb #151486dd
-_ASIDE = ("folder", "seed", "device", "log_every", "keep_epochs", "mismatch_batches", "trackers", "root", "workers", "unfinished_teacher", "method", "teacher", "data")
+_ASIDE = (
+    "folder",
+    "seed",
+    "device",
+    "log_every",
+    "keep_epochs",
+    "mismatch_batches",
+    "trackers",
+    "root",
+    "workers",
+    "unfinished_teacher",
+    "method",
+    "teacher",
+    "data",
+)
 
 
 def _method_settings(run: Run) -> set[str]:

@@ -144,7 +144,7 @@ test("the same view twice fills one place after the other", () => {
   const render = ({ model, el: place }) => place.append(html("p", {}, model.get("title")));
   for (const title of ["first", "second"]) showStill(render, "abc", { title });
   assert.deepEqual(places.map((place) => [place.textContent, byTag(place, "img").length]), [["first", 0], ["second", 0]]);
-  document.getElementById = (id) => id === "jupyter-config-data" ? {} : null; // JupyterLab, which has the live widget or leaves the picture
+  globalThis.document.getElementById = (id) => id === "jupyter-config-data" ? {} : null; // JupyterLab, which has the live widget or leaves the picture
   assert.equal(showStill(render, "abc", { title: "third" }), undefined);
 });
 

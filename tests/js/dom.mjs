@@ -97,13 +97,13 @@ export function newPage() {
   const body = new Element("body");
   globalThis.document = {
     body,
+    location: { href: "http://here/lab" },
     activeElement: body,
     createElement: (tag) => new Element(tag),
     createElementNS: (space, tag) => new Element(tag),
     getElementById: () => null,
     querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:not([data-shown])` && !element.dataset.shown)[0]
   };
-  globalThis.location = { href: "http://here/lab" };
   globalThis.requestAnimationFrame = (draw) => frames.push(draw);
   globalThis.ResizeObserver = class {
     observe() {}

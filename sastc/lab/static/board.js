@@ -55,7 +55,7 @@ function drawBoard(p, model, ask) {
   if (p.filter.value !== model.get("filter")) p.filter.value = model.get("filter"); // setting it would move the cursor to its end
   for (const name of ["bar", "table", "chooser", "curves"]) p[name].hidden = none;
   p.grouping.hidden = none || Boolean(model.still);
-  p.link.setAttribute("href", addressOf(model, location.href));
+  p.link.setAttribute("href", addressOf(model, document.location.href));
   p.link.hidden = Boolean(model.still);
   drawTable(p.table, model, ask);
   drawColumns(p.columns, model);
@@ -88,7 +88,7 @@ function render({ model, el }) {
     if (!downloaded(content, buffers)) showReport(p.report, content, buffers);
   };
   model.on("msg:custom", arrived);
-  if (!model.still) takeUp(model, location.href);
+  if (!model.still) takeUp(model, document.location.href);
   const end = keepDrawn(model, box, () => drawBoard(p, model, ask));
   return () => {
     end();

@@ -64,7 +64,7 @@ export function drawNetworks(drawing, choose) {
   const most = Math.max(students.length, teachers.length);
   const [left, right] = [students, teachers].map((names) => Math.max(60, longest(names) + 16));
   const [ys, yt] = [placesOf(students.length, most), placesOf(teachers.length, most)];
-  const pairs = students.flatMap((_, s) => teachers.map((_, n) => [s, n]));
+  const pairs = students.flatMap((student, s) => teachers.map((teacher, n) => [s, n]));
   const size = { width: left + BETWEEN + right + 8, height: TOP + (most - 1) * STEP + BOX / 2 + 22 };
   const strands = pairs.map(([s, n]) => strandOf(drawing, s, n, { x1: 4 + left, x2: 4 + left + BETWEEN, y1: ys[s], y2: yt[n] }, choose));
   strands.sort((a, b) => (a.getAttribute("class") === "strand lit") - (b.getAttribute("class") === "strand lit")); // the lit one lies on top

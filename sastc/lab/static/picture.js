@@ -28,7 +28,7 @@ async function pngOf(sheet) {
 }
 
 /** The name of a picture: the run, and what is shown of it. */
-export const pictureName = (title, heading) => `${title} ${heading}`.replace(/[^\w.-]+/g, "-") + ".png";
+export const pictureName = (title, heading) => `${`${title} ${heading}`.replace(/[^\w.-]+/g, "-")}.png`;
 
 /** Hand a PNG to the browser's downloads. */
 export async function savePicture(drawing, title, heading, sentences) {

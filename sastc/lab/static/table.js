@@ -111,7 +111,7 @@ export function csvOf(rows, columns) {
     return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const lines = [columns.map(([, title]) => quoted(title)), ...rows.map((row) => columns.map(([key]) => quoted(row[key])))];
-  return lines.map((line) => line.join(",")).join("\n") + "\n";
+  return `${lines.map((line) => line.join(",")).join("\n")}\n`;
 }
 
 /** In a narrow place some columns move under the name of the run: how they are written there. */
