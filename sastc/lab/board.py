@@ -110,8 +110,8 @@ def _one_per_seed(runs: list[Run]) -> list[Run]:
     "Runs of equal settings, of those with the same seed the first that is finished: a copy is no further seed."
     found = {}
     for run in sorted(runs, key=lambda run: run.state != "finished"):
-        found.setdefault(run.config["seed"], run)
-    return [run for run in runs if run is found[run.config["seed"]]]
+        found.setdefault(run.config.get("seed"), run)
+    return [run for run in runs if run is found[run.config.get("seed")]]
 
 # %% ../../nbs/lab/02_board.ipynb #5653dd2b
 def _shown(run: Run) -> dict[str, str]:
