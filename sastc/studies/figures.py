@@ -270,7 +270,7 @@ def attention_words(
             f"Attention has collapsed: every student layer at every step listens mostly to {teacher_layers[favourites[0]]}. The weights then say "
             "little about which teacher layer is the most related."
         )
-    elif len(favourites) == 1 and attention.shape[1] > 1 and hardness.max() > 0.05:
+    elif len(favourites) == 1 and attention.shape[1] > 1 and hardness.max() > 0.05 and np.ptp(attention, axis=(0, 1)).max() >= 0.01:
         largest = attention.max(-1)
         words.append(
             f"Attention agrees: every student layer at every step listens most to {teacher_layers[favourites[0]]}, with weights from {largest.min():.2f} to "
