@@ -74,7 +74,7 @@ def step(page):
     return int(re.search(r"step ([\d,]+) of", words)[1].replace(",", ""))
 
 
-CURVE, ATTENTION = ".sastc-job .curves .panel:first-child svg", ".sastc-job .attention svg"
+CURVE, ATTENTION = ".sastc-job .curves .panel:first-child > svg", ".sastc-job .attention svg"
 
 
 def test_a_run_from_launch_to_resume(jupyter, page, runs):
@@ -277,17 +277,16 @@ def test_a_typed_folder_is_no_fault_once_it_is_launched(jupyter, page, runs):
     page.locator(".sastc-launch").get_by_text(f"{runs.name}/mine is the folder of the run that is shown").wait_for()
     assert page.locator(".sastc-launch .problem").count() == 0
     assert f"--folder {runs.name}/mine" in page.locator(".sastc-launch pre").first.inner_text()
-    field(page, "Student", "beta").fill("9")  # of the form, not of the run
-
     notebook.restart_kernel()
     before = page.locator(".sastc-launch").evaluate("panel => getComputedStyle(panel, '::before').content")
     assert "run its cell again" in before  # a panel without a kernel says so
     notebook.run_all()
     state(page, "running")
     assert field(page, "Begin with", "preset").locator("option:checked").inner_text() == "tiny"  # which the cell asks for
+    field(page, "Student", "beta").fill("9")  # of the form, not of the run
     press(page, "Settings like this")
     page.wait_for_function("() => document.querySelector('.setting-preset select').selectedOptions[0].textContent === 'as the run that is shown'")
-    page.wait_for_function("() => document.querySelector('.setting-epochs input').value === '400'")
+    page.wait_for_function("() => document.querySelector('.group .setting-beta input').value === '0.5'")
     assert (field(page, "Student", "beta").input_value(), field(page, "Training", "folder").input_value()) == ("0.5", "")
     press(page, "Stop")
     state(page, "stopped")
