@@ -23,7 +23,10 @@ setup(
     keywords=project["keywords"],
     python_requires=f">={project['min_python']}",
     packages=find_packages(include=["sastc", "sastc.*"]),
-    package_data={"sastc.lab": ["static/*.js", "static/*.css"], "sastc.cli": ["help.json"]},
+    package_data={"sastc.lab": ["static/*.js", "static/*.css", "share/voila/templates/sastc/*"], "sastc.cli": ["help.json"]},
+    data_files=[
+        ("share/jupyter/voila/templates/sastc", ["sastc/lab/share/voila/templates/sastc/index.html.j2", "sastc/lab/share/voila/templates/sastc/conf.json"])
+    ],
     install_requires=project["requirements"].split(),
     extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "export", "lab", "dev")},
     entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},

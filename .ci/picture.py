@@ -1,6 +1,7 @@
 """Pictures of the live view of a recorded run and of the launch panel: `python .ci/picture.py` writes attention.png and launch.png to nbs/images. Needs Chromium."""
 
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,18 +14,19 @@ from browser import jupyterlab  # noqa: E402
 from sastc.lab import AttentionView  # noqa: E402
 from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
-RUN, STEP = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed1", 28
-WIDTH = 740
+RUN = ROOT / "nbs" / "results" / "routed" / "routed-seed0"
+WIDTH = 1040
 PANEL = """
 from sastc.lab import LaunchPanel
-LaunchPanel(recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
+panel = LaunchPanel("runs", recipe="cifar100/resnet18-from-resnet32x4-T3", small=True)
+panel.run.value = "runs/sastc-seed0"
+panel
 """
 
 
 def page() -> str:
-    "The view at a record where the layers still differ, as a page that opens offline."
+    "The view of a run whose layers went to teacher layers of their own, as a page that opens offline."
     view = AttentionView(RUN)
-    view.step, view.follow = STEP, False
     return re.sub("body { margin: 1rem; }", "body { margin: 12px; background: #fff; }", view.to_html(RUN.name))
 
 
@@ -44,21 +46,24 @@ def take(out: Path) -> None:
 
 
 def take_panel(out: Path) -> None:
-    "Photograph the launch panel in JupyterLab, with a recipe."
+    "Photograph the launch panel in JupyterLab, with a recipe and a recorded run."
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory() as home,
         jupyterlab(Path(folder), Path(home)) as jupyter,
         sync_playwright() as tools,
     ):
+        shutil.copytree(ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed0", Path(folder) / "runs" / "sastc-seed0")
         jupyter.write("panel.ipynb", PANEL)
         browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        sheet = browser.new_page(viewport=dict(width=1200, height=1200), color_scheme="light")
+        sheet = browser.new_page(viewport=dict(width=1300, height=1500), color_scheme="light")
         notebook = jupyter.open(sheet, "panel.ipynb")
         notebook.command("application:toggle-left-area")
         notebook.run_all()
         sheet.locator(".sastc-launch pre").first.wait_for()
-        sheet.locator(".sastc-launch").screenshot(path=out)
+        sheet.locator(".sastc-job .curves svg").first.wait_for()
+        panel, form = sheet.locator(".sastc-launch").bounding_box(), sheet.locator(".sastc-launch .columns > *").first.bounding_box()
+        sheet.screenshot(path=out, clip=dict(x=panel["x"], y=panel["y"], width=panel["width"], height=form["height"] + 8))  # the curves go on below it
         browser.close()
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from browser import PATIENCE, browser, jupyter, needs_browser, page  # noqa: F401
 from sastc.training.jobs import Job, find_jobs
@@ -43,7 +44,9 @@ def opened(jupyter, page, runs, epochs):
 
 
 def field(page, group, name):
-    return page.locator(".sastc-launch .group", has=page.get_by_role("heading", name=group, exact=True)).get_by_label(name, exact=True)
+    "The control of a setting: in a group of the form, or in the drawer of all others."
+    place = page.locator(".sastc-launch .group", has=page.get_by_role("heading", name=group, exact=True)) if group else page.locator(".sastc-launch .drawer")
+    return place.locator(f".setting-{name} :is(input, select)").first
 
 
 def press(page, name):
@@ -71,15 +74,15 @@ def step(page):
     return int(re.search(r"step ([\d,]+) of", words)[1].replace(",", ""))
 
 
-CURVE, ATTENTION = ".sastc-job .curves .panel:first-child svg", ".sastc-job .attention svg"
+CURVE, ATTENTION = ".sastc-job .curves .panel:first-child > svg", ".sastc-job .attention svg"
 
 
 def test_a_run_from_launch_to_resume(jupyter, page, runs):
     notebook = opened(jupyter, page, runs, epochs=400)
     field(page, "Student", "temperature").fill("3.5")
     press(page, "Launch")
-    page.get_by_text("stage 1 of 2 (teacher)").or_(page.get_by_text("stage 2 of 2 (student)")).wait_for()
-    page.get_by_text("stage 2 of 2 (student)").wait_for()
+    page.locator(".sastc-launch").get_by_text("stage 1 of 2 (teacher)").or_(page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)")).wait_for()
+    page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)").wait_for()
     for live in (CURVE, ATTENTION):
         change(page, live)
     assert notebook.run_cell(1) == "42"  # the kernel is free
@@ -121,7 +124,8 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
         ("Student", "time_steps", "0", "2"): "time_steps: expected a number of at least 1, got 0",
         ("Training", "lr", "fast", "0.02"): "lr: expected a number of at least 0, got 'fast'",
         ("Data", "data", "digit", "digits"): "data: expected one of digits, cifar10",
-        ("Training", "processes", "none", "1"): "processes: expected a whole number of at least 1, got 'none'",
+        ("Training", "batch_size", "4096", "16"): "batch_size: expected at most 115 (115 of 128 images are trained on), got 4096",
+        ("Training", "folder", runs.name, ""): f"folder: expected one inside of {runs.name}, where the runs lie, or elsewhere, got {runs.name}",
     }
     for (group, name, wrong, right), sentence in sentences.items():
         field(page, group, name).fill(wrong)
@@ -143,8 +147,10 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     name.fill("cifar10/vgg11-baseline-T2")
     problem.first.wait_for(state="detached")
     field(page, "Begin with", "small").check()
-    page.get_by_text("VGG-11 without a teacher, 2 steps; the small variant, for two CPU cores. Printed test accuracy, in %: baseline 92.48").wait_for()
-    page.get_by_text("Where the settings of the recipe come from").click()
+    page.locator(".sastc-launch").get_by_text(
+        "VGG-11 without a teacher, 2 steps; the small variant, for two CPU cores. Printed test accuracy, in %: baseline 92.48"
+    ).wait_for()
+    page.locator(".sastc-launch").get_by_text("Where the settings of the recipe come from").click()
     page.locator(".origins").get_by_role("cell", name="released code").first.wait_for()
     for group, changed in dict(Data=dict(data="digits", train_images="128"), Training=dict(epochs="1")).items():
         for setting, value in changed.items():
@@ -161,20 +167,20 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
 
 def test_a_failing_run_shows_its_reason_and_its_log(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
-    field(page, "Training", "batch_size").fill("4096")  # which only the data can refuse
     field(page, "Student", "method").select_option("baseline")
+    page.get_by_role("button", name="All other settings", exact=True).click()
+    field(page, "", "holdout").fill("0.01")  # which only the data can refuse
     press(page, "Launch")
     state(page, "failed")
-    line = page.locator(".sastc-job .line").inner_text()
-    assert "batch_size: " in line and "4096" in line
-    page.locator(".sastc-job pre", has_text="sastc distill: batch_size: ").wait_for()  # the log has opened
+    assert "holdout: " in page.locator(".sastc-job .line").inner_text()
+    page.locator(".sastc-job pre", has_text="sastc distill: holdout: ").wait_for()  # the log has opened
 
 
 def test_voila_shows_the_same(jupyter, page, runs):
     jupyter.write("voila.ipynb", PANEL.format(epochs=2, folder=runs.name))
     with jupyter.voila("voila.ipynb") as url:
         page.goto(url)
-        field(page, "Training", "seed").or_(field(page, "Data", "seed")).fill("5")
+        field(page, "Training", "seed").fill("5")
         press(page, "Launch")
         change(page, CURVE)
         page.locator(ATTENTION).first.wait_for()
@@ -186,7 +192,7 @@ def test_voila_shows_the_same(jupyter, page, runs):
 def test_help_shows_for_the_pointer_and_for_the_keyboard(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
     control = field(page, "Student", "beta")
-    about = page.locator(".sastc-launch .field", has=page.get_by_label("beta", exact=True)).locator(".help")
+    about = page.locator(".sastc-launch .group .setting-beta .help")
     assert not about.is_visible()
     control.focus()
     about.get_by_text("weight of the calibration").wait_for()
@@ -223,4 +229,79 @@ def test_a_cell_that_is_run_again_asks_once(jupyter, page, runs):
         notebook.run_cell(0)
         page.locator(".sastc .title").first.wait_for()
         assert notebook.run_cell(1) == "3"
-    page.get_by_text("is being trained, at step 1 of 9").first.wait_for()
+    page.locator(".sastc").get_by_text("is being trained, at step 1 of 9").first.wait_for()
+
+
+CUT = """() => [...document.querySelectorAll('.sastc-launch .fields .field')].filter(field => field.offsetParent !== null).flatMap(field => {
+    const label = field.querySelector('.widget-label, .widget-label-basic');
+    return label.scrollWidth > label.clientWidth + 1 || label.scrollHeight > label.clientHeight + 1 ? [label.textContent] : [];
+})"""
+
+
+def test_labels_say_in_words_what_a_setting_is(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    assert page.get_by_label("weight of the calibration beta", exact=True).input_value() == "0.5"
+    page.get_by_label("teacher: passes over the training images epochs", exact=True).wait_for()
+    page.get_by_label("passes over the training images epochs", exact=True).wait_for()
+    for name in ("All other settings", "All other settings of the teacher"):
+        page.get_by_role("button", name=name, exact=True).press("Enter")
+    page.locator(".drawer .setting-relative_distance").first.wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.drawer .field').length > 40")
+    assert page.evaluate(CUT) == []
+    fields = page.locator(".sastc-launch .fields .field").evaluate_all(
+        "all => all.filter(f => f.offsetParent).map(f => f.querySelector('.help').textContent.length)"
+    )
+    assert len(fields) > 55 and min(fields) > 8
+
+
+@pytest.mark.parametrize("size", [(1280, 900), (1920, 1080)])
+def test_launch_and_what_is_live_stand_beside_each_other(jupyter, page, runs, size):
+    page.set_viewport_size(dict(width=size[0], height=size[1]))
+    opened(jupyter, page, runs, epochs=60)
+    press(page, "Launch")
+    page.locator(CURVE).wait_for()
+    left, right = (page.locator(place).first.bounding_box() for place in (".sastc-launch .begin", ".sastc-job"))
+    assert left["x"] + left["width"] <= right["x"] and right["width"] > 350
+    for part in (page.get_by_role("button", name="Launch", exact=True), page.get_by_role("button", name="Stop", exact=True), page.locator(CURVE)):
+        assert part.bounding_box()["y"] < size[1] - 100  # above the fold
+    press(page, "Stop")
+    state(page, "stopped")
+    assert "left" not in page.locator(".sastc-job").inner_text()
+
+
+def test_a_typed_folder_is_no_fault_once_it_is_launched(jupyter, page, runs):
+    notebook = opened(jupyter, page, runs, epochs=400)
+    field(page, "Training", "folder").fill(f"{runs.name}/mine")
+    press(page, "Launch")
+    page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)").wait_for()
+    page.locator(".sastc-launch").get_by_text(f"{runs.name}/mine is the folder of the run that is shown").wait_for()
+    assert page.locator(".sastc-launch .problem").count() == 0
+    assert f"--folder {runs.name}/mine" in page.locator(".sastc-launch pre").first.inner_text()
+    notebook.restart_kernel()
+    before = page.locator(".sastc-launch").evaluate("panel => getComputedStyle(panel, '::before').content")
+    assert "run its cell again" in before  # a panel without a kernel says so
+    notebook.run_all()
+    state(page, "running")
+    assert field(page, "Begin with", "preset").locator("option:checked").inner_text() == "tiny"  # which the cell asks for
+    field(page, "Student", "beta").fill("9")  # of the form, not of the run
+    press(page, "Settings like this")
+    page.wait_for_function("() => document.querySelector('.setting-preset select').selectedOptions[0].textContent === 'as the run that is shown'")
+    page.wait_for_function("() => document.querySelector('.group .setting-beta input').value === '0.5'")
+    assert (field(page, "Student", "beta").input_value(), field(page, "Training", "folder").input_value()) == ("0.5", "")
+    press(page, "Stop")
+    state(page, "stopped")
+
+
+@pytest.mark.parametrize("teacher", ["student", "notebook"])
+def test_a_teacher_that_is_none_is_refused(jupyter, page, runs, teacher):
+    shutil.copytree(Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core" / "kd-seed0", runs / "kd")
+    torch.save(dict(format="sastc checkpoint 1"), (runs / "kd" / "best.pt"))
+    (runs / "kd" / "checkpoints").mkdir()
+    shutil.move(runs / "kd" / "best.pt", runs / "kd" / "checkpoints" / "best.pt")
+    (runs / "plan.ipynb").write_text("{}")
+    opened(jupyter, page, runs, epochs=1)
+    field(page, "Teacher", "source").select_option("take a run or checkpoint")
+    field(page, "Teacher", "teacher").fill(f"{runs.name}/kd" if teacher == "student" else f"{runs.name}/plan.ipynb")
+    words = "expected the run of a teacher, got" if teacher == "student" else "expected a file with weights, written by sastc, got"
+    page.locator(".sastc-launch .problem").get_by_text(words).wait_for()
+    assert page.get_by_role("button", name="Launch", exact=True).is_disabled()

@@ -553,3 +553,49 @@ def test_a_run_of_two_processes_evaluates_the_whole_test_set(teacher, tmp_path):
     assert run.result["test_accuracy_best"] == pytest.approx(assessed["accuracy"])
     assert run.result["rates"] == pytest.approx(assessed["rates"], rel=1e-4)
     assert round(run.metrics.train_accuracy.iloc[-1] * 96) == pytest.approx(run.metrics.train_accuracy.iloc[-1] * 96)  # counted over both processes
+
+
+def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):
+    from accelerate import tracking
+
+    from sastc.training import session
+
+    logged, kept = [], {}
+
+    class Tracker(tracking.GeneralTracker):
+        "Keeps what it is told."
+
+        name, requires_logging_directory = "tensorboard", True
+
+        def __init__(self, run_name, logging_dir, **kwargs):
+            super().__init__()
+            kept.update(place=str(logging_dir), finished=False)
+
+        tracker = property(lambda self: None)
+
+        def store_init_configuration(self, values):
+            kept.update(settings=values)
+
+        def log(self, values, step=None, **kwargs):
+            logged.append((step, values))
+
+        def finish(self):
+            kept.update(finished=True)
+
+    small = dict(data="digits", train_images=128, batch_size=16, log_every=2, epochs=1, width=0.0625, method="baseline")
+    with pytest.raises(ValueError, match="trackers: expected those that are installed, got trackio; get it with: pip install trackio"):
+        distill(trackers=("trackio",), folder=str(tmp_path / "none"), **small)
+    with pytest.raises(ValueError, match="trackers: expected one of tensorboard, wandb, trackio, got 'paper'"):
+        distill(trackers=("paper",), folder=str(tmp_path / "none"), **small)
+    assert not (tmp_path / "none").exists()
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Tracker)
+    monkeypatch.setattr(tracking, "get_available_trackers", lambda: [tracking.LoggerType.TENSORBOARD])
+    monkeypatch.setattr(session, "find_spec", lambda name: True)
+    run = distill(trackers=("tensorboard",), folder=str(tmp_path / "run"), **small)
+    assert kept["finished"] and kept["place"] == str(tmp_path / "run" / "trackers") and kept["settings"]["width"] == 0.0625
+    steps = {step: values["steps/ce"] for step, values in logged if "steps/ce" in values}
+    assert steps == run.steps.ce.to_dict() and [values["epochs/validation_accuracy"] for _, values in logged if "epochs/lr" in values] == [
+        *run.metrics.validation_accuracy
+    ]
+    quiet = distill(folder=str(tmp_path / "quiet"), **small)
+    assert quiet.steps.ce.tolist() == run.steps.ce.tolist() and len(logged) == len(steps) + 1  # off by default, and nothing is trained otherwise

@@ -2,13 +2,15 @@
 
 import asyncio
 import html
+import re
 
 import pytest
+import torch
 
 from sastc.cli.commands import Start, settings_of
 from sastc.common.settings import flat, offered, setting
 from sastc.lab import LaunchPanel
-from sastc.lab.launch import BY_RECIPE, PRESETS, JobView, readings
+from sastc.lab.launch import BY_RECIPE, LIKE_RUN, PRESETS, JobView, readings
 from sastc.methods import METHODS, Baseline
 from sastc.models.pretrained import PREFIX
 from sastc.studies.recipes import recipe, recipes
@@ -30,7 +32,7 @@ def trained(folder, **settings):
     write_json(folder / "config.json", dict(kind="teacher", version=2, settings=settings | dict(folder=str(folder))))
     write_json(folder / "status.json", dict(state="finished", step=1, steps=1, time="2030-01-01T00:00:00+00:00", **identity()))
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "best.pt").touch()
+    torch.save({}, folder / "checkpoints" / "best.pt")
 
 
 def said(panel):
@@ -101,7 +103,7 @@ def test_weights_of_torchvision_are_taken():
 def test_a_teacher_sees_all_images_while_its_student_sees_few():
     panel = LaunchPanel(recipe="cifar100/few-shot-25", small=True)
     assert [config["train_images"] for config in panel.configs()] == [5000, 1250]
-    shown = {field.children[0].description for field in panel.drawers[1].children[0].children}
+    shown = {name_of(field) for field in panel.drawers[1].children[0].children}
     assert "train_images" in shown and not shown & {"data", "root", "holdout"}
     panel.student.controls["train_images"].value, panel.teacher.controls["train_images"].value = "640", "1280"
     assert [config["train_images"] for config in panel.configs()] == [1280, 640]
@@ -127,10 +129,15 @@ def test_names_that_are_not_known():
 # ---- fields ----
 
 
+def name_of(field) -> str:
+    "The setting that a field is of."
+    return re.search("<code>(.*)</code>", field.children[0].description)[1]
+
+
 def shown(panel) -> set[str]:
     "Names of the settings whose fields are in the panel."
     boxes = [*(group.children[1] for group in panel._groups.values()), *(drawer.children[0] for drawer in panel.drawers if drawer.layout.display != "none")]
-    return {field.children[0].description for box in boxes for field in box.children}
+    return {name_of(field) for box in boxes for field in box.children}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -175,7 +182,7 @@ def test_a_method_that_the_panel_has_never_heard_of(monkeypatch, tmp_path):
     panel.student.controls["strangeness"].value = "0.25"
     (config,) = panel.configs()
     assert (config["method"], config["strangeness"], config.needs_teacher) == ("strange", 0.25, False)
-    assert "strangeness" in {field.children[0].description for field in panel._groups["Student"].children[1].children}
+    assert "strangeness" in {name_of(field) for field in panel._groups["Student"].children[1].children}
     panel.student.controls["strangeness"].value = "2"
     assert "strangeness: expected a number from 0 to 1, got 2.0" in said(panel) and panel.start.disabled
 
@@ -195,7 +202,7 @@ def test_every_control_has_its_line_of_help():
     fields = [*panel.student.fields.items(), *panel.teacher.fields.items(), *panel._own.items()]
     for name, field in fields:
         control, help = field.children
-        assert control.description == name and '<span class="help">' in help.value and len(help.value) > 30, name
+        assert name_of(field) == name and len(control.description) > len(name) + 20 and '<span class="help">' in help.value and len(help.value) > 30, name
 
 
 def test_what_was_typed_comes_back():
@@ -259,3 +266,18 @@ def test_a_panel_that_is_closed_asks_no_more(tmp_path):
         return pollers()
 
     assert asyncio.run(watch()) == 0
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher"])
+def test_a_panel_that_finds_a_run_shows_its_settings(tmp_path, kind):
+    own = dict(method="kd", temperature=7.0, teacher="elsewhere", time_steps=3) if kind == "student" else dict(model="resnet18")
+    config = settings_for(dict(student=Config, teacher=TeacherConfig)[kind], dict(own, data="digits", epochs=7, device="cpu", seed=9))
+    writer = RunWriter(tmp_path / "runs" / "run", kind, flat(config), {})
+    writer.status(state="running", step=1, steps=9, epoch=0, epochs=7, seconds=1.0)
+    panel = LaunchPanel(tmp_path / "runs")
+    (found,) = panel._trains()
+    assert panel.preset.value == LIKE_RUN and found.config(device="cpu", folder="").but(folder="") == config
+    panel.preset.value = next(iter(PRESETS))
+    assert panel.configs()[-1]["epochs"] == 8
+    panel.like(tmp_path / "runs" / "run")
+    assert found.values()["epochs"] == 7 and panel.device.value == "cpu"

@@ -197,17 +197,64 @@ def test_runs_that_come_and_go(tmp_path):
     assert names(board) == {"kd"} and board.differences["rows"] == []
 
 
-def test_a_picture_is_saved_in_the_run_folder_only(run, tmp_path):
+def test_what_a_page_asks_for_is_sent_and_written_nowhere(run, tmp_path):
     run.record("attention", **record(10))
-    view = AttentionView(run.folder)
+    view, sent = AttentionView(run.folder), []
+    view.send = lambda content, buffers: sent.append((content, buffers))
     before = sorted(tmp_path.rglob("*"))
-    for view.compare in ("/../../../x", "../x", "time:0/../../x", "run\x00", "time:7"):
-        view._asked(dict(save="png"), [b"PNG"])
-        assert view.saved.startswith("compare: expected one of"), view.saved
-    assert sorted(tmp_path.rglob("*")) == before
-    view.compare = "time:1"
-    view._asked(dict(save="png"), [b"PNG"])
-    assert (run.folder / "attention-step10-from-time1.png").read_bytes() == b"PNG"
+    for wish in ("png", "../x", "/../../../x", None, "npy"):
+        view._asked(dict(save=wish))
+        assert view.saved.startswith("save: expected one of"), view.saved
+    view._asked(dict(save="html"))
+    assert sorted(tmp_path.rglob("*")) == before and [content for content, _ in sent] == [dict(download="run-attention.html")]
+    page = sent[0][1][0].decode()
+    assert str(tmp_path) not in page and "<img alt=" in page
+
+
+def test_a_page_says_nothing_of_where_it_was_made(run):
+    board = RunBoard(run.folder.parent)
+    (run.folder / "steps.jsonl").write_text("no record\n")
+    board.refresh()
+    assert str(run.folder.parent.parent) not in board.to_html() + AttentionView(run.folder).to_html() and "steps.jsonl" in board.to_html()
+
+
+def test_routes_that_do_not_fit_are_a_sentence(run):
+    run.record("attention", **record(10), route=[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    view = AttentionView(run.folder)
+    assert np.frombuffer(view.routes, "<f4").tolist() == [1, 0, 0, 0, 1, 0]
+    run.record("attention", **record(20), route=[[1.0]])
+    view.refresh()
+    assert "attention.jsonl: damaged (route: expected" in view.message and steps(view) == [10]
+
+
+def test_runs_of_other_versions_and_copies_are_seeds_of_one_experiment(tmp_path):
+    for name, source, gone in (("a", "kd-seed0", ()), ("b", "kd-seed1", ("keep_epochs", "clip", "label_noise")), ("copy", "kd-seed0", ())):
+        shutil.copytree(RECORDED / source, tmp_path / name)
+        content = json.loads((tmp_path / name / "config.json").read_text())
+        settings = {key: value for key, value in content["settings"].items() if key not in gone} | (
+            dict(teacher="/elsewhere/teacher") if name == "copy" else {}
+        )
+        write_json(tmp_path / name / "config.json", content | dict(settings=settings))
+        write_json(tmp_path / name / "origins.json", dict(teacher=dict(checksum="abc", path=f"/{name}/teacher", from_run="../teacher")))
+    board = RunBoard(tmp_path)
+    assert names(board) == {"kd (2 seeds)"}
+    assert "1 run with the settings and the seed of another is not counted again" in board.figure["layout"]["title"]["subtitle"]["text"]
+    assert "clip" not in board.differences["columns"]
+    write_json(tmp_path / "b" / "origins.json", dict(teacher=dict(checksum="another")))
+    board.refresh()
+    board._draw()
+    assert names(board) == {"kd", "kd, b"}  # another teacher is another experiment
+
+
+def test_a_report_does_not_mix_data_sets(tmp_path):
+    for name, data in (("a", "cifar10"), ("b", "cifar100")):
+        shutil.copytree(RECORDED / "kd-seed0", tmp_path / name)
+        content = json.loads((tmp_path / name / "config.json").read_text())
+        write_json(tmp_path / name / "config.json", content | dict(settings=content["settings"] | dict(data=data)))
+    page = RunBoard(tmp_path).report()
+    training = page[page.index("<h2>Training</h2>") : page.index("<h2>Firing rates</h2>")]
+    assert training.count("<h3>Budget: data cifar10") == 2 and training.count("Plotly.newPlot(") == 2
+    assert not list(tmp_path.rglob("*.html"))
 
 
 # ---- who goes on asking ----

@@ -40,9 +40,9 @@ def tell(
     line: str,
     detail: bool = False,  # only for those who asked for details
 ) -> None:
-    "Say a line to those who wait, on standard error, above a bar if there is one."
+    "Say a line to those who wait, above a bar if there is one: on standard error, which a notebook shows as a fault, so there on standard output."
     if speaks() and (_VOICE["verbose"] if detail else not _VOICE["quiet"]):
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stdout if in_notebook() else sys.stderr)
 
 # %% ../../nbs/common/05_progress.ipynb #f4c57337
 _SECONDS = 30  # between two lines in a log file

@@ -38,6 +38,10 @@ class Source(Settings):
     def verify(self) -> None:
         "Raise a sentence for data that are not there, without loading any."
 
+    def train_size(self) -> int | None:
+        "Training images that the whole set has, where that is known without loading any."
+        return None
+
     def load(
         self,
         frames: int = 0,  # of recordings: how many each is cut into; 0 for what the data set asks
@@ -54,6 +58,9 @@ class Digits(Source):
 
     image_size: int = _IMAGE_SIZE
 
+    def train_size(self) -> int:
+        return 1437
+
     def load(self, frames: int = 0) -> ImageData:
         return load_data("digits", image_size=self.image_size)
 
@@ -63,6 +70,9 @@ class Cifar(Source):
 
     root: str = setting("data", "folder of the original files, which are downloaded if it lacks them")
     image_size: int = _IMAGE_SIZE
+
+    def train_size(self) -> int:
+        return 50_000
 
     def load(self, frames: int = 0) -> ImageData:
         return load_data(self.given_as, self.root, self.image_size)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_RECORDS', 'relative_entropy', 'time_spread', 'describe', 'kept_records', 'why_no_attention', 'ImageAttention',
-           'image_attention', 'AttentionView']
+           'image_attention', 'maps_picture', 'AttentionView']
 
 # %% ../../nbs/lab/01_attention.ipynb #78e56569
 import base64
@@ -18,16 +18,17 @@ import numpy as np
 import torch
 import traitlets
 from fastcore.basics import patch
-from PIL import Image
+from PIL import Image, ImageColor
+from plotly.colors import sample_colorscale
 
 from ..common.checks import one_of
 from ..common.files import atomic
 from ..data.batches import normalise
 from ..data.sources import Data
-from .live import UNREADABLE, LiveRun, View, bundle, styles, why_unreadable
+from .live import UNREADABLE, LiveRun, View, bundle, font, sheet, styles, why_unreadable
 from ..methods import Method
 from ..metrics.attention import attention_entropy
-from ..studies.figures import attention_range, attention_summary, method_of
+from ..studies.figures import attention_summary, method_of
 from ..training.opening import open_run
 from ..training.records import Damaged
 from ..training.runs import Run, sentence_of
@@ -56,11 +57,12 @@ def describe(
     "What the view says of an attention record."
     attention = np.array(record["attention"])
     summary, spread = attention_summary(attention, layers["teacher"], bounds, record["saturation"]), time_spread(attention)
-    said = f"Entropy {summary['relative_entropy']:.0%} of the greatest possible. To listen alike, student layers would have to move "
-    said += f"{summary['spread_layers']:.1%} of their weight"
+    said = "Each row sums to 1: it is how a student layer shares its attention among the teacher layers. "
+    said += f"It is {summary['relative_entropy']:.0%} as spread out as it could be (0%: all on one teacher layer, 100%: the same for each). "
+    said += f"Student layers differ from their mean in {summary['spread_layers']:.1%} of their attention"
     if len(attention) > 1:
-        said += f", and time steps {summary['spread_steps']:.1%} (most in {layers['student'][spread.argmax()]}: {spread.max():.1%})"
-    said += f". {summary['saturation']:.0%} of the attention vectors are at their bound."
+        said += f", time steps in {summary['spread_steps']:.1%} (most in {layers['student'][spread.argmax()]}: {spread.max():.1%})"
+    said += f". In {summary['saturation']:.0%} of the rows, image by image, a weight is as large as it can be."
     numbers = {name: round(summary[name], 5) for name in ("relative_entropy", "spread_layers", "spread_steps", "saturation")}
     return dict(step=record["step"], epoch=record["epoch"], **numbers, said=said, warnings=summary["words"])
 
@@ -167,6 +169,33 @@ def _seen(images: torch.Tensor, data: Data) -> torch.Tensor:
     shown = replace(data, x_test=images, y_test=torch.zeros(len(images), dtype=torch.int64))
     return next(iter(shown.batches("test", len(images), shuffle=False, drop_last=True).epoch(0)))[0]
 
+# %% ../../nbs/lab/01_attention.ipynb #b5d04d51
+_CELL = 46, 26  # pixels
+
+
+def maps_picture(
+    weights: np.ndarray,  # [T, S, N]
+    students: Sequence[str],  # S names
+    teachers: Sequence[str],  # N names
+    title: str,
+) -> Image.Image:
+    "Weights as a map for each time step, for pages on which no script may run."
+    (T, S, N), (width, height), (low, high) = weights.shape, _CELL, (float(weights.min()), float(weights.max()))
+    left, top = 20 + max(int(font().getlength(name)) for name in students), 50
+    image, draw = sheet(left + T * (N * width + 24), top + S * height + 30)
+    draw.text((8, 6), f"{title}; colours span {low:.2f} to {high:.2f}; each row sums to 1", fill="#1c2733", font=font())
+    for t, s, n in np.ndindex(T, S, N):
+        x, y, share = left + t * (N * width + 24) + n * width, top + s * height, (weights[t, s, n] - low) / ((high - low) or 1)
+        draw.rectangle([x, y, x + width - 2, y + height - 2], fill=ImageColor.getrgb(sample_colorscale("Cividis", [share])[0]))
+        draw.text((x + width / 2, y + height / 2), f"{weights[t, s, n]:.2f}", fill="black" if share > 0.55 else "white", font=font(11), anchor="mm")
+        if s == 0:
+            draw.text((x + width / 2, top + S * height + 4), teachers[n][-7:], fill="#1c2733", font=font(10), anchor="mt")
+        if n == 0:
+            draw.text((left - 8, y + height / 2), students[s], fill="#1c2733", font=font(), anchor="rm") if t == 0 else None
+        if s == n == 0:
+            draw.text((x, top - 18), f"time step {t + 1}", fill="#1c2733", font=font())
+    return image
+
 # %% ../../nbs/lab/01_attention.ipynb #87c10a45
 class AttentionView(View):
     """Attention of a run: live while it trains, with its history, differences, single images and warnings in words.
@@ -182,7 +211,9 @@ class AttentionView(View):
     attention = traitlets.Bytes().tag(sync=True)  # their weights, float32 [R, T, S, N]
     shape = traitlets.List([0, 0, 0]).tag(sync=True)  # T, S, N
     student_layers, teacher_layers = (traitlets.List().tag(sync=True) for _ in range(2))
-    bounds = traitlets.List([0.0, 1.0]).tag(sync=True)  # of the colours
+    routes = traitlets.Bytes().tag(sync=True)  # where student layers learn, float32 [R, S, N]; empty for a method without routes
+    span = traitlets.Unicode("shown").tag(sync=True)  # of the colours: what is "shown", or "all" that is possible
+    lit = traitlets.List([0, 0]).tag(sync=True)  # pair of layers that is shown in both networks
     other_title = traitlets.Unicode().tag(sync=True)
     other_steps = traitlets.List().tag(sync=True)
     other_attention = traitlets.Bytes().tag(sync=True)
@@ -205,7 +236,7 @@ class AttentionView(View):
         self._live, self._other = (LiveRun(getattr(given, "folder", given), ["attention"]) if given is not None else None for given in (run, against))
         self._seconds = seconds
         self.title = self._live.folder.resolve().name
-        self.on_msg(lambda view, content, buffers: view._asked(content, buffers))  # what a button asks for
+        self.on_msg(lambda view, content, buffers: view._asked(content))  # what a button asks for
         if seconds is None:
             self.refresh()
         else:
@@ -229,12 +260,24 @@ def refresh(self: AttentionView) -> None:
 
 
 @patch
+def picture(self: AttentionView) -> Image.Image | None:
+    "The weights that are shown, a map for each time step; None without a record."
+    if not self.records:
+        return None
+    steps = [record["step"] for record in self.records]
+    place = len(steps) - 1 if self.follow else max((i for i, step in enumerate(steps) if step <= self.step), default=0)
+    weights = np.frombuffer(self.attention, "<f4").reshape(len(steps), *self.shape)[place]
+    return maps_picture(weights, self.student_layers, self.teacher_layers, f"training step {steps[place]:,}")
+
+
+@patch
 def _look(self: AttentionView) -> float | None:
     self.refresh()
     try:
         state = self._live.state
     except UNREADABLE:
         state = "lost"
+    self.renew(now=state == "finished")
     return None if state == "finished" else 5 * self._seconds if state in ("stopped", "failed", "lost") else self._seconds
 
 # %% ../../nbs/lab/01_attention.ipynb #d23c05f4
@@ -252,6 +295,20 @@ def _weights(live: LiveRun, records: list[dict]) -> np.ndarray:
     return weights
 
 
+def _routes(live: LiveRun, records: list[dict]) -> np.ndarray:
+    "Routes of records, [R, S, N]; nothing for a method without. Raises `Damaged` for others than the layers ask for."
+    if not all("route" in record for record in records):
+        return np.zeros(0, "<f4")
+    sizes = [len(live.layers[side]) for side in ("student", "teacher")]
+    try:
+        routes = np.array([record["route"] for record in records], dtype="<f4")
+    except (TypeError, ValueError) as error:
+        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (route: expected numbers of equal shape in all lines, got others: {error})") from error
+    if list(routes.shape[1:]) != sizes:
+        raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (route: expected shape {sizes}, got {list(routes.shape[1:])})")
+    return routes
+
+
 def _kept(records: list[dict]) -> list[dict]:
     return [records[i] for i in kept_records(len(records))]
 
@@ -262,7 +319,7 @@ def _take(self: AttentionView, live: LiveRun) -> None:
         self.records, self.message = [], why_no_attention(live)
         return
     weights, bounds = _weights(live, records), live.attention_bounds
-    self.shape, self.attention, self.bounds = list(weights.shape[1:]), weights.tobytes(), list(attention_range(bounds))
+    self.shape, self.attention, self.routes = list(weights.shape[1:]), weights.tobytes(), _routes(live, records).tobytes()
     self.student_layers, self.teacher_layers = live.layers["student"], live.layers["teacher"]
     try:
         described = [describe(record, live.layers, bounds) for record in records]
@@ -317,47 +374,39 @@ def save(
     path: str | Path,  # .html: the view as a page; .npy: weights, float32 [records, T, S, N]; .npz: these, steps, epochs, saturation and layer names
 ) -> Path:  # the file
     "Save the view, or all attention that the run has recorded."
-    path, records = Path(path), self._live.lines("attention")
-    ending = one_of("path", path.suffix, [".html", ".npy", ".npz"])
+    path = Path(path)
+    one_of("path", path.suffix, [".html", ".npy", ".npz"])
     with atomic(path) as file:
-        if ending == ".html":
-            file.write(self.to_html(self.title).encode())
-        elif ending == ".npy":
-            np.save(file, _weights(self._live, records))
-        else:
-            numbers = {name: np.array([record[name] for record in records]) for name in ("step", "epoch", "saturation")}
-            layers = {f"{kind}_layers": np.array(names) for kind, names in self._live.layers.items()}
-            np.savez_compressed(file, attention=_weights(self._live, records), **numbers, **layers)
+        self._write(file, path.suffix)
     self.saved = f"Saved {path}"
     return path
 
 
 @patch
-def _picture_place(self: AttentionView) -> Path:
-    "Where a picture of what is shown goes. What is compared is text that a page sends, and names no other folder."
-    step = self.records[-1]["step"] if self.follow else self.step
-    known = dict(training=f"step{self.base_step}", run=self.other_title, images="mean") | {f"time:{t}": f"time{t}" for t in range(self.shape[0])} | {"": ""}
-    base = known[one_of("compare", self.compare, known)]
-    name = f"attention-step{step}" + (f"-image{self.image + 1}" if self.image >= 0 else "") + (f"-from-{base}" if base else "")
-    path = (self._live.folder / f"{name}.png").resolve()
-    if path.parent != self._live.folder.resolve():
-        raise ValueError(f"compare: expected a picture in the run folder, got {path}")
-    return self._live.folder / f"{name}.png"
+def _write(self: AttentionView, file, ending: str) -> None:
+    records = self._live.lines("attention")
+    if ending == ".html":
+        file.write(self.to_html(self.title).encode())
+    elif ending == ".npy":
+        np.save(file, _weights(self._live, records))
+    else:
+        numbers = {name: np.array([record[name] for record in records]) for name in ("step", "epoch", "saturation")}
+        layers = {f"{kind}_layers": np.array(names) for kind, names in self._live.layers.items()}
+        np.savez_compressed(file, attention=_weights(self._live, records), **numbers, **layers)
 
 
 @patch
-def _asked(self: AttentionView, content: dict, buffers: list) -> None:
+def _asked(self: AttentionView, content: dict) -> None:
     try:
         if content.get("images"):
             self.saved = "The networks look at the first test images ..."
             self.show_images()
             self.saved = ""
-        elif content.get("save") == "png":
-            path = self._picture_place()
-            with atomic(path) as file:
-                file.write(bytes(buffers[0]))
-            self.saved = f"Saved {path}"
         else:
-            self.save(self._live.folder / f"attention.{one_of('save', content.get('save'), ['html', 'npz'])}")
+            ending, file = one_of("save", content.get("save"), ["html", "npz"]), io.BytesIO()
+            self._write(file, f".{ending}")
+            name = f"{self.title}-attention.{ending}"
+            self.send(dict(download=name), [file.getvalue()])
+            self.saved = f"{name} is in the downloads of this browser."
     except UNREADABLE as error:
         self.saved = why_unreadable(error)

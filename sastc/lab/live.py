@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['UNREADABLE', 'STATIC', 'MOST_POINTS', 'Tail', 'why_unreadable', 'LiveRun', 'poll', 'Polling', 'styles', 'bundle',
-           'View', 'packed_figure', 'FigureView']
+           'font', 'sheet', 'picture_html', 'shown_twice', 'Kept', 'View', 'packed_figure', 'figure_picture', 'Charts',
+           'FigureView']
 
 # %% ../../nbs/lab/00_live.ipynb #a0f2f5e5
 import asyncio
 import base64
 import hashlib
 import html
+import io
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +23,9 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import traitlets
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from ..common.files import without_places
 from ..training.records import Damaged, parsed_lines, read_json
 from ..training.runs import Run
 
@@ -103,8 +108,8 @@ class LiveRun(Run):
     ):
         self.folder = Path(folder)
         self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}
-        self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms")}
-        self._known = None, {}
+        self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms", "notes")}
+        self._known, self._completed = (None, {}), (None, {})
 
     def refresh(self) -> bool:
         "Take in what is new; True if anything is. Raises `Damaged` naming the file."
@@ -140,6 +145,13 @@ class LiveRun(Run):
         if self._known[0] is None or any(now is not before for now, before in zip(read, self._known[0])):
             self._known = read, super().config
         return self._known[1]
+
+    @property
+    def completed(self) -> dict:
+        "All settings by their short names, those that are newer than the run at their defaults; read once."
+        if self._completed[0] is not self.config:
+            self._completed = self.config, super().completed
+        return self._completed[1]
 
 # %% ../../nbs/lab/00_live.ipynb #79c752ba
 def poll(
@@ -248,12 +260,72 @@ def bundle(
         sources.append(source)
     return "\n".join(sources)
 
+# %% ../../nbs/lab/00_live.ipynb #d1317fc3
+_INK, _SOFT = "#1c2733", "#6b7680"
+
+
+def font(size: int = 12) -> ImageFont.ImageFont:
+    "Lettering of a picture."
+    return ImageFont.load_default(size=size)
+
+
+def sheet(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    "A white picture, and what draws on it."
+    image = Image.new("RGB", (width, height), "white")
+    return image, ImageDraw.Draw(image)
+
+
+def picture_html(picture: Image.Image | None, words: str) -> str:
+    "A picture as HTML that needs no other file; the words where there is none."
+    said = f"<p>{html.escape(words)}</p>" * bool(words)
+    if picture is None:
+        return said
+    file = io.BytesIO()
+    picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(file, "png", optimize=True)
+    address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f'{said}<img alt="{html.escape(words)}" src="{address}" width="{picture.width}">'
+
+# %% ../../nbs/lab/00_live.ipynb #100dde11
+_ONE_OF_TWO = (  # the picture goes where the widget is there, and what JupyterLab says of a widget without a kernel where it is not
+    "<style>.jp-OutputArea-child:has([data-view]):has(+ .jp-OutputArea-child :is(.sastc, .sastc-launch)),"
+    ".jp-OutputArea-child:has([data-view]) + .jp-OutputArea-child:has(.jupyter-widgets):not(:has(.sastc, .sastc-launch)) { display: none; }</style>"
+)
+
+
+def shown_twice(widget: ipywidgets.DOMWidget, fragment: Callable[[], str]):
+    "Display a widget below its picture; returns what can renew the picture, None outside a notebook."
+    from IPython.display import display  # here: commands start sooner
+
+    handle = display({"text/html": _ONE_OF_TWO + fragment(), "text/plain": repr(type(widget))}, raw=True, display_id=True)
+    data = ipywidgets.DOMWidget._repr_mimebundle_(widget)
+    display(data[0] if isinstance(data, tuple) else data, raw=True)
+    return handle
+
+
+class Kept:
+    "A widget whose picture in the notebook is renewed while it changes."
+
+    displayed, _renewed = None, 0.0
+
+    def renew(self, now: bool = False) -> None:
+        "Renew the picture, unless that was done within the last half minute; `now` does it all the same."
+        if self.displayed is not None and (now or time.monotonic() - self._renewed > 30):
+            self._renewed = time.monotonic()
+            self.displayed.update({"text/html": _ONE_OF_TWO + self.fragment(), "text/plain": repr(type(self))}, raw=True)
+
 # %% ../../nbs/lab/00_live.ipynb #9096b5c7
 def _packed(value):
-    return dict(base64=base64.b64encode(value).decode()) if isinstance(value, bytes) else value
+    "A value as a page holds it: bytes as base64, and no path that says where the page was made."
+    if isinstance(value, bytes):
+        return dict(base64=base64.b64encode(value).decode())
+    if isinstance(value, str):
+        return value if value.startswith("data:") else without_places(value)
+    if isinstance(value, dict):
+        return {key: _packed(inner) for key, inner in value.items()}
+    return [_packed(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-class View(Polling, anywidget.AnyWidget):
+class View(Kept, Polling, anywidget.AnyWidget):
     """A widget whose whole state lies in synced traits, and that can be saved as a page.
 
     A subclass has `_esm`, the bundle of a module with a function `render`, and `_css`."""
@@ -265,13 +337,22 @@ class View(Polling, anywidget.AnyWidget):
         names = set(self.trait_names(sync=True)) - set(ipywidgets.DOMWidget.class_trait_names(sync=True))
         return {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
 
+    def picture(self) -> Image.Image | None:
+        "What the view shows, as it stands in a saved notebook; None for nothing yet."
+        return None
+
     def fragment(self) -> str:
-        "The view as HTML to be put into a page."
+        "The view as HTML to be put into a page; its picture stands there where scripts may not run."
         # "<" would let text of a run end the script
         state = json.dumps({key: _packed(value) for key, value in self.state().items()}).replace("<", "\\u003c")
         name = hashlib.sha1(state.encode()).hexdigest()[:12]  # the same view twice on a page: each script takes the first place that is empty
         script = f'{self._esm}{bundle("still.js")}showStill(render, "{name}", {state});'
-        return f'<div data-view="{name}"></div><style>{self._css}</style><script type="module">{script}</script>'
+        picture = picture_html(self.picture(), self.words_of_picture())
+        return f'<div data-view="{name}">{picture}</div><style>{self._css}</style><script type="module">{script}</script>'
+
+    def words_of_picture(self) -> str:
+        "What stands beside the picture, as text."
+        return without_places(" ".join(filter(None, [getattr(self, "title", ""), getattr(self, "words", ""), getattr(self, "message", "")])))
 
     def to_html(
         self,
@@ -283,9 +364,8 @@ class View(Polling, anywidget.AnyWidget):
         style = "<style>:root { color-scheme: light dark; } body { margin: 1rem; }</style>"
         return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{self.fragment()}</body></html>\n'
 
-    def _repr_mimebundle_(self, **options):
-        data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
-        return data | {"text/html": self.fragment()}, metadata
+    def _ipython_display_(self, **options):
+        self.displayed = shown_twice(self, self.fragment)
 
 # %% ../../nbs/lab/00_live.ipynb #20a396d0
 MOST_POINTS = 500
@@ -370,15 +450,82 @@ def packed_figure(
     layout = {name: _plain(value) for name, value in figure.layout.to_plotly_json().items() if name in _LAYOUT or re.match("[xy]axis", name)}
     return dict(data=traces, layout=layout), np.concatenate([*columns, np.zeros(0)]).astype("<f4").tobytes()
 
+# %% ../../nbs/lab/00_live.ipynb #1163d488
+_PANEL, _ROOM = (300, 170), (46, 26, 12, 34)  # pixels of a panel, and of what is left free in it: left, top, right, bottom
+
+
+def _columns_of(figure: dict, points: bytes) -> list[tuple[dict, np.ndarray, np.ndarray]]:
+    numbers, start, found = np.frombuffer(points, "<f4"), 0, []
+    for trace in figure["data"]:
+        count = trace["count"]
+        found.append((trace, numbers[start : start + count], numbers[start + count : start + 2 * count]))
+        start += 2 * count
+    return found
+
+
+def figure_picture(
+    figure: dict,  # as `packed_figure` has it
+    points: bytes,
+) -> Image.Image | None:  # None without lines
+    "Lines of a figure, a panel beside the other, with their names."
+    panels = {}
+    for trace, x, y in _columns_of(figure, points):
+        if trace.get("fill") != "toself" and len(x):
+            panels.setdefault((trace.get("xaxis", "x"), trace.get("yaxis", "y")), []).append((trace, x, y))
+    if not panels:
+        return None
+    (width, height), heads = _PANEL, [note["text"] for note in figure["layout"].get("annotations", [])]
+    names = {trace.get("legendgroup", trace.get("name", "")): trace["line"].get("color", _INK) for lines in panels.values() for trace, *_ in lines}
+    across = min(3, len(panels))
+    image, draw = sheet(across * width, -(-len(panels) // across) * height + 18 * -(-len(names) // across))
+    for place, lines in enumerate(panels.values()):
+        corner = place % across * width, place // across * height
+        _draw_panel(draw, corner, heads[place] if place < len(heads) else "", lines)
+    for place, (name, colour) in enumerate(names.items()):
+        x, y = 8 + place % across * width, image.height - 18 * (-(-len(names) // across) - place // across)
+        draw.line([x, y + 8, x + 20, y + 8], fill=colour, width=3)
+        draw.text((x + 26, y), name[:42], fill=_INK, font=font())
+    return image
+
+# %% ../../nbs/lab/00_live.ipynb #2c6b621c
+def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, lines: list) -> None:
+    "Axes and lines of one panel."
+    left, top, right, bottom = corner[0] + _ROOM[0], corner[1] + _ROOM[1], corner[0] + _PANEL[0] - _ROOM[2], corner[1] + _PANEL[1] - _ROOM[3]
+    draw.text((left, corner[1] + 6), title, fill=_INK, font=font())
+    xs, ys = (np.concatenate([line[axis] for line in lines]) for axis in (1, 2))
+    if not np.isfinite(ys).any():
+        return
+    (x0, x1), (y0, y1) = ((float(np.nanmin(values)), float(np.nanmax(values))) for values in (xs, ys))
+    draw.rectangle([left, top, right, bottom], outline="#d6dce2")
+    for value, y in ((y1, top), (y0, bottom)):
+        draw.text((left - 4, y), f"{value:.3g}", fill=_SOFT, font=font(10), anchor="rm")
+    for value, x, anchor in ((x0, left, "lt"), (x1, right, "rt")):
+        draw.text((x, bottom + 4), f"{value:,.4g}", fill=_SOFT, font=font(10), anchor=anchor)
+    for trace, x, y in lines:
+        places = [
+            (left + (a - x0) / ((x1 - x0) or 1) * (right - left), bottom - (b - y0) / ((y1 - y0) or 1) * (bottom - top)) for a, b in zip(x, y) if np.isfinite(b)
+        ]
+        colour = ImageColor.getrgb(trace["line"].get("color", _INK))
+        dotted = trace["line"].get("dash", "solid") != "solid"
+        draw.line(places, fill=tuple((channel + 255) // 2 for channel in colour) if dotted else colour, width=1 if dotted else 2)
+
 # %% ../../nbs/lab/00_live.ipynb #c2bc4297
-class FigureView(View):
+class Charts(traitlets.HasTraits):
+    "What the charts of a view have in common: their figure, and how it is drawn."
+
+    figure = traitlets.Dict(dict(data=[], layout={})).tag(sync=True)  # what `packed_figure` says of it
+    points = traitlets.Bytes().tag(sync=True)
+    hidden = traitlets.List().tag(sync=True)  # names that the legend has switched off
+    axes = traitlets.Dict(dict(log=False, smooth=0.0, outliers=False, large="")).tag(sync=True)  # large: title of the chart that is enlarged
+    x = traitlets.Unicode("step").tag(sync=True)  # what is along the axis
+    xs = traitlets.List().tag(sync=True)  # what can be; empty where that is fixed
+
+
+class FigureView(Charts, View):
     "A Plotly figure of lines, markers and bands that can be changed while it is looked at. Raises `ValueError` for other figures."
 
     _esm = bundle("view.js")
     _css = styles("common.css", "charts.css")
-    figure = traitlets.Dict(dict(data=[], layout={})).tag(sync=True)  # what `packed_figure` says of it
-    points = traitlets.Bytes().tag(sync=True)
-    hidden = traitlets.List().tag(sync=True)  # names that the legend has switched off
 
     def __init__(self, figure: go.Figure | None = None):
         super().__init__()
@@ -389,3 +536,6 @@ class FigureView(View):
         packed = packed_figure(figure)
         with self.hold_sync():
             self.figure, self.points = packed
+
+    def picture(self) -> Image.Image | None:
+        return figure_picture(self.figure, self.points)

@@ -242,7 +242,21 @@ def compare_methods(
     return summarise(folder)
 
 # %% ../../nbs/studies/02_comparisons.ipynb #151486dd
-_ASIDE = ("folder", "seed", "device", "log_every", "keep_epochs", "mismatch_batches", "root", "workers", "unfinished_teacher", "method", "teacher", "data")
+_ASIDE = (
+    "folder",
+    "seed",
+    "device",
+    "log_every",
+    "keep_epochs",
+    "mismatch_batches",
+    "trackers",
+    "root",
+    "workers",
+    "unfinished_teacher",
+    "method",
+    "teacher",
+    "data",
+)
 
 
 def _method_settings(run: Run) -> set[str]:
@@ -280,7 +294,7 @@ def by_budget(
 ) -> dict[str, list[Run]]:  # by what sets a budget apart, in words; "" if there is one only
     "Runs that may be compared: of the same data, student, optimisation and teacher. Those that learned without a teacher stand beside each teacher."
     aside = [{*_ASIDE, *varied, *(() if within_methods else _method_settings(run))} for run in runs]
-    fixed = [{name: value for name, value in run.config.items() if name not in ignored} for run, ignored in zip(runs, aside)]
+    fixed = [{name: value for name, value in run.completed.items() if name not in ignored} for run, ignored in zip(runs, aside)]
     data = _from_where(runs, "data", lambda run: run.data.get("fingerprint"))
     found = {}
     alike = _grouped(runs, [one | other for one, other in zip(data, fixed)])
@@ -308,7 +322,7 @@ def arms_of(
     found = {}
     for method in in_order(map(method_of, runs)):
         members = [run for run in runs if method_of(run) == method]
-        own = [{name: run.config[name] for name in _method_settings(run) if name in run.config} for run in members]
+        own = [{name: value for name, value in run.completed.items() if name in _method_settings(run)} for run in members]
         found |= {", ".join(filter(None, [method, differs])): same for differs, same in _grouped(members, own).items()}
     return found
 

@@ -237,6 +237,11 @@ class Recipe:
         "Of a comparison: the one of a single run, which is then not trained twice, and the next two."
         return tuple(range(self.student["seed"].value, self.student["seed"].value + 3))
 
+    @property
+    def main_method(self) -> str:
+        "The method of a single run: in a grid over pairs of layers the one that is trained on each pair, else the last that is compared."
+        return "feature_kd" if self.study == "grid" else self.methods[-1]
+
     def teacher_place(self, small: bool = False) -> str:
         "Where its trained teacher is looked for: torchvision's weights, or the run folder that `sastc teacher` makes."
         if not self.teacher:
@@ -270,13 +275,13 @@ def values(
 @patch
 def config(
     self: Recipe,
-    method: str = "",  # name in `METHODS`; empty for the last one that the recipe compares
+    method: str = "",  # name in `METHODS`; empty for the one that the recipe is about
     small: bool = False,  # the small variant, for two CPU cores
     base: Mapping = {},  # settings that override the recipe's where the run has them
     **given,  # any setting of the run, which overrides both
 ) -> Config:
     "Settings of a student by one method. Raises `ValueError` with a sentence for a value that is not accepted or has no effect."
-    own = dict(self.values("student", small), teacher=self.teacher_place(small), method=method or self.methods[-1])
+    own = dict(self.values("student", small), teacher=self.teacher_place(small), method=method or self.main_method)
     config = settings_for(Config, (dict(method=method) if method else {}) | given, own | base)
     config.folder = config.folder or str(self.folder(small) / f"{config['method'].rpartition(':')[2]}-seed{config.seed}")
     return config

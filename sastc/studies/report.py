@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PLOTLY', 'Words', 'Table', 'Picture', 'Section', 'teachers_of', 'mismatch_parts', 'runs_in', 'write_page',
-           'write_report']
+           'write_report', 'report_of']
 
 # %% ../../nbs/studies/03_report.ipynb #71208734
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from ..common.checks import one_of
-from ..common.files import atomic
+from ..common.files import atomic, without_places
 from ..common.settings import entries
 from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .comparisons import arms_of, by_budget, finished_students, for_people, run_table, summarise, with_spread
@@ -164,7 +164,7 @@ thead th { font-weight: 600; }
 def _notice(run: Run) -> str:
     "How a run that is not over stands."
     seen = f" It last wrote at {run.status['time']}." if run.state == "running" and "time" in run.status else ""
-    return f"{run.folder.name}: {sentence_of(run.state, run.status)}{seen}"
+    return without_places(f"{run.folder.name}: {sentence_of(run.state, run.status)}{seen}")
 
 
 def _notices(runs: Sequence[Run]) -> list[Words]:
@@ -285,8 +285,21 @@ def _attention(students: Sequence[Run]) -> Section:
     return Section("Attention by time step", parts if len(parts) > seen else [])
 
 # %% ../../nbs/studies/03_report.ipynb #fb798398
+def _each_budget(runs: Sequence[Run], parts_of: Callable[[list[Run]], list]) -> list:
+    "Parts for the runs of each budget, under its name where there are several: a mean over two data sets means nothing."
+    budgets, parts = by_budget(runs), []
+    for budget, members in budgets.items():
+        if own := parts_of(members):
+            parts += [Words(f"Budget: {budget}", "heading")] * (len(budgets) > 1) + own
+    return parts
+
+
 def _training(runs: Sequence[Run]) -> Section:
-    return Section("Training", [Picture(training_curves(runs), "Losses and accuracy by epoch")])
+    def curves(members: list[Run]) -> list[Picture]:
+        return [Picture(training_curves(members), "Losses and accuracy by epoch")]
+
+    students = [run for run in runs if run.kind == "student"]
+    return Section("Training", _each_budget(students, curves) if students else curves(runs))
 
 
 _OWN_FIGURES = ("steps", "epochs", "attention")
@@ -294,8 +307,12 @@ _OWN_FIGURES = ("steps", "epochs", "attention")
 
 def _records(students: Sequence[Run]) -> Section:
     "What methods recorded beside their loss."
-    streams = sorted({path.stem for run in students for path in run.folder.glob("*.jsonl")} - {*_OWN_FIGURES})
-    return Section("Other records", [Picture(record_curves(students, stream), f"{stream} over training") for stream in streams])
+
+    def curves(members: list[Run]) -> list[Picture]:
+        streams = sorted({path.stem for run in members for path in run.folder.glob("*.jsonl")} - {*_OWN_FIGURES})
+        return [Picture(record_curves(members, stream), f"{stream} over training") for stream in streams]
+
+    return Section("Other records", _each_budget(students, curves))
 
 
 def _rates(students: Sequence[Run]) -> Section:
@@ -303,7 +320,8 @@ def _rates(students: Sequence[Run]) -> Section:
     said = "Share of the neurons of a layer that fire at a step: of finished runs on the test images, of others on the held-out images so far."
     silent = {run.folder.name: layers for run in students if (layers := silent_layers(run.result.get("rates", {})))}
     warnings = [Words(f"{name}: {', '.join(layers)} never fired on a test image.", "warning") for name, layers in silent.items()]
-    return Section("Firing rates", [Picture(rates_figure(recorded), "Firing rate of each layer"), Words(said), *warnings] if recorded else [])
+    figures = _each_budget(recorded, lambda members: [Picture(rates_figure(members), "Firing rate of each layer")])
+    return Section("Firing rates", [*figures, Words(said), *warnings] if recorded else [])
 
 
 def mismatch_parts(
@@ -326,7 +344,7 @@ def mismatch_parts(
 
 # %% ../../nbs/studies/03_report.ipynb #cfeafd66
 def _text(value) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return without_places(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
 
 
 def _configs(runs: Sequence[Run]) -> pd.DataFrame:
@@ -363,20 +381,20 @@ def _settings_of(runs: Sequence[Run], kind: str) -> list[Table]:
 
 # %% ../../nbs/studies/03_report.ipynb #39dcc163
 def _together(values: Iterable) -> str:
-    distinct = sorted(set(map(str, values)))
+    distinct = sorted(set(map(_text, values)))
     return "; ".join(distinct) if len(distinct) <= 3 else f"{distinct[0]} to {distinct[-1]} ({len(distinct)} different)"
 
 
 def _environments(runs: Sequence[Run]) -> Section:
     found = [environment for run in runs if (environment := run.environment)]
-    names = dict.fromkeys(name for environment in found for name in environment if name != "earlier")
+    names = dict.fromkeys(name for environment in found for name in environment if name not in ("earlier", "cwd"))
     values = {name: _together(environment[name] for environment in found if name in environment) for name in names}
     frame = pd.Series(values, name="value", dtype=str).to_frame()
     return Section("Environment", [Table("Where the runs were made", frame, numbers=False)] if values else [])
 
 
 def _folders(runs: Sequence[Run]) -> Section:
-    rows = [(run.folder.name, run.kind, run.state, str(run.folder)) for run in runs]
+    rows = [(run.folder.name, run.kind, run.state, without_places(str(run.folder))) for run in runs]
     frame = pd.DataFrame(rows, columns=["run", "kind", "state", "folder"]).set_index("run")
     return Section("Run folders", [Table("Runs on this page", frame, numbers=False)])
 
@@ -408,7 +426,7 @@ def write_page(
     "Write a page that needs no host and, unless Plotly's script lies beside it, no other file. Raises `ValueError` for a name that does not end in .html."
     if path.suffix != ".html":
         raise ValueError(f"out: expected a name that ends in .html, got {path}")
-    notices = [*_notices(runs), *(Words(sentence, "warning") for sentence in damaged)]
+    notices = [*_notices(runs), *(Words(without_places(sentence), "warning") for sentence in damaged)]
     shown = dict(title=title, about=_about(runs), notices=notices, sections=[section for section in sections if section.parts])
     shown |= _plotly_script(path.parent, one_of("plotly", plotly, PLOTLY))
     stamp = f"Written by sastc at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC {written}"
@@ -439,8 +457,20 @@ def write_report(
 ) -> Path:  # the file
     "Write a page about a run, a comparison or a study. Raises `FileNotFoundError` for a folder without a run."
     runs, damaged = runs_in(folder)
+    return report_of(runs, Path(folder).resolve().name, Path(out or Path(folder) / "report.html"), result, plotly, damaged)
+
+
+def report_of(
+    runs: Sequence[Run],  # wherever they lie
+    title: str,
+    out: Path,  # file to write
+    result: Section | None = None,  # instead of the comparison of methods
+    plotly: str = "page",  # see `write_page`
+    damaged: Sequence[str] = (),  # sentences about runs that could not be read
+) -> Path:  # the file
+    "Write a page about some runs."
     students, teachers = [run for run in runs if run.kind == "student"], teachers_of(runs)
-    mismatched = Section("Mismatch with the teacher", mismatch_parts(students))
+    mismatched = Section("Mismatch with the teacher", _each_budget(students, mismatch_parts))
     first = (
         [result]
         if result
@@ -452,5 +482,4 @@ def write_report(
         _environments(runs),
         _folders(runs),
     ]
-    path = Path(out or Path(folder) / "report.html")
-    return write_page(path, Path(folder).resolve().name, runs, sections, "from the run folders alone.", plotly, damaged)
+    return write_page(out, title, runs, sections, "from the run folders alone.", plotly, damaged)

@@ -7,6 +7,7 @@ __all__ = ['save_checkpoint', 'checkpoint_names', 'checkpoint_file', 'load_check
            'check_model']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c57fd34d
+import zipfile
 from pathlib import Path
 
 import torch
@@ -127,5 +128,5 @@ def check_model(source: str | Path) -> None:
     _refuse_own(str(source))
     if str(source).startswith(PREFIX):
         pretrained_source(str(source))
-    else:
-        checkpoint_file(source)
+    elif not zipfile.is_zipfile(file := checkpoint_file(source)):  # as torch writes them
+        raise ValueError(f"checkpoint: expected a file with weights, written by sastc, got {file}, which is none")

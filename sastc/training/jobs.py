@@ -299,6 +299,8 @@ def check_launch(*configs: RunConfig, processes: int = 1, gpu: int | None = None
     if len({Path(config.folder).resolve() for config in configs}) < len(configs):
         raise ValueError(f"folder: expected a folder for the teacher and another for the student, got {configs[0].folder} for both")
     _check_processes(configs[-1], processes, gpu, found)
+    for config in configs:
+        _check_size(config, processes)
     return configs
 
 # %% ../../nbs/training/09_jobs.ipynb #053d0687
@@ -323,9 +325,35 @@ def _check_named(config: RunConfig) -> None:
                 f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process"
             )
 
+# %% ../../nbs/training/09_jobs.ipynb #d5d30262
+def _check_size(config: RunConfig, processes: int) -> None:
+    "A batch has to be full, and training images are what is not held out; sizes that are known only when data are loaded are checked then."
+    known, wanted = config.data.train_size(), config.data.train_images
+    if known is not None and wanted > known:
+        raise ValueError(f"train_images: expected at most {known:,}, the training images of {config['data']}, got {wanted}")
+    total = wanted or known
+    if total is None or type(processes) is not int or processes < 1:
+        return
+    left, size = total - round(config.data.holdout * total), config["batch_size"]
+    if size * processes > left:
+        each = f" in each of {processes} processes" * (processes > 1)
+        raise ValueError(f"batch_size: expected at most {left // processes:,}{each} ({left:,} of {total:,} images are trained on), got {size}")
+
+
+def _holds_run(folder: Path) -> bool:
+    "Whether a folder is that of a run or a job; other programs have a config.json too."
+    try:
+        return "stages" in read_json(folder / "job.json", {}) or {"kind", "settings"} <= read_json(folder / "config.json", {}).keys()
+    except (Damaged, OSError):
+        return False
+
 
 def _check_folder(folder: Path) -> None:
     check_free(folder, resume=False)
+    if inside := next((above for above in folder.absolute().parents if _holds_run(above)), None):
+        raise ValueError(f"folder: expected one outside of other runs, got {folder}, which lies in the run {inside}")
+    if runs := [job.folder for job in find_jobs(folder)]:
+        raise ValueError(f"folder: expected one for this run alone, got {folder}, which holds {len(runs)} other runs, such as {runs[0].name}")
     if (folder / "job.json").exists() and (process := Job(folder).process):  # so young that it has no config.json
         raise ValueError(
             f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"

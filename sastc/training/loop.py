@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from ..common.progress import shows_progress, tell
+from ..common.settings import flat, written
 from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
@@ -120,6 +121,7 @@ def run(self: Trainer) -> str:
             tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not (self.writer and shows_progress())) as bar,
         ):
             self._status("running")
+            self._begin_tracking()
             while self.progress["epoch"] < self.optimisation.epochs:
                 if self._epoch(stop, bar):
                     self._save("last")
@@ -133,6 +135,26 @@ def run(self: Trainer) -> str:
     except BaseException as error:
         self._status("failed", reason=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        for tracker in getattr(self.accelerator, "trackers", []):
+            tracker.finish()
+
+
+@patch
+def _begin_tracking(self: Trainer) -> None:
+    "Tell the trackers of the run, if there are any, its name and settings; what they write themselves lies in its folder."
+    if self.config.trackers:
+        settings = {name: value if isinstance(value, (bool, int, float, str)) else written(value) for name, value in flat(self.config).items()}
+        own = dict(wandb=dict(dir=self.config.folder, name=self.config.label()), trackio=dict(name=self.config.label()))
+        self.accelerator.init_trackers("sastc", settings, {name: own[name] for name in self.config.trackers if name in own})
+
+
+@patch
+def _track(self: Trainer, stream: str, record: Mapping) -> None:
+    "Numbers of a record, for the trackers."
+    if self.config.trackers:
+        numbers = {f"{stream}/{name}": value for name, value in record.items() if isinstance(value, (int, float)) and name != "step"}
+        self.accelerator.log(numbers, step=record["step"])
 
 
 @patch
@@ -270,7 +292,9 @@ def _record_steps(self: Trainer, bar) -> None:
     if self.writer:
         speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
         more = dict(images_per_second=round(speed, 1), peak_memory_mib=round(peak_memory_mib(), 1))
-        self.writer.record("steps", **at, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
+        record = dict(at, **parts, accuracy=round(sums["right"] / sums["images"], 4), lr=self.scheduler.get_last_lr()[0], **more)
+        self.writer.record("steps", **record)
+        self._track("steps", record)
         for stream, derived in self.watched.items():
             if f"{stream}/" in sums:
                 self.writer.record(stream, **at, **_watched_record(stream, sums, derived))
@@ -311,10 +335,10 @@ def _record_epoch(self: Trainer, seconds: float) -> None:
     self.epoch_sums.clear()
     if self.writer:
         record |= evaluate_mismatch(*self.compared, self.batches["mismatch"]) if self.compared else {}
-        lr = self.scheduler.get_last_lr()[0]
-        self.writer.record(
-            "epochs", step=progress["step"], epoch=progress["epoch"], lr=lr, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record
-        )
+        at = dict(step=progress["step"], epoch=progress["epoch"], lr=self.scheduler.get_last_lr()[0])
+        record = dict(at, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record)
+        self.writer.record("epochs", **record)
+        self._track("epochs", record)
     if better:  # before "last": a kill between them must lose neither the best epoch nor a kept one
         self._save("best")
     if progress["epoch"] in self.config.keep_epochs:

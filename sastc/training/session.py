@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 from torch import nn
 
 from ..common.files import reading_only
@@ -63,22 +64,29 @@ def check_inputs(
     if config.optimisation.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
         raise ValueError("precision: expected fp32 or bf16, since there is no CUDA device, got fp16")
     config.data.verify()
+    for tracker in config.trackers:
+        if find_spec(tracker) is None:
+            raise ValueError(f"trackers: expected those that are installed, got {tracker}; get it with: pip install {tracker}")
     if isinstance(config, Config) and config.needs_teacher and "teacher" not in own:
         if not config.teacher:
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
         check_model(place or config.teacher)
-        if not config.unfinished_teacher:
-            _refuse_unfinished(place or config.teacher)
+        _check_teacher_run(place or config.teacher, config.unfinished_teacher)
     if config.init:
         check_model(config.init)
 
 
-def _refuse_unfinished(teacher: str) -> None:
-    "Raise a sentence for a teacher whose training has not finished."
+def _check_teacher_run(teacher: str, unfinished: bool) -> None:
+    "Raise a sentence for the run of a student, and for a teacher whose training has not finished unless that is accepted."
     place = Path(teacher)
     folder = place.parent.parent if place.is_file() else place
-    if is_path(teacher) and (folder / "config.json").exists() and (run := Run(folder)).state != "finished":
+    if not is_path(teacher) or not (folder / "config.json").exists():
+        return
+    run = Run(folder)
+    if run.kind != "teacher":
+        raise ValueError(f"teacher: expected the run of a teacher, got {teacher}, the run of a student")
+    if not unfinished and run.state != "finished":
         raise ValueError(
             f"teacher: expected one whose training has finished, got {teacher}: {sentence_of(run.state, run.status, 'it')} Or accept it as it is with unfinished_teacher"
         )
@@ -111,7 +119,9 @@ def accelerator_for(config: RunConfig) -> Accelerator:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
     # parameters of a sparse method may have no gradient at a step, which a distributed wrapper has to look for
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if getattr(getattr(config, "method", None), "sparse", False) else []
-    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[config.optimisation.precision], cpu=config.device == "cpu", kwargs_handlers=handlers)
+    logs = dict(log_with=[*config.trackers], project_config=ProjectConfiguration(logging_dir=str(Path(config.place) / "trackers"))) if config.trackers else {}
+    precision = _MIXED_PRECISION[config.optimisation.precision]
+    accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu", kwargs_handlers=handlers, **logs)
     set_seed(config.seed)
     return accelerator
 

@@ -3,9 +3,11 @@ import { beforeEach, test } from "node:test";
 
 import attention from "../../sastc/lab/static/attention.js";
 import { choicesOf } from "../../sastc/lab/static/controls.js";
-import { differenceWords, entropyOf, mapsOf, wordsOf } from "../../sastc/lab/static/drawing.js";
+import { differenceWords, entropyOf, mapsOf, spanWords, wordsOf } from "../../sastc/lab/static/drawing.js";
 import { historyLines } from "../../sastc/lab/static/history.js";
 import { layout, spoken } from "../../sastc/lab/static/maps.js";
+import { meanOverTime, pairAfter, pairWords } from "../../sastc/lab/static/networks.js";
+import { pictureName } from "../../sastc/lab/static/picture.js";
 import { meanOf, nearestRecord, shownNow } from "../../sastc/lab/static/shown.js";
 import { StillModel } from "../../sastc/lab/static/still.js";
 import { pixelOf } from "../../sastc/lab/static/strip.js";
@@ -22,7 +24,7 @@ const stateOf = (more) => ({
   title: "run", words: "Finished.", message: "", saved: "", sentences: ["early", "late", "collapsed"],
   records: [record(10, 0, []), record(20, 1, [2])],
   attention: bytesOf(0.5, 0.5, 0.25, 0.75, 0.9, 0.1, 0.2, 0.8), shape: [2, 1, 2],
-  student_layers: ["conv1"], teacher_layers: ["block1", "block2"], bounds: [0.05, 0.95],
+  student_layers: ["conv1"], teacher_layers: ["block1", "block2"], span: "shown", lit: [0, 0], routes: bytesOf(),
   other_title: "", other_steps: [], other_attention: bytesOf(), step: 0, base_step: 0, follow: true, compare: "",
   images: [], image_attention: bytesOf(), image_step: "", image: -1, ...more
 });
@@ -69,14 +71,20 @@ test("entropy as a share of the greatest possible", () => {
   assert.ok(Math.abs(entropyOf([0.9, 0.1]) - 0.469) < 1e-3);
 });
 
-test("colours of weights span what can be attained, those of differences lie around none", () => {
+test("colours span what is shown, or all that is possible, and say so", () => {
   const model = modelOf();
   const weights = mapsOf(model, shownNow(model));
-  assert.deepEqual([weights.low, weights.high, weights.maps.length], [0.05, 0.95, 2]);
-  assert.deepEqual(weights.marks.map(([, text]) => text), ["0.05 least", "0.50 uniform", "0.95 most"]);
+  assert.deepEqual([rounded([weights.low, weights.high]), weights.maps.length], [[0.1, 0.9], 2]);
+  assert.deepEqual(weights.marks.map(([, text]) => text), ["0.10", "0.50 uniform", "0.90"]);
+  assert.match(spanWords(weights, "shown"), /what is shown here, 0.10 to 0.90/);
+  const all = modelOf({ span: "all" });
+  assert.deepEqual([mapsOf(all, shownNow(all)).low, mapsOf(all, shownNow(all)).high], [0, 1]);
+  const small = modelOf({ attention: bytesOf(0.5, 0.5, 0.25, 0.75, 0.52, 0.48, 0.25, 0.75), compare: "training", base_step: 10 });
+  const few = mapsOf(small, shownNow(small));
+  assert.deepEqual([rounded([few.low, few.high]), few.marks[2][1]], [[-0.02, 0.02], "+0.02"]); // not all white on a scale up to 1
   const changed = modelOf({ compare: "training", base_step: 10 });
   const differences = mapsOf(changed, shownNow(changed));
-  assert.ok(Math.abs(differences.low + 0.9) < 1e-6 && Math.abs(differences.high - 0.9) < 1e-6);
+  assert.ok(Math.abs(differences.low + 0.4) < 1e-6 && Math.abs(differences.high - 0.4) < 1e-6);
   assert.deepEqual(rounded(differences.maps[0].weights), [0.4, -0.4]);
   assert.equal(differences.maps[0].entropy, null);
 });
@@ -158,4 +166,27 @@ test("an image is chosen and let go by its button", () => {
   assert.deepEqual([model.get("image"), choose.getAttribute("aria-pressed")], [0, "true"]);
   choose.fire("click");
   assert.equal(model.get("image"), -1);
+});
+
+test("both networks: lines as thick as the weights, and a pair that is lit in both pictures", () => {
+  const { model, end } = rendered();
+  const [picture] = byClass(el, "networks");
+  const widths = byTag(picture, "line").map((line) => Number(line.getAttribute("stroke-width")));
+  assert.deepEqual(widths.map((width) => Math.round(width * 100)).sort((a, b) => a - b), [540, 660]); // 12 pixels times 0.45 and 0.55, the means over time
+  picture.fire("keydown", { key: "ArrowRight", preventDefault() {} });
+  frame();
+  assert.deepEqual(model.get("lit"), [0, 1]);
+  assert.equal(byTag(el, "rect").filter((part) => part.getAttribute("class") === "cell lit").length, 2); // one for each time step
+  assert.ok(byTag(el, "p").some((part) => part.textContent.includes("conv1 gives 45.0% of its attention to block2")));
+  end();
+});
+
+test("routes are shown where a method has them", () => {
+  rendered({ routes: bytesOf(1, 0, 0, 1) });
+  const kinds = byTag(byClass(el, "networks")[0], "line").map((line) => line.getAttribute("class"));
+  assert.deepEqual(kinds.sort(), ["strand lit", "strand route"]);
+  assert.match(pairWords({ students: ["a"], teachers: ["x"], weights: [1], routes: [1] }, [0, 0]), /learns from it/);
+  assert.deepEqual([pairAfter("ArrowUp", [0, 1], [2, 2]), pairAfter("ArrowDown", [0, 1], [2, 2])], [[0, 1], [1, 1]]);
+  assert.deepEqual(rounded(meanOverTime(Float32Array.of(1, 0, 0, 1), [2, 1, 2])), [0.5, 0.5]);
+  assert.equal(pictureName("my run", "training step 1,200, epoch 3"), "my-run-training-step-1-200-epoch-3.png");
 });

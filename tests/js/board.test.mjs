@@ -2,8 +2,11 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import board from "../../sastc/lab/static/board.js";
+import { addressOf, stateIn } from "../../sastc/lab/static/address.js";
+import { groupings, switched } from "../../sastc/lab/static/choose.js";
+import { accuracyOf, settingsAxes, placesAlong } from "../../sastc/lab/static/parallel.js";
 import { StillModel } from "../../sastc/lab/static/still.js";
-import { COLUMNS, filtered, folds, missing, ordered, textOf, underName } from "../../sastc/lab/static/table.js";
+import { COLUMNS, allColumns, columnsOf, csvOf, filterWords, filtered, folds, missing, ordered, shifted, textOf, underName } from "../../sastc/lab/static/table.js";
 import { byClass, byTag, bytesOf, frame, newPage } from "./dom.mjs";
 
 let el;
@@ -53,7 +56,8 @@ test("in a narrow place columns move under the name", () => {
 
 const stateOf = (more) => ({
   title: "runs", words: "4 runs.", notice: "", rows: ROWS, chosen: [], sort: "name", descending: false, filter: "",
-  figure: { data: [], layout: {} }, points: bytesOf(), hidden: [], differences: { columns: [], rows: [], words: "Choose two." }, ...more
+  figure: { data: [], layout: {} }, points: bytesOf(), hidden: [], axes: { log: false, smooth: 0, outliers: false, large: "" }, x: "step", xs: [],
+  common: {}, columns: [], group: "", launches: false, differences: { columns: [], rows: [], words: "Choose two." }, ...more
 });
 
 /** A model with a kernel, which keeps what it is asked for. */
@@ -112,17 +116,17 @@ test("reports are asked of the kernel", () => {
   const model = new LiveModel(stateOf());
   rendered(model);
   press("Report of all");
-  byTag(el, "button").find((part) => part.dataset.key === "report sastc").fire("click");
-  assert.deepEqual(model.sent, [{ report: "" }, { report: "sastc" }]);
+  byTag(el, "button").find((part) => part.dataset.key === "Report sastc").fire("click");
+  assert.deepEqual(model.sent, [{ report: [] }, { report: ["sastc"] }]);
 });
 
 test("a report that arrives becomes a link to a page in memory", () => {
   const model = new LiveModel(stateOf());
   const end = rendered(model);
   const [, arrived] = model.listeners.find(([event]) => event === "msg:custom");
-  arrived({ report: "runs/report.html" }, [new TextEncoder().encode("<p>page</p>")]);
-  const [link] = byTag(el, "a");
-  assert.deepEqual([link.textContent, link.parent.hidden], ["Open runs/report.html", false]);
+  arrived({ report: "report of kd" }, [new TextEncoder().encode("<p>page</p>")]);
+  const link = byTag(el, "a").find((part) => part.textContent.startsWith("Open"));
+  assert.deepEqual([link.textContent, link.parent.hidden], ["Open the report of kd", false]);
   assert.ok(link.getAttribute("href").startsWith("blob:"));
   URL.revokeObjectURL(link.getAttribute("href"));
   end();
@@ -143,16 +147,16 @@ test("a page without a kernel sorts and filters", () => {
 test("a page without a kernel offers no reports and no choice", () => {
   rendered(new StillModel(stateOf()));
   assert.ok(byTag(el, "button").every((part) => !part.textContent.startsWith("Report")));
-  assert.ok(byTag(el, "input").filter((input) => input.getAttribute("type") === "checkbox").every((input) => input.disabled));
+  assert.ok(byTag(byClass(el, "tall")[0], "input").every((input) => input.disabled));
 });
 
 test("the focus stays on what it was on, and damage and progress are shown", () => {
   const model = new LiveModel(stateOf());
   rendered(model);
-  byTag(el, "button").find((part) => part.dataset.key === "report sastc").focus();
+  byTag(el, "button").find((part) => part.dataset.key === "Report sastc").focus();
   model.set("descending", true);
   frame();
-  assert.equal(globalThis.document.activeElement.dataset.key, "report sastc");
+  assert.equal(globalThis.document.activeElement.dataset.key, "Report sastc");
   assert.ok(el.contains(globalThis.document.activeElement));
   assert.deepEqual(byClass(el, "problem").map((part) => part.textContent), ["epochs.jsonl: line 1 is damaged"]);
   assert.equal(byTag(el, "progress")[0].getAttribute("value"), "0.25");
@@ -163,4 +167,56 @@ test("differences are a table once two runs are chosen", () => {
   rendered(new LiveModel(stateOf({ chosen: ["kd-seed9", "sastc"], differences })));
   const [box] = byClass(el, "differences");
   assert.deepEqual([box.hidden, byTag(box, "tr").map((line) => line.textContent)], [false, ["runseed", "a0", "b1"]]);
+});
+
+test("a filter is made of regular expressions, and says when none matches", () => {
+  assert.deepEqual(namesOf(filtered(ROWS, "seed(9|10)$")), ["kd-seed10", "kd-seed9"]);
+  assert.deepEqual(namesOf(filtered([{ name: "a", "setting:lr": 0.1 }, { name: "b", "setting:lr": 0.2 }], "^lr=0.2")), ["b"]);
+  assert.deepEqual([filterWords(ROWS, "kd"), filterWords(ROWS, "nowhere"), filterWords(ROWS, "("), filterWords([], "x")],
+    ["", "No run matches.", "The filter is not a regular expression yet.", ""]);
+  assert.equal(filtered(ROWS, "(").length, ROWS.length); // while it is typed, nothing goes
+});
+
+const SET = [{ name: "a", method: "kd", best: 0.5, "setting:lr": 0.1, "setting:epochs": 3 }, { name: "b", method: "kd", best: 0.7, "setting:lr": 0.2, "setting:epochs": 3 }];
+
+test("columns are chosen, moved, and saved as a table", () => {
+  assert.deepEqual(allColumns(SET).slice(-2).map(([key]) => key), ["setting:epochs", "setting:lr"]);
+  assert.deepEqual(columnsOf(SET, ["setting:lr", "gone", "name"]).map(([, title]) => title), ["lr", "run"]);
+  assert.equal(columnsOf(SET, []), COLUMNS);
+  assert.deepEqual([shifted(["a", "b", "c"], "b", -1), shifted(["a", "b", "c"], "c", 1)], [["b", "a", "c"], ["a", "b", "c"]]);
+  assert.deepEqual([switched(["name", "a"], "a"), switched(["name"], "a"), switched(["name"], "name")], [["name"], ["name", "a"], ["name"]]);
+  const rows = [{ name: 'a "quoted", b', best: 0.5 }, { name: "=SUM(1)", best: null }];
+  assert.equal(csvOf(rows, columnsOf(rows, ["name", "best"])), 'run,test best\n"a ""quoted"", b",0.5\n\'=SUM(1),\n');
+});
+
+test("settings become columns, groups and axes", () => {
+  assert.deepEqual([groupings(SET), settingsAxes(SET)], [["epochs", "lr"], ["setting:lr"]]);
+  const numbers = placesAlong([1, 3, null]);
+  assert.deepEqual([numbers.at(1), numbers.at(2), numbers.at(3)], [0, 0.5, 1]);
+  assert.deepEqual(placesAlong(["b", "a"]).marks, [["a", "a"], ["b", "b"]]);
+  assert.deepEqual([accuracyOf({ validation: 0.4 }), accuracyOf({ best: 0.5, validation: 0.4 }), accuracyOf({})], [0.4, 0.5, undefined]);
+  rendered(new LiveModel(stateOf({ rows: SET, chosen: ["a", "b"] })));
+  assert.deepEqual(byTag(byClass(el, "parallel")[0], "polyline").length, 2);
+});
+
+test("an address holds the state of a board, of this board only", () => {
+  const model = new StillModel(stateOf({ title: "runs", chosen: ["a b"], filter: "x#y", columns: ["name"] }));
+  const address = addressOf(model, "http://here/lab#old");
+  assert.ok(address.startsWith("http://here/lab#board="));
+  const found = stateIn(address, "runs");
+  assert.deepEqual([found.chosen, found.filter, found.columns, found.sort], [["a b"], "x#y", ["name"], "name"]);
+  assert.deepEqual([stateIn(address, "other"), stateIn("http://here", "runs"), stateIn("http://here#board=%7B", "runs")], [{}, {}, {}]);
+});
+
+test("a note is written in a form below the table, and a panel takes the settings of a run", () => {
+  const model = new LiveModel(stateOf({ launches: true }));
+  rendered(model);
+  byTag(el, "button").find((part) => part.dataset.key === "Note sastc").fire("click");
+  const [note, tags] = byTag(byClass(el, "editor")[0], "input");
+  Object.assign(note, { value: "good" });
+  Object.assign(tags, { value: "a, b" });
+  byTag(byClass(el, "editor")[0], "button")[0].fire("click");
+  byTag(el, "button").find((part) => part.dataset.key === "Like this sastc").fire("click");
+  assert.deepEqual(model.sent, [{ annotate: "sastc", note: "good", tags: ["a", " b"] }, { like: "sastc" }]);
+  assert.equal(byClass(el, "editor")[0].childNodes.length, 0);
 });

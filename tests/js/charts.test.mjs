@@ -3,6 +3,8 @@ import { Buffer } from "node:buffer";
 import { beforeEach, test } from "node:test";
 
 import { drawCharts } from "../../sastc/lab/static/charts.js";
+import { decades, inner, smoothed } from "../../sastc/lab/static/axes.js";
+import { beside } from "../../sastc/lab/static/readout.js";
 import { describeAll } from "../../sastc/lab/static/described.js";
 import { button, html, setAttributes, svg } from "../../sastc/lab/static/nodes.js";
 import { StillModel, showStill, unpacked } from "../../sastc/lab/static/still.js";
@@ -29,8 +31,9 @@ const FIGURE = {
 };
 const BYTES = bytesOf(10, 20, 0.2, 0.4, 10, 20, 20, 10, 0.6, 0.8, 0.6, 0.4, 10, 20, 0.5, 0.7, 10, 2.5);
 const NOTHING = { data: [], layout: { title: { text: "Loss and accuracy" }, annotations: [{ text: "none", x: 0.5, y: 0.5 }] } };
-const given = (more) => ({ figure: FIGURE, bytes: BYTES, hidden: [], toggle() {}, ...more });
-const titles = (box) => byClass(box, "panel").map((panel) => panel.children[0].textContent);
+const AXES = { log: false, smooth: 0, outliers: false, large: "" };
+const given = (more) => ({ figure: FIGURE, bytes: BYTES, hidden: [], toggle() {}, axes: AXES, x: "step", xs: [], change() {}, ...more });
+const titles = (box) => byClass(box, "heading").filter((part) => part.parent.attributes.class === "head").map((part) => part.textContent);
 
 test("attributes: listeners are added, what is false is left out, true is empty", () => {
   const clicks = [];
@@ -60,7 +63,7 @@ test("what is hidden is not drawn, and the legend says so", () => {
   drawCharts(el, given({ hidden: ["sastc"], toggle: (name) => asked.push(name) }));
   const drawn = byClass(el, "panels")[0];
   assert.deepEqual([byTag(drawn, "path").length, byTag(drawn, "polygon").length], [1, 0]);
-  const names = byTag(el, "button");
+  const names = byTag(byClass(el, "legend")[0], "button");
   assert.deepEqual(names.map((name) => [name.textContent, name.getAttribute("aria-pressed")]), [["kd", "true"], ["sastc", "false"]]);
   names[1].fire("click");
   assert.deepEqual(asked, ["sastc"]);
@@ -102,7 +105,7 @@ test("keys and the pointer read out values; Escape ends it", () => {
 });
 
 test("the widget draws once per frame, when its state changes, until it ends", () => {
-  const state = { figure: FIGURE, points: BYTES, hidden: [] };
+  const state = { figure: FIGURE, points: BYTES, hidden: [], axes: AXES, x: "step", xs: [] };
   const model = new StillModel(state);
   const end = view.render({ model, el });
   assert.equal(byTag(el, "path").length, 0);
@@ -136,11 +139,13 @@ test("a model without a kernel tells of changes and of nothing else", () => {
 });
 
 test("the same view twice fills one place after the other", () => {
-  const places = [1, 2].map(() => html("div", { "data-view": "abc" }));
+  const places = [1, 2].map(() => html("div", { "data-view": "abc" }, html("img")));
   el.append(...places);
   const render = ({ model, el: place }) => place.append(html("p", {}, model.get("title")));
   for (const title of ["first", "second"]) showStill(render, "abc", { title });
-  assert.deepEqual(places.map((place) => place.textContent), ["first", "second"]);
+  assert.deepEqual(places.map((place) => [place.textContent, byTag(place, "img").length]), [["first", 0], ["second", 0]]);
+  globalThis.document.getElementById = (id) => id === "jupyter-config-data" ? {} : null; // JupyterLab, which has the live widget or leaves the picture
+  assert.equal(showStill(render, "abc", { title: "third" }), undefined);
 });
 
 test("lines of help describe the controls above them", () => {
@@ -151,4 +156,37 @@ test("lines of help describe the controls above them", () => {
   const told = byTag(form, "input").map((input) => input.getAttribute("aria-describedby"));
   assert.deepEqual(told, byClass(form, "help").map((help) => help.id));
   assert.notEqual(told[0], told[1]);
+});
+
+test("a readout lies beside its rule, and never beyond an edge", () => {
+  assert.deepEqual([beside(100, 50, 400), beside(300, 50, 400), beside(100, 180, 240), beside(130, 180, 240), beside(10, 500, 240)], [108, 242, 60, 0, 0]);
+});
+
+test("values far out are left out of the axis, and counted", () => {
+  const many = Float32Array.from({ length: 100 }, (_, i) => i === 50 ? 1e6 : i / 100);
+  const [low, high, outside] = inner([many]);
+  assert.deepEqual([low, Number(high.toFixed(2)), outside], [0, 0.99, 1]);
+  assert.deepEqual(inner([Float32Array.of(1, NaN, 2)]), [1, 2, 0]);
+  assert.deepEqual(inner([[]]), [0, 1, 0]);
+});
+
+test("marks of a logarithmic axis, and a running mean without a cold start", () => {
+  assert.deepEqual(decades(0.01, 1000), [0.01, 0.1, 1, 10, 100, 1000]);
+  assert.deepEqual(decades(1, 10), [1, 2, 5, 10]);
+  assert.deepEqual([...smoothed(Float32Array.of(2, 2, NaN, 2), 0.5)], [2, 2, NaN, 2]);
+  assert.ok(Math.abs(smoothed(Float32Array.of(0, 1), 0.5)[1] - 2 / 3) < 1e-6);
+});
+
+test("axes are changed by their controls, and a chart is enlarged", () => {
+  const asked = [];
+  const change = (values) => asked.push(values);
+  drawCharts(el, given({ xs: ["step", "epoch"], change }));
+  const box = (words) => byTag(byTag(el, "label").find((label) => label.textContent.includes(words)), "input")[0];
+  Object.assign(box("logarithmic"), { checked: true }).fire("change");
+  Object.assign(box("smoothing"), { value: "0.5" }).fire("input");
+  byTag(el, "button").find((part) => part.getAttribute("aria-label") === "enlarge accuracy").fire("click");
+  assert.deepEqual(asked, [{ log: true }, { smooth: 0.5 }, { large: "accuracy" }]);
+  drawCharts(el, given({ change, axes: { log: true, smooth: 0.5, outliers: false, large: "accuracy" } }));
+  assert.deepEqual([byClass(el, "large").length, byClass(el, "axes")[0].children[0].hidden], [1, true]);
+  assert.equal(byTag(byClass(el, "large")[0], "svg")[0].getAttribute("height"), "460");
 });

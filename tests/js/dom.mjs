@@ -97,10 +97,12 @@ export function newPage() {
   const body = new Element("body");
   globalThis.document = {
     body,
+    location: { href: "http://here/lab" },
     activeElement: body,
     createElement: (tag) => new Element(tag),
     createElementNS: (space, tag) => new Element(tag),
-    querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:empty` && !element.children.length)[0]
+    getElementById: () => null,
+    querySelector: (selector) => body.all((element) => selector === `[data-view="${element.dataset.view}"]:not([data-shown])` && !element.dataset.shown)[0]
   };
   globalThis.requestAnimationFrame = (draw) => frames.push(draw);
   globalThis.ResizeObserver = class {

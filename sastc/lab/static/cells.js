@@ -6,7 +6,9 @@ import { textOf, underName } from "./table.js";
 
 function nameCell(row, folded) {
   const part = (name, text) => text && html("div", { class: name }, text);
-  return html("th", { scope: "row" }, row.name, part("soft under", underName(row, folded)), part("problem", row.problem));
+  const tags = (row.tags ?? []).map((tag) => html("span", { class: "tag" }, tag));
+  const noted = (row.note || tags.length > 0) && html("div", { class: "soft under" }, ...tags, row.note);
+  return html("th", { scope: "row" }, row.name, part("soft under", underName(row, folded)), noted, part("problem", row.problem));
 }
 
 function stateCell(row, text) {

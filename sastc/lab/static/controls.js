@@ -52,9 +52,10 @@ export function makeControls(model) {
   c.base = range("training step to compare with", () => put(model, { base_step: c.records[c.base.value].step }));
   c.baseWords = html("span", { class: "soft" });
   c.baseLabel = html("label", {}, "from", c.base, c.baseWords);
+  c.span = html("input", { type: "checkbox", onchange: () => put(model, { span: c.span.checked ? "all" : "shown" }) });
   c.rows = [
     html("div", { class: "bar" }, c.play, c.slider, c.where, html("label", {}, c.follow, "follow the latest")),
-    html("div", { class: "bar" }, html("label", {}, "show", c.compare), c.baseLabel)
+    html("div", { class: "bar" }, html("label", {}, "show", c.compare), c.baseLabel, html("label", {}, c.span, "colours span all that is possible"))
   ];
   return c;
 }
@@ -85,6 +86,7 @@ export function setControls(c, model, { place, record }) {
   c.baseWords.textContent = `step ${grouped(records[c.base.value].step)}`;
   c.baseLabel.hidden = c.compare.value !== "training";
   c.follow.checked = model.get("follow");
+  c.span.checked = model.get("span") === "all";
   c.where.textContent = `step ${grouped(record.step)}, epoch ${record.epoch + 1}`;
   c.slider.setAttribute("aria-valuetext", c.where.textContent);
 }

@@ -16,14 +16,36 @@ export function describeAll(form) {
   }
 }
 
+/** Make the heads of drawers what they look like: buttons, which the keyboard reaches too. */
+export function pressable(form) {
+  for (const head of form.querySelectorAll(".jupyter-widget-Collapse-header")) {
+    const open = head.parentElement?.classList.contains("jupyter-widget-Collapse-open");
+    head.setAttribute("aria-expanded", String(Boolean(open)));
+    head.setAttribute("aria-label", head.textContent.trim()); // without the letter that its arrow is made of
+    if (head.getAttribute("tabindex")) continue;
+    for (const [name, value] of Object.entries({ tabindex: "0", role: "button", "data-lm-suppress-shortcuts": "true" })) head.setAttribute(name, value);
+    head.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      head.click();
+    });
+  }
+}
+
 function render({ el }) {
   let ended = false;
-  const observer = new MutationObserver(() => describeAll(el.closest(".sastc-launch")));
+  const look = () => {
+    const form = el.closest(".sastc-launch");
+    if (!form) return;
+    describeAll(form);
+    pressable(form);
+  };
+  const observer = new MutationObserver(look);
   const begin = () => {
     const form = el.closest(".sastc-launch");
     if (form) {
-      observer.observe(form, { childList: true, subtree: true });
-      describeAll(form);
+      observer.observe(form, { childList: true, subtree: true, attributeFilter: ["class"] });
+      look();
     } else if (!ended) requestAnimationFrame(begin); // the form is not on the page yet
   };
   begin();

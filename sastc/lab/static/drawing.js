@@ -1,4 +1,5 @@
 // From the arrays to draw to a drawing: maps with their colours, and the sentence below them.
+import { extent } from "./axes.js";
 import { DIFFERENCES, WEIGHTS } from "./colours.js";
 import { percent, signed } from "./numbers.js";
 
@@ -12,22 +13,34 @@ export function entropyOf(row) {
 
 const two = (value) => value.toFixed(2);
 
-/** Colours span what weights can attain, not what happens to be there. */
-function weightColours(low, high, teachers) {
+const LEAST_SPAN = 0.01; // weights that are alike would make a scale out of nothing
+
+/** Colours span the weights that are shown, or all that a weight can be, which is the same for every run. */
+export function weightColours(values, teachers, span) {
+  const [least, most] = span === "all" ? [0, 1] : extent([values]);
+  const room = Math.max(0, LEAST_SPAN - (most - least)) / 2;
+  const [low, high] = [least - room, most + room];
   const even = 1 / teachers;
-  const marks = [[low, `${two(low)} least`], [even, `${two(even)} uniform`], [high, `${two(high)} most`]];
+  const marks = [[low, two(low)], ...(low < even && even < high ? [[even, `${two(even)} uniform`]] : []), [high, two(high)]];
   return { scale: WEIGHTS, low, high, write: two, marks };
 }
 
-function differenceColours(most) {
+/** Colours span the differences that are shown, from the largest down to as much up. */
+export function differenceColours(values, span) {
+  const most = span === "all" ? 1 : Math.max(LEAST_SPAN, ...extent([values.map(Math.abs)]));
   const marks = [[-most, `−${two(most)}`], [0, "no difference"], [most, `+${two(most)}`]];
   return { scale: DIFFERENCES, low: -most, high: most, write: signed, marks };
 }
 
+/** What the colours mean, in words. */
+export const spanWords = ({ low, high }, span) => span === "all"
+  ? `Colours span ${two(low)} to ${two(high)}, the same for every run.`
+  : `Colours span what is shown here, ${two(low)} to ${two(high)}; to compare two views, let both span all that is possible.`;
+
 /** What `drawMaps` draws of what `shownNow` found. */
 export function mapsOf(model, { heading, than, weights, base }) {
   const [T, S, N] = model.get("shape");
-  const [low, high] = model.get("bounds");
+  const span = model.get("span");
   const students = model.get("student_layers");
   const teachers = model.get("teacher_layers");
   const values = base ? weights.map((weight, i) => weight - base[i]) : weights;
@@ -36,7 +49,7 @@ export function mapsOf(model, { heading, than, weights, base }) {
     const entropy = base ? null : students.map((student, s) => entropyOf(step.subarray(s * N, (s + 1) * N)));
     return { title: `time step ${t + 1}`, weights: step, entropy };
   });
-  return { heading, than, maps, students, teachers, ...(base ? differenceColours(high - low) : weightColours(low, high, N)) };
+  return { heading, than, maps, students, teachers, ...(base ? differenceColours(values, span) : weightColours(values, N, span)) };
 }
 
 /** How much differs, and where most: half the absolute difference is the weight that would have to move. */

@@ -9,10 +9,11 @@ export const ENTROPY = 54;
 
 const LEAST_LETTERING = 8; // pixels; a number that would be smaller is left out
 
-/** A cell: a square with its tooltip and, where there is room, its number. */
-function squareOf(value, place, told, { cell, scale, low, high, write }) {
+/** A cell: a square with its tooltip and, where there is room, its number; a click chooses its pair of layers. */
+function squareOf(value, place, told, { cell, scale, low, high, write, lit, choose }, [s, n]) {
   const colour = colourAt(scale, (value - low) / (high - low));
-  const square = svg("rect", { ...place, fill: `rgb(${colour})` }, svg("title", {}, told));
+  const kind = lit && lit[0] === s && lit[1] === n ? "cell lit" : "cell";
+  const square = svg("rect", { class: kind, ...place, fill: `rgb(${colour})`, onclick: () => choose?.([s, n]) }, svg("title", {}, told));
   const words = cell < 28 ? write(value).replace("0.", ".") : write(value);
   const size = Math.min(11, (cell - 3) / words.length / 0.57);
   if (size < LEAST_LETTERING) return [square];
@@ -25,7 +26,7 @@ function squares(map) {
   return students.flatMap((student, s) => teachers.flatMap((teacher, n) => {
     const value = weights[s * teachers.length + n];
     const place = { x: x + n * cell, y: y + s * ROW, width: cell - 1, height: ROW - 1 };
-    return squareOf(value, place, `${title}: ${student} listens to ${teacher}\n${value.toFixed(4)}`, map);
+    return squareOf(value, place, `${title}: ${student} listens to ${teacher}\n${value.toFixed(4)}`, map, [s, n]);
   }));
 }
 
@@ -46,10 +47,10 @@ function rowNames({ x, y, students }) {
 
 function entropyBars({ x, y, cell, title, entropy, students, teachers }) {
   const left = x + teachers.length * cell + 8;
-  return [svg("text", { x: left, y: y - 7, opacity: 0.75 }, "entropy"), ...students.flatMap((student, s) => {
+  return [svg("text", { x: left, y: y - 7, opacity: 0.75 }, "spread"), ...students.flatMap((student, s) => {
     const row = y + s * ROW;
     const whole = { x: left, y: row + ROW - 8, width: ENTROPY - 14, height: 4, fill: "currentColor" };
-    const told = svg("title", {}, `${title}: entropy of ${student} as a share of the greatest possible`);
+    const told = svg("title", {}, `${title}: how far the attention of ${student} is spread out, from 0 (all on one teacher layer) to 1 (the same for each): its entropy as a share of the greatest possible`);
     return [
       svg("rect", { ...whole, "fill-opacity": 0.15 }),
       svg("rect", { ...whole, width: whole.width * entropy[s], "fill-opacity": 0.65 }),

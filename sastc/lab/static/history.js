@@ -8,8 +8,8 @@ import { drawPanel } from "./panel.js";
 import { readOut } from "./readout.js";
 
 const NUMBERS = {
-  relative_entropy: "entropy",
-  saturation: "at their bound",
+  relative_entropy: "how spread out it is",
+  saturation: "rows at the largest possible weight",
   spread_layers: "differs between layers",
   spread_steps: "differs between time steps"
 };

@@ -1,4 +1,5 @@
-// A PNG of the maps: made from the SVG by the browser, and written by the kernel next to the run.
+// A PNG of the maps, made from the SVG by the browser.
+import { handOver } from "./download.js";
 import { LETTER, broken } from "./labels.js";
 import { html, svg } from "./nodes.js";
 
@@ -26,9 +27,10 @@ async function pngOf(sheet) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-/** Send the PNG to the kernel; a page without a kernel hands it to the browser's downloads. */
-export async function savePicture(model, drawing, title, sentences) {
-  const png = await pngOf(sheetOf(drawing, title, sentences));
-  if (model.still) html("a", { href: URL.createObjectURL(png), download: "attention.png" }).click();
-  else model.send({ save: "png" }, undefined, [await png.arrayBuffer()]);
+/** The name of a picture: the run, and what is shown of it. */
+export const pictureName = (title, heading) => `${`${title} ${heading}`.replace(/[^\w.-]+/g, "-")}.png`;
+
+/** Hand a PNG to the browser's downloads. */
+export async function savePicture(drawing, title, heading, sentences) {
+  handOver(pictureName(title, heading), await pngOf(sheetOf(drawing, title, sentences)), "image/png");
 }

@@ -9,6 +9,12 @@ function entry(line, i, write) {
   return html("div", { style }, `${line.name} ${write(line.y[i])}`);
 }
 
+/** Where a box of a width begins beside a rule, so that none of it is cut off: on the side with more room, and never beyond the edges. */
+export function beside(at, width, whole) {
+  const left = at > whole / 2 ? at - width - 8 : at + 8;
+  return Math.max(0, Math.min(left, whole - width));
+}
+
 /** Position after a key: from outside, an arrow enters at its end. */
 export function moved(place, move, count) {
   const start = place === undefined ? (move > 0 ? -1 : count) : place;
@@ -33,8 +39,7 @@ export function readOut(holder, lines, { picture, atX, write, box }) {
     const entries = lines.filter((line) => line.count).map((line) => entry(line, nearestIndex(line.x, x), write));
     words.replaceChildren(html("div", { class: "soft" }, grouped(x)), ...entries);
     words.hidden = false;
-    const right = atX(x) > (box.left + box.right) / 2;
-    words.style.left = `${right ? Math.max(0, atX(x) - words.offsetWidth - 8) : atX(x) + 8}px`;
+    words.style.left = `${beside(atX(x), words.offsetWidth, holder.clientWidth)}px`;
     words.style.top = `${picture.offsetTop ?? 20}px`;
     setAttributes(rule, { x1: atX(x), x2: atX(x), visibility: "visible" });
   };

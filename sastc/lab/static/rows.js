@@ -1,7 +1,7 @@
 // The table of runs, and the table of what differs between the chosen ones.
 import { cellOf, headOf, tickOf } from "./cells.js";
 import { button, heading, html } from "./nodes.js";
-import { COLUMNS, filtered, folds, ordered } from "./table.js";
+import { columnsOf, filterWords, filtered, folds, ordered, rowsOf } from "./table.js";
 
 const tableOf = (heads, lines, attributes) =>
   html("table", attributes, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
@@ -12,28 +12,32 @@ const readable = (rows) => rows.filter((row) => row.method).map((row) => row.nam
 function rowOf(model, row, columns, folded, ask) {
   const { name } = row;
   const box = tickOf(model, readable([row]), `choose ${name}`, `choose ${name}`);
-  const attributes = { "data-key": `report ${name}`, "aria-label": `report of ${name}`, disabled: !row.method };
-  const report = !model.still && button("Report", () => ask(name), attributes);
+  const attributes = { disabled: !row.method };
+  const asks = { Report: { report: [name] }, Note: { edit: name }, ...(model.get("launches") && { "Like this": { like: name } }) };
+  const buttons = model.still ? [] : Object.entries(asks).map(([words, wish]) =>
+    button(words, () => ask(wish), { ...attributes, "data-key": `${words} ${name}`, "aria-label": `${words.toLowerCase()} of ${name}` }));
   const cells = columns.map((column) => cellOf(row, column, folded));
-  return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", {}, report));
+  return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", { class: "asks" }, ...buttons));
 }
 
 /**
  * Draw the table in place of what was there; focus and scrolling stay.
  * @param {Element} box
  * @param {object} model
- * @param {function(string): void} ask for the report of a run
+ * @param {function(object): void} ask for the report of a run, for its note, or for its settings in the panel
  */
 export function drawTable(box, model, ask) {
-  const rows = ordered(filtered(model.get("rows"), model.get("filter")), model.get("sort"), model.get("descending"));
+  const every = rowsOf(model);
+  const rows = ordered(filtered(every, model.get("filter")), model.get("sort"), model.get("descending"));
   const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  const folded = folds(box.clientWidth);
-  const columns = COLUMNS.filter(([key]) => !folded.includes(key));
+  const folded = model.get("columns").length ? [] : folds(box.clientWidth);
+  const columns = columnsOf(every, model.get("columns")).filter(([key]) => !folded.includes(key));
   const all = html("th", {}, tickOf(model, readable(rows), "choose all", "all"));
   const heads = [all, ...columns.map((column) => headOf(model, column)), html("th")];
   const lines = rows.map((row) => rowOf(model, row, columns, folded, ask));
   const { scrollLeft, scrollTop } = box;
-  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }));
+  const none = filterWords(every, model.get("filter"));
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }), none && html("p", { role: "status" }, none));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }

@@ -28,13 +28,17 @@ export const unpacked = (value) => value?.base64 === undefined
   : new DataView(Uint8Array.from(atob(value.base64), (letter) => letter.charCodeAt(0)).buffer);
 
 /**
- * Show a view in the first empty place of its name: the same view twice on a page fills one place after the other.
+ * Show a view in the first place of its name that still holds its picture: the same view twice on a page fills one place after the other.
+ * JupyterLab and Voila have the live widget, or leave the picture.
  * @param {function({model: StillModel, el: Element}): *} render
  * @param {string} name
  * @param {object} state
  */
 export function showStill(render, name, state) {
-  const el = document.querySelector(`[data-view="${name}"]:empty`);
+  if (document.getElementById("jupyter-config-data")) return;
+  const el = document.querySelector(`[data-view="${name}"]:not([data-shown])`);
   const values = Object.fromEntries(Object.entries(state).map(([key, value]) => [key, unpacked(value)]));
+  el.setAttribute("data-shown", "true");
+  el.replaceChildren();
   render({ model: new StillModel(values), el });
 }

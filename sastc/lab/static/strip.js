@@ -1,4 +1,5 @@
 // A strip of images, each with a small map of its own.
+import { extent } from "./axes.js";
 import { WEIGHTS, colourAt } from "./colours.js";
 import { put } from "./model.js";
 import { button, html } from "./nodes.js";
@@ -19,11 +20,11 @@ function miniature(weights, shape, low, high) {
   return canvas;
 }
 
-function imageButton(model, image, i, weights) {
+function imageButton(model, image, i, weights, span) {
   const choose = () => put(model, { image: model.get("image") === i ? -1 : i });
   const made = button("", choose, { "aria-label": `image ${i + 1} ${image.label}` });
   const picture = html("img", { src: image.source, alt: "", width: 48, height: 48 });
-  made.append(picture, miniature(weights, model.get("shape"), ...model.get("bounds")), html("span", {}, image.label));
+  made.append(picture, miniature(weights, model.get("shape"), ...span), html("span", {}, image.label));
   return made;
 }
 
@@ -33,8 +34,9 @@ export function drawStrip(strip, model) {
   if (strip.drawn !== images) {
     const size = model.get("shape").reduce((a, b) => a * b);
     const weights = floats(model.get("image_attention"));
+    const span = extent([weights]); // one for all, or they could not be compared
     strip.drawn = images;
-    strip.replaceChildren(...images.map((image, i) => imageButton(model, image, i, weights.subarray(i * size, (i + 1) * size))));
+    strip.replaceChildren(...images.map((image, i) => imageButton(model, image, i, weights.subarray(i * size, (i + 1) * size), span)));
   }
   [...strip.children].forEach((made, i) => made.setAttribute("aria-pressed", String(i === model.get("image"))));
 }

@@ -22,13 +22,42 @@ export const COLUMNS = [
   ["state", "state"]
 ];
 
+/** Begins the key of a setting in a row. */
+export const SETTING = "setting:";
+
+const plain = (value) => typeof value === "boolean" ? String(value) : value;
+
+/** Rows with the settings that all of them share; a run that cannot be read has none. */
+export const rowsOf = (model) => model.get("rows").map((row) => row.method ? { ...model.get("common"), ...row } : row);
+
+/** Every column that can be shown: results first, then notes, then settings by name; what a setting repeats is left out. */
+export function allColumns(rows) {
+  const usual = new Set(COLUMNS.map(([key]) => SETTING + key));
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((key) => key.startsWith(SETTING) && !usual.has(key)).sort();
+  return [...COLUMNS, ["tags", "tags"], ["note", "note"], ...names.map((key) => [key, key.slice(SETTING.length)])];
+}
+
+/** The columns that are shown, in their order; the usual ones where none were chosen. */
+export function columnsOf(rows, keys) {
+  const all = allColumns(rows);
+  return keys.length ? keys.map((key) => all.find(([name]) => name === key)).filter(Boolean) : COLUMNS;
+}
+
+/** The keys of columns after one of them is moved by a place, to the left or to the right. */
+export function shifted(keys, key, by) {
+  const from = keys.indexOf(key);
+  const to = Math.min(keys.length - 1, Math.max(0, from + by));
+  const others = keys.filter((other) => other !== key);
+  return [...others.slice(0, to), key, ...others.slice(to)];
+}
+
 /** Whether a run has no value there. */
-export const missing = (value) => value === null || value === undefined || value === "";
+export const missing = (value) => value === null || value === undefined || value === "" || value.length === 0;
 
 /** What a cell says. */
 export function textOf(row, [key, , write]) {
   if (missing(row[key])) return "";
-  return write ? write(row[key]) : String(row[key]);
+  return write ? write(row[key]) : Array.isArray(row[key]) ? row[key].join(", ") : String(row[key]);
 }
 
 function order(a, b) {
@@ -44,10 +73,46 @@ export function ordered(rows, key, descending) {
   return [...full, ...rows.filter((row) => missing(row[key]))];
 }
 
-/** Rows that hold all of these words, each in any column. */
+/** The regular expressions of a filter, set apart by spaces; null where one of them is none. */
+export function patternsOf(words) {
+  try {
+    return words.split(" ").filter(Boolean).map((word) => new RegExp(word, "i"));
+  } catch {
+    return null;
+  }
+}
+
+/** All that a filter looks at in a row: its cells, and its settings as name=value. */
+function textsOf(row) {
+  const settings = Object.keys(row).filter((key) => key.startsWith(SETTING)).map((key) => `${key.slice(SETTING.length)}=${plain(row[key])}`);
+  return [...[...COLUMNS, ["tags"], ["note"]].map((column) => textOf(row, column)), ...settings];
+}
+
+/** Rows that match all of these regular expressions, each in any column; all rows where one of them is none. */
 export function filtered(rows, words) {
-  const holds = (row, word) => COLUMNS.some((column) => textOf(row, column).toLowerCase().includes(word));
-  return rows.filter((row) => words.toLowerCase().split(" ").every((word) => holds(row, word)));
+  const patterns = patternsOf(words);
+  if (!patterns?.length) return rows;
+  return rows.filter((row) => {
+    const texts = textsOf(row);
+    return patterns.every((pattern) => texts.some((text) => pattern.test(text)));
+  });
+}
+
+/** A sentence about a filter that is wrong, or that no row matches; empty otherwise. */
+export function filterWords(rows, words) {
+  if (patternsOf(words) === null) return "The filter is not a regular expression yet.";
+  return rows.length && !filtered(rows, words).length ? "No run matches." : "";
+}
+
+/** Rows as comma-separated values, with the titles of the columns in the first line. */
+export function csvOf(rows, columns) {
+  const quoted = (value) => {
+    const text = missing(value) ? "" : String(Array.isArray(value) ? value.join(" ") : value);
+    const safe = typeof value !== "number" && /^[=+@-]/.test(text) ? `'${text}` : text; // a table calculator would take it for a formula
+    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const lines = [columns.map(([, title]) => quoted(title)), ...rows.map((row) => columns.map(([key]) => quoted(row[key])))];
+  return `${lines.map((line) => line.join(",")).join("\n")}\n`;
 }
 
 /** Some columns stand under the name of the run, in a narrow place more of them: how they are written there. */

@@ -1,0 +1,25 @@
+// The note and the tags of a run, to be written.
+import { button, html } from "./nodes.js";
+
+/**
+ * Show a small form for a run; Escape leaves it.
+ * @param {Element} place
+ * @param {object} row
+ * @param {function(object): void} ask the kernel to keep it
+ */
+export function editNote(place, row, ask) {
+  const close = () => place.replaceChildren();
+  const note = html("input", { type: "text", "aria-label": `note of ${row.name}`, placeholder: "note", value: row.note ?? "" });
+  const tags = html("input", { type: "text", "aria-label": `tags of ${row.name}`, placeholder: "tags, set apart by commas", value: (row.tags ?? []).join(", ") });
+  const keep = () => {
+    ask({ annotate: row.name, note: note.value, tags: tags.value.split(",") });
+    close();
+  };
+  const keys = (event) => {
+    if (event.key === "Enter") keep();
+    if (event.key === "Escape") close();
+  };
+  for (const field of [note, tags]) field.addEventListener("keydown", keys);
+  place.replaceChildren(html("div", { class: "bar" }, html("span", {}, row.name), note, tags, button("Keep", keep), button("Cancel", close)));
+  note.focus();
+}
