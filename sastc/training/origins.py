@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data.sources import LIBRARIES
 from ..models.pretrained import PREFIX
 from .checkpoints import checkpoint_file, load_checkpoint
 from .runs import Run
@@ -30,8 +31,8 @@ def checksum_of(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
 
 
 def is_path(source: str) -> bool:
-    "Whether weights are named by where they lie: not torchvision's, nor an object of the user's own."
-    return bool(source) and not source.startswith((PREFIX, "own:"))
+    "Whether weights or data are named by where they lie: not those of another library, nor an object of the user's own."
+    return bool(source) and not source.startswith((PREFIX, *LIBRARIES, "own:"))
 
 
 def origin_record(

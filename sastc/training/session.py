@@ -169,8 +169,12 @@ def preprocessing_of(data: Data) -> Preprocessing:
     return Preprocessing(mean, std, data.image_size, tuple(data.classes))
 
 # %% ../../nbs/training/08_session.ipynb #e099322a
-_PLAIN = (str, int, float, tuple, list)  # values that are settings themselves, not objects with settings
 _ELSEWHERE = ("teacher", "init", "data", "root")  # where something lies; checksums tell whether it is the same
+
+
+def _plain(value) -> bool:
+    "Whether a value is a setting itself, not an object with settings."
+    return all(map(_plain, value)) if isinstance(value, (tuple, list)) else isinstance(value, (str, int, float))
 
 
 def _as_stored(value):
@@ -209,7 +213,7 @@ def resolve_config(
     stored = run.config
     check_no_links(Path(folder))
     asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
-    own = {name: value for name, value in given.items() if not isinstance(value, _PLAIN)}
+    own = {name: value for name, value in given.items() if not _plain(value)}
     resolved = settings_for(kind, own, stored if config is None else stored | objects(config), importing=False)
     held, changed = flat(resolved), {}
     for name, value in asked.items():
