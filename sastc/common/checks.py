@@ -17,8 +17,9 @@ def one_of(argument: str, given: str, accepted: Iterable[str]) -> str:
     accepted = [str(name) for name in accepted]
     if given in accepted:
         return given
-    near = get_close_matches(str(given).lower(), accepted, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    by_small = {name.lower(): name for name in reversed(accepted)}
+    near = get_close_matches(str(given).lower(), by_small, n=1)
+    hint = f" (did you mean {by_small[near[0]]!r}?)" if near else ""
     raise ValueError(f"{argument}: expected one of {', '.join(accepted)}, got {given!r}{hint}")
 
 # %% ../../nbs/common/00_checks.ipynb #814e3859
