@@ -6,7 +6,7 @@
 __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command', 'run_command', 'Start', 'settings_of', 'Again',
            'banner', 'teacher_command', 'distill_command', 'demo_command', 'Sweep', 'compare_command', 'study_command',
            'recipes_command', 'Places', 'evaluate_command', 'Page', 'report_command', 'explain_command',
-           'export_command', 'bench_command', 'completion_command']
+           'export_command', 'bench_command', 'layers_command', 'completion_command']
 
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import json
@@ -633,6 +633,41 @@ def bench_command(
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
     text = "\n".join([str(bench_table(result["records"])), *left_out, f"page: {page}"])
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
+
+# %% ../../nbs/cli/02_commands.ipynb #7d174c90
+def _network_named(network: str, time_steps: int, num_classes: int, in_channels: int):
+    from sastc.models.networks import NETWORKS, create_model
+    from sastc.models.teachers import is_teacher_name
+    from sastc.training.checkpoints import load_model
+
+    if is_teacher_name(network) or Path(network).exists():
+        return load_model(network)
+    NETWORKS.find(network)  # raises the sentence with the nearest name
+    return create_model(network, num_classes, time_steps or None, in_channels)
+
+
+@command("layers")
+def layers_command(
+    network: str,  # run folder, checkpoint, name of a network, or one of another library (torchvision:NAME, timm:NAME, hf:FOLDER)
+    image_size: int = 0,  # height and width of the images; 0 for those that the network was made for, or 32
+    time_steps: int = 0,  # of a network by name: time steps; 0 for an ANN
+    num_classes: int = 10,  # of a network by name
+    in_channels: int = 3,  # of a network by name
+):
+    "List the layers of a network that may be compared, with their shapes and the sets of candidates that contain them, and draw them."
+    import torch
+
+    from sastc.models.layers import layer_drawing, layer_table
+
+    built = _network_named(network, time_steps, num_classes, in_channels)
+    spec, seen = getattr(built, "spec", None) or {}, getattr(built, "preprocessing", None)
+    size = image_size or (seen.image_size if seen else 0) or spec.get("image_size") or 32
+    steps = getattr(built, "time_steps", None) or 1
+    channels = spec.get("in_channels") or (len(seen.mean) if seen and seen.mean else in_channels)
+    table = layer_table(built, torch.zeros(1 + 2 * steps, channels, size, size))
+    heading = f"{type(built).__name__} for images of {channels}x{size}x{size}" + (f", {steps} time steps" if steps > 1 else "")
+    text = [heading, "", table.reset_index().to_string(index=False), "", layer_drawing(table)]
+    return Answer("\n".join(text), dict(network=network, image_size=size), dict(layers=table))
 
 # %% ../../nbs/cli/02_commands.ipynb #8f283459
 @command("completion")

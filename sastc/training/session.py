@@ -34,7 +34,7 @@ from ..data.images import perturbed_labels, split_holdout, subset, with_labels
 from ..data.sources import Data, identity_of
 from ..methods import Baseline, Method, Shapes
 from ..models.networks import Network, build_network
-from ..models.preprocessing import Preprocessing
+from ..models.preprocessing import Preprocessing, adapted
 from ..models.taps import Taps, evaluating, tap_shapes
 from ..neurons.kernels import expecting
 from ..neurons.neuron import NEURONS, Neuron
@@ -319,6 +319,8 @@ def _blank(network: nn.Module, data: Data) -> torch.Tensor:
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
     image = _blank(taps.model, data)
+    if argument == "teacher":
+        image = adapted(image, preprocessing_of(data), getattr(taps.model, "preprocessing", None))
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
@@ -501,7 +503,7 @@ def check_teacher(teacher: nn.Module | None, data: Data) -> None:
         raise ValueError(
             f"teacher: expected one that numbers the classes as {data.name} does ({moved[0]!r} is {places[moved[0]]}), got one in which it is {how.classes.index(moved[0])}"
         )
-    if how.image_size not in (0, data.image_size):
+    if not how.resize and how.image_size not in (0, data.image_size):
         warnings.warn(f"teacher: it was trained on images of {how.image_size} pixels and sees those of {data.name} with {data.image_size}", stacklevel=2)
 
 
