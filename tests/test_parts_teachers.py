@@ -55,7 +55,7 @@ def test_tokens_are_maps_and_the_class_token_stands_apart(tmp_path):
     _, [*maps, token] = Taps(ours, [*names, "blocks.8@class"])(images)
     with torch.no_grad():
         expected = theirs.forward_intermediates(images, indices=[2, 5, 8, 11], return_prefix_tokens=True, intermediates_only=True)
-    for got, (places, prefix) in zip(maps, expected, strict=True):
+    for got, (places, _) in zip(maps, expected, strict=True):
         torch.testing.assert_close(got, places, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(token, expected[2][1][:, 0], atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="names: expected a layer with a class token, which NAME@class means, got 'patch_embed@class'"):

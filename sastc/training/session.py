@@ -37,6 +37,7 @@ from ..models.networks import Network, build_network
 from ..models.preprocessing import Preprocessing, adapted
 from ..models.taps import Taps, evaluating, tap_shapes
 from ..neurons.kernels import expecting
+from ..neurons.network import Spikes
 from ..neurons.neuron import NEURONS, Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
@@ -273,6 +274,7 @@ def _refuse_itself(config: RunConfig, overwrite: bool) -> None:
 def described(network: nn.Module) -> dict:
     "What the weights of a network do not say: its time steps and the settings of its neurons."
     neurons = {name: dict(neuron=type(module).__name__, **flat(module)) for name, module in network.named_modules() if isinstance(module, Neuron)}
+    neurons |= {name: module.about for name, module in network.named_modules() if isinstance(module, Spikes)}
     return _as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
 
 
