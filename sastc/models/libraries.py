@@ -7,8 +7,8 @@ __all__ = ['STEPS', 'READ_OUTS', 'library_of', 'LibraryNetwork', 'from_library']
 
 # %% ../../nbs/models/13_libraries.ipynb #8124415f
 import contextlib
+import importlib
 import inspect
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -95,7 +95,7 @@ def _steps(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> s
 def _reset(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> None:
     "Forget what a network remembers of former images."
     if library == "SpikingJelly":
-        sys.modules["spikingjelly.activation_based"].functional.reset_net(network)
+        importlib.import_module("spikingjelly.activation_based.functional").reset_net(network)
     elif library == "snnTorch":
         for module in neurons.values():
             if getattr(module, "init_hidden", False):
