@@ -317,7 +317,8 @@ def test_a_mean_over_time_is_refused_before_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, given", [("imagenet_resnet18", dict(in_channels=2)), ("resnet18", dict(in_channels=1)), ("resnet18", dict(in_channels=1, neuron="if")), ("vgg11", {})]
+    "name, given",
+    [("imagenet_resnet18", dict(in_channels=2)), ("resnet18", dict(in_channels=1)), ("resnet18", dict(in_channels=1, neuron="if")), ("vgg11", {})],
 )
 @pytest.mark.parametrize("discretisation", ["euler", "exponential"])
 def test_what_was_exported_as_nir_comes_back(name, given, discretisation, tmp_path):

@@ -92,6 +92,7 @@ class Command(NamedTuple):
     function: Callable
     trains: str  # "teacher" or "student", whose settings are options too; empty for a command that trains nothing
     filled: tuple[str, ...]  # settings that the command sets itself, one value after another
+    light: bool = False  # it needs no PyTorch, which takes seconds to load
 
     @property
     def settings(self) -> "type[RunConfig] | None":
@@ -106,11 +107,11 @@ class Command(NamedTuple):
 COMMANDS_BY_NAME: dict[str, Command] = {}
 
 
-def command(name: str, trains: str = "", filled: Sequence[str] = ()):
+def command(name: str, trains: str = "", filled: Sequence[str] = (), light: bool = False):
     "Decorator: make a function a subcommand, with the settings of a run as further options."
 
     def keep(function):
-        COMMANDS_BY_NAME[name] = Command(function, trains, tuple(filled))
+        COMMANDS_BY_NAME[name] = Command(function, trains, tuple(filled), light)
         return function
 
     return keep
@@ -128,7 +129,8 @@ def run_command(
             given = parse(f"sastc {name}", known.function, arguments, known.settings, known.filled, dict(output=Output))
         output = given.pop("output")
         speak(output.quiet, output.verbose)
-        _prepare()
+        if not known.light:
+            _prepare()
         answer = _called(known.function, given)
         if speaks() and (text := output.written(answer)):
             print(text, flush=True)
@@ -502,7 +504,7 @@ def _in_full(name: str) -> str:
     return "\n".join([*lines, "", "full size:", *chosen.commands(), "", "small variant, two CPU cores:", *chosen.commands(small=True)])
 
 
-@command("recipes")
+@command("recipes", light=True)
 def recipes_command(
     *words: str,  # a recipe to show in full, or words to look for; all recipes without
 ):
