@@ -607,14 +607,20 @@ def explain_command(
 @command("export")
 def export_command(
     run: str,  # run folder of a student
-    to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc) or onnx
+    to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc), onnx, or model (a folder to give away, with a card)
     which: str = "best",  # checkpoint: best (by validation accuracy), last, or a kept one such as epoch-20
-    file: str = "",  # file to write, with the ending of the format (.nir, .pt2, .onnx); <run>/<which> with that ending if empty
+    file: str = "",  # file to write, with the ending of the format (.nir, .pt2, .onnx), or folder; <run>/<which> with that ending, or <run>/model, if empty
     image_size: int = 0,  # height and width of the images; 0 for those of the run
 ):
     "Write a trained student as a file for other tools. It takes images normalised as in training, which it says how, and gives logits for each time step."
     from sastc.studies.export import export_run
+    from sastc.studies.model_folder import write_model
 
+    if to == "model":
+        if image_size:
+            raise ValueError(f"image_size: expected only with --to nir, torch or onnx, got {image_size} with --to model")
+        written = str(write_model(run, file or Path(run) / "model", which))
+        return Answer(written, dict(file=written, to=to))
     written = str(export_run(run, to, which, file or None, image_size))
     return Answer(written, dict(file=written, to=to))
 
