@@ -366,7 +366,7 @@ def test_without_the_packages_a_sentence_says_what_to_install(monkeypatch, tmp_p
 # --- other packages that read NIR, where they are installed
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "sew_resnet18", "ms_resnet18"])
 def test_spikingjelly_reads_it(name):
     exchange = pytest.importorskip("spikingjelly.activation_based.nir_exchange.from_nir")
     network, x = student(name), torch.randn(2, 3, 16, 16)
@@ -378,7 +378,7 @@ def test_spikingjelly_reads_it(name):
         torch.testing.assert_close(torch.stack(steps), network(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "sew_resnet18", "ms_resnet18"])
 def test_snntorch_reads_it(name):
     exchange = pytest.importorskip("snntorch.import_nir")
     network, x = student(name), torch.randn(1, 3, 16, 16)  # it flattens the batch too, so one image at a time
