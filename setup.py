@@ -25,7 +25,9 @@ setup(
     packages=find_packages(include=["sastc", "sastc.*"]),
     package_data={"sastc.lab": ["static/*.js", "static/*.css"]},
     install_requires=project["requirements"].split(),
-    extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "data", "export", "lab", "students", "teachers", "tonic", "dev")},
+    extras_require={
+        extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "cluster", "data", "export", "lab", "students", "teachers", "tonic", "dev")
+    },
     entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},
     classifiers=[
         f"Development Status :: {STATUS[project['status']]}",

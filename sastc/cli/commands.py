@@ -131,7 +131,7 @@ def run_command(
         speak(output.quiet, output.verbose)
         if not known.light:
             _prepare()
-        answer = _called(known.function, given)
+        answer = _submitted(name, arguments, known.function, given) if getattr(given.get("sweep"), "submit", "") else _called(known.function, given)
         if speaks() and (text := output.written(answer)):
             print(text, flush=True)
         return answer.status
@@ -355,6 +355,9 @@ class Sweep(Settings):
     "What happens to the runs that a folder holds already."
 
     overwrite: bool = setting(False, "begin runs that failed, or that were made with other settings, anew; finished ones stay")
+    submit: str = setting("", "hand the work to workers on a cluster, and end: slurm, or local for processes of this machine", ["", "slurm", "local"])
+    jobs: int = setting(1, "with submit: how many workers share the runs", least=1, needs="submit")
+    executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1", needs="submit")
 
 
 @command("compare", trains="student", filled=("method", "seed"))
@@ -397,6 +400,49 @@ def _shared(methods: Sequence[str], configured: "Callable[[dict], Config]") -> "
     if not found:
         raise errors[0]
     return max(found, key=lambda config: len(entries(config)))
+
+# %% ../../nbs/cli/02_commands.ipynb #32ae049c
+_SUBMITTING = ("submit", "jobs", "executor")
+
+
+def _without_submitting(arguments: Sequence[str]) -> list[str]:
+    "A command without the options that say where it runs, however they were typed."
+    kept, skip = [], False
+    for argument in arguments:
+        name, separator, _ = argument.lstrip("-").partition("=")
+        if skip:
+            skip = False
+        elif name in _SUBMITTING:
+            skip = not separator
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _submitted(name: str, arguments: Sequence[str], function: Callable, given: dict) -> Answer:
+    "Check a command, and hand it to workers."
+    from sastc.studies.cluster import executor_settings, submit
+
+    sweep, start = given["sweep"], given["start"]
+    parameters = executor_settings(sweep.executor)
+    start.dry_run, shown = True, start.print_config or start.dry_run
+    checked = _called(function, given)
+    if shown:
+        return checked
+    folder = given.get("folder") or _place_of(name, start, given)
+    jobs = submit([name, *_without_submitting(arguments)], folder, sweep.submit, sweep.jobs, **parameters)
+    numbers = ", ".join(str(job.job_id) for job in jobs)
+    text = f"submitted: {numbers}; logs in {Path(folder) / 'jobs'}; to watch: RunBoard({str(folder)!r}) in a notebook"
+    return Answer(text, dict(folder=str(folder), jobs=[str(job.job_id) for job in jobs]))
+
+
+def _place_of(name: str, start: Start, given: Mapping) -> str:
+    "Folder of a comparison or study for which none was typed."
+    if start.recipe:
+        from sastc.studies.recipes import recipe
+
+        return str(recipe(start.recipe).folder(start.small))
+    return str(Path("runs") / (given["name"] if name == "study" else name))
 
 # %% ../../nbs/cli/02_commands.ipynb #76dd7f8c
 def _value(text: str):
