@@ -102,6 +102,8 @@ def test_what_is_wrong_is_said_before_anything_is_submitted(tmp_path, capsys):
     assert "executor: expected names and values, as timeout_min=600,slurm_partition=gpu, got 'gpu'" in capsys.readouterr().err
     assert run_command("compare", [*asked[1:], "--methods", "baseline", "--executor", "no_such=1"]) == 2
     assert "submit: expected a cluster that is there and parameters that submitit knows" in capsys.readouterr().err
+    assert run_command("compare", [*asked[1:-2], "--methods", "baseline", "--jobs", "2"]) == 2
+    assert "jobs: expected only together with --submit, got 2 without" in capsys.readouterr().err
     if not shutil.which("srun"):
         with pytest.raises(ValueError, match="submit: expected a cluster that is there and parameters that submitit knows, got slurm"):
             submit(["--version"], tmp_path, "slurm")

@@ -359,6 +359,11 @@ class Sweep(Settings):
     jobs: int = setting(1, "with submit: how many workers share the runs", least=1, needs="submit")
     executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1", needs="submit")
 
+    def check(self) -> None:
+        for name, given, idle in (("jobs", self.jobs, 1), ("executor", self.executor, "")):
+            if given != idle and not self.submit:
+                raise ValueError(f"{name}: expected only together with --submit, got {given!r} without")
+
 
 @command("compare", trains="student", filled=("method", "seed"))
 def compare_command(

@@ -36,7 +36,7 @@ def is_path(source: str) -> bool:
 
 
 def origin_record(
-    source: str,  # run folder, checkpoint, torchvision:NETWORK timm:NETWORK, hf:FOLDER or own:CLASS
+    source: str,  # run folder, checkpoint, torchvision:NETWORK, timm:NETWORK, hf:FOLDER or own:CLASS
     network: nn.Module,  # with the weights
     folder: str | Path,  # of the run that takes them
 ) -> dict:
