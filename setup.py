@@ -28,7 +28,9 @@ setup(
         ("share/jupyter/voila/templates/sastc", ["sastc/lab/share/voila/templates/sastc/index.html.j2", "sastc/lab/share/voila/templates/sastc/conf.json"])
     ],
     install_requires=project["requirements"].split(),
-    extras_require={extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "export", "lab", "dev")},
+    extras_require={
+        extra: project[f"{extra}_requirements"].split() for extra in ("aedat", "cluster", "data", "export", "lab", "students", "teachers", "tonic", "dev")
+    },
     entry_points={"console_scripts": project["console_scripts"].split(), "nbdev": [f"{project['lib_name']}={project['lib_name']}._modidx:d"]},
     classifiers=[
         f"Development Status :: {STATUS[project['status']]}",

@@ -37,6 +37,16 @@ TABLE = dict(
 )
 COUNTS = [(name, classes, row[column]) for name, row in TABLE.items() for column, classes in enumerate((10, 100)) if row[column]]
 STUDENTS = ["vgg11", "resnet18_sastc", "resnet18", "wrn16_2_sastc", "wrn16_2", "vggsnn"]
+NEWER = [
+    "sew_resnet18",
+    "sew_resnet34",
+    "imagenet_sew_resnet18",
+    "imagenet_sew_resnet34",
+    "ms_resnet18",
+    "imagenet_ms_resnet18",
+    "spikformer4_256",
+    "spikformer4_384",
+]
 TEACHERS = ["resnet19", "pyramidnet20", "wrn28_4", "vgg13", "resnet32x4", "wrn40_2"]
 
 
@@ -132,7 +142,7 @@ def images(batch=3, *leading, seed=1, size=16):
 
 
 def test_every_network_has_its_name():
-    assert set(list_models("student")) == {*STUDENTS, "imagenet_resnet18", "imagenet_resnet34"}
+    assert set(list_models("student")) == {*STUDENTS, *NEWER, "imagenet_resnet18", "imagenet_resnet34"}
     assert list_models("teacher") == TEACHERS
     assert list_models() == list_models("student") + TEACHERS
 

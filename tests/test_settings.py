@@ -178,7 +178,7 @@ def test_a_setting_without_effect_is_refused_with_the_place_where_it_would_have_
     (dict(optimizer="adam", momentum=0.5), "momentum: expected only with optimizer sgd, got 0.5 with optimizer 'adam'"),
     (dict(schedule="cosine", milestones=(0.5,)), "milestones: expected only with schedule step"),
     (dict(student="resnet18", fc_neurons=True), "fc_neurons: expected only with student vgg11, got True with student 'resnet18'"),
-    (dict(data="digits", workers=2), "workers: expected only with data an image folder, got 2 with data 'digits'"),
+    (dict(data="digits", workers=2), "workers: expected only with data an image folder, torchvision:NAME, hf:NAME, got 2 with data 'digits'"),
     (dict(noise_seed=1), "noise_seed: expected only together with label_noise, got 1 with label_noise 0.0"),
     (dict(over_teacher="mean"), "setting: expected .*, got 'over_teacher'"),
     (dict(drop_last=True), "setting: expected .*, got 'drop_last'"),

@@ -23,6 +23,7 @@ COMMANDS = dict(
     distill="train a spiking student by one method",
     compare="train several methods with several seeds under one budget",
     study="noisy labels, few images, sensitivity, or every pair of layers",
+    layers="which layers of a network may be compared, with their shapes",
     evaluate="accuracy, cost and mismatch of a trained network",
     explain="a page of what students look at, when they decide and what they cost",
     report="a page of a run or a comparison, which opens offline",

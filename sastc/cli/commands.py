@@ -6,7 +6,8 @@
 __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command', 'command_help', 'run_command', 'Start',
            'settings_of', 'Again', 'banner', 'teacher_command', 'distill_command', 'demo_command', 'Sweep',
            'compare_command', 'study_command', 'recipes_command', 'Places', 'evaluate_command', 'Page',
-           'report_command', 'explain_command', 'export_command', 'bench_command', 'completion_command']
+           'report_command', 'explain_command', 'export_command', 'bench_command', 'layers_command',
+           'completion_command']
 
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import json
@@ -94,6 +95,7 @@ class Command(NamedTuple):
     function: Callable
     trains: str  # "teacher" or "student", whose settings are options too; empty for a command that trains nothing
     filled: tuple[str, ...]  # settings that the command sets itself, one value after another
+    light: bool = False  # it needs no PyTorch, which takes seconds to load
 
     @property
     def settings(self) -> "type[RunConfig] | None":
@@ -108,11 +110,11 @@ class Command(NamedTuple):
 COMMANDS_BY_NAME: dict[str, Command] = {}
 
 
-def command(name: str, trains: str = "", filled: Sequence[str] = ()):
+def command(name: str, trains: str = "", filled: Sequence[str] = (), light: bool = False):
     "Decorator: make a function a subcommand, with the settings of a run as further options."
 
     def keep(function):
-        COMMANDS_BY_NAME[name] = Command(function, trains, tuple(filled))
+        COMMANDS_BY_NAME[name] = Command(function, trains, tuple(filled), light)
         return function
 
     return keep
@@ -140,8 +142,9 @@ def run_command(
             given = parse(f"sastc {name}", known.function, arguments, known.settings, known.filled, dict(output=Output))
         output = given.pop("output")
         speak(output.quiet, output.verbose)
-        _prepare()
-        answer = _called(known.function, given)
+        if not known.light:
+            _prepare()
+        answer = _submitted(name, arguments, known.function, given) if getattr(given.get("sweep"), "submit", "") else _called(known.function, given)
         if speaks() and (text := output.written(answer)):
             print(text, flush=True)
         return answer.status
@@ -388,6 +391,14 @@ class Sweep(Settings):
     "What happens to the runs that a folder holds already."
 
     overwrite: bool = setting(False, "begin runs that failed, or that were made with other settings, anew; finished ones stay")
+    submit: str = setting("", "hand the work to workers on a cluster, and end: slurm, or local for processes of this machine", ["", "slurm", "local"])
+    jobs: int = setting(1, "with submit: how many workers share the runs", least=1, needs="submit")
+    executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1", needs="submit")
+
+    def check(self) -> None:
+        for name, given, idle in (("jobs", self.jobs, 1), ("executor", self.executor, "")):
+            if given != idle and not self.submit:
+                raise ValueError(f"{name}: expected only together with --submit, got {given!r} without")
 
 
 @command("compare", trains="student", filled=("method", "seed"))
@@ -430,6 +441,49 @@ def _shared(methods: Sequence[str], configured: "Callable[[dict], Config]") -> "
     if not found:
         raise errors[0]
     return max(found, key=lambda config: len(entries(config)))
+
+# %% ../../nbs/cli/02_commands.ipynb #32ae049c
+_SUBMITTING = ("submit", "jobs", "executor")
+
+
+def _without_submitting(arguments: Sequence[str]) -> list[str]:
+    "A command without the options that say where it runs, however they were typed."
+    kept, skip = [], False
+    for argument in arguments:
+        name, separator, _ = argument.lstrip("-").partition("=")
+        if skip:
+            skip = False
+        elif name in _SUBMITTING:
+            skip = not separator
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _submitted(name: str, arguments: Sequence[str], function: Callable, given: dict) -> Answer:
+    "Check a command, and hand it to workers."
+    from sastc.studies.cluster import executor_settings, submit
+
+    sweep, start = given["sweep"], given["start"]
+    parameters = executor_settings(sweep.executor)
+    start.dry_run, shown = True, start.print_config or start.dry_run
+    checked = _called(function, given)
+    if shown:
+        return checked
+    folder = given.get("folder") or _place_of(name, start, given)
+    jobs = submit([name, *_without_submitting(arguments)], folder, sweep.submit, sweep.jobs, **parameters)
+    numbers = ", ".join(str(job.job_id) for job in jobs)
+    text = f"submitted: {numbers}; logs in {Path(folder) / 'jobs'}; to watch: RunBoard({str(folder)!r}) in a notebook"
+    return Answer(text, dict(folder=str(folder), jobs=[str(job.job_id) for job in jobs]))
+
+
+def _place_of(name: str, start: Start, given: Mapping) -> str:
+    "Folder of a comparison or study for which none was typed."
+    if start.recipe:
+        from sastc.studies.recipes import recipe
+
+        return str(recipe(start.recipe).folder(start.small))
+    return str(Path("runs") / (given["name"] if name == "study" else name))
 
 # %% ../../nbs/cli/02_commands.ipynb #76dd7f8c
 def _value(text: str):
@@ -537,7 +591,7 @@ def _in_full(name: str) -> str:
     return "\n".join([*lines, "", "full size:", *chosen.commands(), "", "small variant, two CPU cores:", *chosen.commands(small=True)])
 
 
-@command("recipes")
+@command("recipes", light=True)
 def recipes_command(
     *words: str,  # a recipe to show in full, or words to look for; all recipes without
 ):
@@ -643,14 +697,20 @@ def explain_command(
 @command("export")
 def export_command(
     run: str,  # run folder of a student
-    to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc) or onnx
+    to: str = "nir",  # nir (neuromorphic tools), torch (a program that runs without sastc), onnx, or model (a folder to give away, with a card)
     which: str = "best",  # checkpoint: best (by validation accuracy), last, or a kept one such as epoch-20
-    file: str = "",  # file to write, with the ending of the format (.nir, .pt2, .onnx); <run>/<which> with that ending if empty
+    file: str = "",  # file to write, with the ending of the format (.nir, .pt2, .onnx), or folder; <run>/<which> with that ending, or <run>/model, if empty
     image_size: int = 0,  # height and width of the images; 0 for those of the run
 ):
     "Write a trained student as a file for other tools. It takes images normalised as in training, which it says how, and gives logits for each time step."
     from sastc.studies.export import export_run
+    from sastc.studies.model_folder import write_model
 
+    if to == "model":
+        if image_size:
+            raise ValueError(f"image_size: expected only with --to nir, torch or onnx, got {image_size} with --to model")
+        written = str(write_model(run, file or Path(run) / "model", which))
+        return Answer(written, dict(file=written, to=to))
     written = str(export_run(run, to, which, file or None, image_size))
     return Answer(written, dict(file=written, to=to))
 
@@ -671,6 +731,41 @@ def bench_command(
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
     text = "\n".join([str(bench_table(result["records"])), *left_out, f"page: {page}"])
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
+
+# %% ../../nbs/cli/02_commands.ipynb #7d174c90
+def _network_named(network: str, time_steps: int, num_classes: int, in_channels: int):
+    from sastc.models.networks import NETWORKS, create_model
+    from sastc.models.teachers import is_teacher_name
+    from sastc.training.checkpoints import load_model
+
+    if is_teacher_name(network) or Path(network).exists():
+        return load_model(network)
+    NETWORKS.find(network)  # raises the sentence with the nearest name
+    return create_model(network, num_classes, time_steps or None, in_channels)
+
+
+@command("layers")
+def layers_command(
+    network: str,  # run folder, checkpoint, name of a network, or one of another library (torchvision:NAME, timm:NAME, hf:FOLDER)
+    image_size: int = 0,  # height and width of the images; 0 for those that the network was made for, or 32
+    time_steps: int = 0,  # of a network by name: time steps; 0 for an ANN
+    num_classes: int = 10,  # of a network by name
+    in_channels: int = 3,  # of a network by name
+):
+    "List the layers of a network that may be compared, with their shapes and the sets of candidates that contain them, and draw them."
+    import torch
+
+    from sastc.models.layers import layer_drawing, layer_table
+
+    built = _network_named(network, time_steps, num_classes, in_channels)
+    spec, seen = getattr(built, "spec", None) or {}, getattr(built, "preprocessing", None)
+    size = image_size or (seen.image_size if seen else 0) or spec.get("image_size") or 32
+    steps = getattr(built, "time_steps", None) or 1
+    channels = spec.get("in_channels") or (len(seen.mean) if seen and seen.mean else in_channels)
+    table = layer_table(built, torch.zeros(1 + 2 * steps, channels, size, size))
+    heading = f"{type(built).__name__} for images of {channels}x{size}x{size}" + (f", {steps} time steps" if steps > 1 else "")
+    text = [heading, "", table.reset_index().to_string(index=False), "", layer_drawing(table)]
+    return Answer("\n".join(text), dict(network=network, image_size=size), dict(layers=table))
 
 # %% ../../nbs/cli/02_commands.ipynb #8f283459
 @command("completion")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLICES', 'VALUES', 'Found', 'Labelled', 'EVENT_SETS', 'frames', 'Change', 'rotated', 'FrameBatches', 'FrameData',
-           'EventSet', 'event_files', 'load_frames']
+           'EventSet', 'event_files', 'as_bytes', 'load_frames']
 
 # %% ../../nbs/data/04_frames.ipynb #900a829e
 import csv
@@ -350,7 +350,7 @@ def _keep(path: Path, key: str, content: dict[str, np.ndarray]) -> None:
         warnings.warn(f"data: frames could not be kept in {str(path)!r} ({error}); the next run will read the recordings again", stacklevel=3)
 
 # %% ../../nbs/data/04_frames.ipynb #c65fbce5
-def _as_bytes(maps: torch.Tensor, values: str) -> np.ndarray:
+def as_bytes(maps: torch.Tensor, values: str) -> np.ndarray:
     "Frames [T, 2, H, W] as bytes: counts as shares of the frame's largest, binary values as they are."
     largest = maps.amax((1, 2, 3), keepdim=True) if values == "counts" else torch.ones(1)
     return (maps / largest.masked_fill(largest == 0, 1)).mul(255).round().to(torch.uint8).numpy()
@@ -367,7 +367,7 @@ def _cut(kind: EventSet, found: Found, time_steps: int, size: int, by: str, valu
             except (ValueError, OSError) as error:
                 damaged.append(str(error))
                 continue
-            x += [_as_bytes(frames(events, time_steps, size, by, values), values) for events, _ in recordings]
+            x += [as_bytes(frames(events, time_steps, size, by, values), values) for events, _ in recordings]
             y += [label for _, label in recordings]
         shape = len(x), time_steps, 2, size, size
         content |= {f"x_{split}": np.array(x, np.uint8).reshape(shape), f"y_{split}": np.array(y, np.int64)}

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
 # %% ../../nbs/metrics/01_energy.ipynb #325d20b5
@@ -30,12 +31,13 @@ class RateRecorder(Recorder):
     "Counts the spikes of every neuron layer of a network while the context is open."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, Neuron)}
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (Neuron, Spikes))}
         self.counts = {name: torch.zeros(2, dtype=torch.float64) for name in self._modules}  # spikes, chances to spike
 
     def _count(self, name):
         def hook(module, args, spikes):
-            self.counts[name] += torch.tensor([spikes.sum(dtype=torch.float32).item(), spikes.numel()], dtype=torch.float64)
+            fired = spikes.ne(0) if isinstance(module, Spikes) else spikes  # those of other libraries may be graded
+            self.counts[name] += torch.tensor([fired.sum(dtype=torch.float32).item(), spikes.numel()], dtype=torch.float64)
 
         return hook
 
@@ -59,20 +61,24 @@ ACCUMULATE_PICOJOULE = 0.9
 
 
 class CostRecorder(Recorder):
-    "Counts the arithmetic of every convolution and linear layer while the context is open; `images` has to be told."
+    "Counts the arithmetic of every convolution, linear layer and product of spikes while the context is open; `images` has to be told."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear, Product))}
         self.images, self._macs, self._spiking, self._sums = 0, {}, {}, {}
 
     def _count(self, name):
         def hook(module, args, output):
             received = args[0]
+            if getattr(module, "step_mode", "s") == "m":  # a layer of SpikingJelly that takes [T, B, ...]
+                received, output = received.flatten(0, 1), output.flatten(0, 1)
             if name not in self._macs:
-                self._macs[name] = output[0].numel() * module.weight[0].numel()
+                each = received.shape[-1] if isinstance(module, Product) else module.weight[0].numel()
+                self._macs[name] = output[0].numel() * each
+                self._spiking[name], self._sums[name] = None, torch.zeros(3, dtype=torch.float64)  # rows; spikes, entries
+            if self._spiking[name] is None and bool(received.any()):  # zeros alone are no evidence: nothing has fired yet
                 # asked once: whether a layer gets spikes depends on where it stands, not on the images
                 self._spiking[name] = bool(((received == 0) | (received == 1)).all())
-                self._sums[name] = torch.zeros(3, dtype=torch.float64)  # rows; spikes, entries
             spikes = received.sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
             self._sums[name] += torch.tensor([len(received), spikes, received.numel()], dtype=torch.float64)
 
@@ -88,7 +94,8 @@ class CostRecorder(Recorder):
         counts, rows = self.counts if counts is None else counts, []
         images = counts[-1, 0].item()
         for (name, macs), (passed, spikes, entries) in zip(self._macs.items(), counts.tolist()):
-            spiking, rate = self._spiking[name], spikes / entries if self._spiking[name] else float("nan")
+            spiking = self._spiking[name] is not False  # a layer that got nothing but zeros got no spikes
+            rate = spikes / entries if spiking else float("nan")
             operations = macs * passed / images * (rate if spiking else 1)
             energy = operations * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
             rows.append((name, macs, spiking, rate, operations, energy, macs * MAC_PICOJOULE))
@@ -99,7 +106,7 @@ def synaptic_operations(
     model: nn.Module,  # spiking network or ANN
     x: torch.Tensor,  # images [B, C, H, W], or [T, B, C, H, W] for a spiking network
 ) -> pd.DataFrame:  # a row for each layer, per image: macs (one step), spiking_input, input_rate, operations, picojoule, ann_picojoule
-    "Arithmetic of every convolution and linear layer for one image, measured on `x`."
+    "Arithmetic of every convolution, linear layer and product of spikes for one image, measured on `x`."
     with torch.no_grad(), CostRecorder(model) as recorder:
         recorder.images = x.shape[-4]
         model(x)

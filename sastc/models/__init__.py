@@ -7,6 +7,8 @@ __all__ = []
 
 # %% ../../nbs/models/08_models.ipynb #de23173e
 from .convert import spiking
+from .graphs import from_nir
+from .libraries import from_library
 from .networks import NETWORKS, Network, create_model, list_models
 from .taps import Taps, candidates, tap_shapes
 from ..neurons.network import over_time

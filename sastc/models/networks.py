@@ -19,6 +19,8 @@ from .blocks import bottleneck_block, he_init, norm_factory
 from .convert import neuron_for
 from .pyramidnet import PyramidNet
 from .resnet import ResNet
+from .shortcuts import MSResNet, SEWResNet
+from .spikformer import Spikformer
 from .vgg import VGG11, VGG13, VGGSNN
 from .wrn import WRN
 from ..neurons.network import over_time
@@ -143,6 +145,14 @@ for _name, _network in dict(
     imagenet_resnet18=Ours(partial(ResNet, large=True), "student"),
     imagenet_resnet34=Ours(partial(ResNet, blocks=(3, 4, 6, 3), large=True), "student"),
     vggsnn=Ours(VGGSNN, "student", initialise=he_init),
+    sew_resnet18=Ours(partial(SEWResNet), "student"),
+    sew_resnet34=Ours(partial(SEWResNet, blocks=(3, 4, 6, 3)), "student"),
+    imagenet_sew_resnet18=Ours(partial(SEWResNet, large=True), "student"),
+    imagenet_sew_resnet34=Ours(partial(SEWResNet, blocks=(3, 4, 6, 3), large=True), "student"),
+    ms_resnet18=Ours(partial(MSResNet), "student"),
+    imagenet_ms_resnet18=Ours(partial(MSResNet, large=True), "student"),
+    spikformer4_256=Ours(partial(Spikformer), "student"),
+    spikformer4_384=Ours(partial(Spikformer, heads=12), "student"),
     resnet19=Ours(partial(ResNet, **_THREE_STAGES), "teacher", initialise=he_init),
     pyramidnet20=Ours(PyramidNet, "teacher", initialise=he_init),
     wrn28_4=Ours(partial(WRN, depth=28, widen=4), "teacher", initialise=he_init),

@@ -18,6 +18,7 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...] = ()
     image_size: int = 0  # height and width
     classes: tuple[str, ...] = ()  # names; position = label
+    resize: str = ""  # how images of another size are brought to `image_size`: bilinear, bicubic or nearest; empty where they are taken as they are
 
 
 def adapted(
@@ -26,7 +27,18 @@ def adapted(
     wanted: Preprocessing | None,  # how the network was trained to see them; None where nothing is known of that
 ) -> torch.Tensor:  # the same tensor where nothing differs
     "Images as another network was trained to see them."
+    images = _resized(images, wanted)
     if not seen or not wanted or not seen.mean or not wanted.mean or (tuple(seen.mean), tuple(seen.std)) == (tuple(wanted.mean), tuple(wanted.std)):
         return images
     mean, std, other_mean, other_std = (images.new_tensor(values)[:, None, None] for values in (seen.mean, seen.std, wanted.mean, wanted.std))
     return (images * std + (mean - other_mean)) / other_std
+
+
+def _resized(images: torch.Tensor, wanted: Preprocessing | None) -> torch.Tensor:
+    "Images of the size that a network insists on. Resizing and normalising are linear, so their order makes no difference."
+    if not wanted or not wanted.resize or images.shape[-1] == wanted.image_size:
+        return images
+    from torchvision.transforms import v2  # here: commands start sooner
+
+    how = v2.InterpolationMode(wanted.resize)
+    return v2.functional.resize(images, [wanted.image_size, wanted.image_size], interpolation=how, antialias=True)

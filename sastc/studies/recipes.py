@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from ..common.settings import Entry, entries
-from ..methods import METHODS
-from ..models.pretrained import PREFIX
-from ..training.config import Config, TeacherConfig, settings_for
+
+if TYPE_CHECKING:  # recipes are listed without PyTorch, which takes seconds to load
+    from sastc.training.config import Config, TeacherConfig
 
 # %% ../../nbs/studies/00_recipes.ipynb #3ec10006
 _ACCURACY = """
@@ -156,7 +156,7 @@ _IMAGENET = dict(
     **_from("P", epochs=90),
     **_from("S", "SemCKD's for ImageNet; a start to tune from", beta=50.0),
     **_from("I", alpha=1.0, temperature=4.0),
-    **_from("I", "listed by torchvision at 73.31 %, printed in the paper as 73.48 %", teacher=f"{PREFIX}resnet34"),
+    **_from("I", "listed by torchvision at 73.31 %, printed in the paper as 73.48 %", teacher="torchvision:resnet34"),
 )
 _TET = dict(
     _from("I", "as TET cuts and marks frames", frames_by="count", frame_values="binary"),
@@ -279,8 +279,10 @@ def config(
     small: bool = False,  # the small variant, for two CPU cores
     base: Mapping = {},  # settings that override the recipe's where the run has them
     **given,  # any setting of the run, which overrides both
-) -> Config:
+) -> "Config":
     "Settings of a student by one method. Raises `ValueError` with a sentence for a value that is not accepted or has no effect."
+    from sastc.training.config import Config, settings_for  # here: recipes are listed without PyTorch
+
     own = dict(self.values("student", small), teacher=self.teacher_place(small), method=method or self.main_method)
     config = settings_for(Config, (dict(method=method) if method else {}) | given, own | base)
     config.folder = config.folder or str(self.folder(small) / f"{config['method'].rpartition(':')[2]}-seed{config.seed}")
@@ -293,8 +295,10 @@ def teacher_config(
     small: bool = False,  # the small variant, for two CPU cores
     base: Mapping = {},  # settings that override the recipe's where the run has them
     **given,  # any setting of the run, which overrides both
-) -> TeacherConfig:
+) -> "TeacherConfig":
     "Settings of the teacher. Raises `ValueError` for a recipe without one."
+    from sastc.training.config import TeacherConfig, settings_for  # here: recipes are listed without PyTorch
+
     if not self.teacher:
         raise ValueError(f"recipe: expected one that distils, got {self.name}, which has no teacher")
     return settings_for(TeacherConfig, given, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))) | base)
@@ -315,7 +319,7 @@ def numbers(
 def commands(self: Recipe, small: bool = False) -> list[str]:
     "Lines for a shell: the teacher, the student by one method, the comparison of all methods; or the study."
     which = f"--recipe {self.name}" + " --small" * small
-    trained = bool(self.teacher) and not self.teacher_place(small).startswith(PREFIX)
+    trained = bool(self.teacher) and not self.teacher_place(small).startswith("torchvision:")
     teacher = [f"sastc teacher {which}"] * trained
     if self.study:
         return [*teacher, f"sastc study {self.study} {which}"]
@@ -453,5 +457,5 @@ def recipe_table(
 ) -> pd.DataFrame:  # text, one row per recipe: recipe, about, printed accuracies by method, command
     "Recipes beside what the paper prints."
     columns = dict.fromkeys(["recipe", "about", *_FOUR, "command"], "")
-    printed = [{method: f"{value:.2f}" for method, value in r.numbers().items() if method in METHODS} for r in found]
+    printed = [{method: f"{value:.2f}" for method, value in r.numbers().items() if method in _FOUR} for r in found]
     return pd.DataFrame(columns | dict(recipe=r.name, about=r.about, command=r.commands()[-1].split()[1]) | row for r, row in zip(found, printed))

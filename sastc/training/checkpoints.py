@@ -16,7 +16,7 @@ from torch import nn
 from ..common.files import atomic
 from ..models.networks import NETWORKS, create_model
 from ..models.preprocessing import Preprocessing
-from ..models.pretrained import PREFIX, pretrained, pretrained_source
+from ..models.teachers import check_teacher_name, is_teacher_name, load_teacher
 from ..neurons.neuron import NEURONS
 
 # %% ../../nbs/training/02_checkpoints.ipynb #2e36e8f5
@@ -93,13 +93,13 @@ def build_again(spec: dict) -> nn.Module:
 
 
 def load_model(
-    source: str | Path,  # run folder, checkpoint file, or torchvision:NETWORK (see `sastc.models.pretrained`)
+    source: str | Path,  # run folder, checkpoint file, or torchvision:NETWORK, timm:NETWORK, hf:FOLDER (see `sastc.models.teachers`)
     which: str = "best",  # of a folder, see `checkpoint_file`
 ) -> nn.Module:  # with its weights, in evaluation mode, on the CPU
-    "Network of a run, or one of torchvision's. Raises `FileNotFoundError` or `ValueError` with a sentence."
+    "Network of a run, or one of another library. Raises `FileNotFoundError` or `ValueError` with a sentence."
     _refuse_own(str(source))
-    if str(source).startswith(PREFIX):
-        return pretrained(str(source))
+    if is_teacher_name(str(source)):
+        return load_teacher(str(source))
     path = checkpoint_file(source, which)
     content = load_checkpoint(path)
     if content["spec"] is None:
@@ -126,7 +126,7 @@ def _refuse_own(source: str) -> None:
 def check_model(source: str | Path) -> None:
     "Raise the sentence of `load_model` for a network that is not there, without loading any."
     _refuse_own(str(source))
-    if str(source).startswith(PREFIX):
-        pretrained_source(str(source))
+    if is_teacher_name(str(source)):
+        check_teacher_name(str(source))
     elif not zipfile.is_zipfile(file := checkpoint_file(source)):  # as torch writes them
         raise ValueError(f"checkpoint: expected a file with weights, written by sastc, got {file}, which is none")

@@ -177,7 +177,7 @@ class Config(RunConfig):
     neuron: Neuron = part(LIF, "neurons of the student", NEURONS)
     teacher: str = setting(
         "",
-        "trained teacher: run folder, checkpoint, or torchvision:NETWORK with torchvision's weights (torchvision:NETWORK:FILE with yours)",
+        "trained teacher: run folder, checkpoint, torchvision:NETWORK or timm:NETWORK with the library's weights (NETWORK:FILE with yours), or hf:FOLDER",
         group="teacher",
         first=True,
     )

@@ -27,10 +27,10 @@ from ..common.checks import in_range
 from ..common.files import reading_only
 from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
-from ..models.pretrained import PREFIX
 from ..neurons.kernels import keep_freed_memory
 from .config import RunConfig, TeacherConfig, settings_for
 from .loop import NotFinite
+from .origins import is_path
 from .records import Damaged, read_json, write_json
 from .runs import FINAL, Run, check_free, check_no_links, identity, living, now, sentence_of, state_of
 from .session import check_inputs, distill, train_teacher
@@ -542,7 +542,7 @@ def _absolute(stage: Stage, base: Path) -> dict:
     "Settings whose paths mean the same in every working directory."
 
     def path(name: str, text: str) -> str:
-        named = not text or (name == "data" and text in SOURCES) or text.startswith((PREFIX, "own:"))
+        named = not text or (name == "data" and text in SOURCES) or not is_path(text)
         return text if named or not (base / text).exists() else str(base / text)
 
     return stage.settings | {name: path(name, stage.settings[name]) for name in _PATHS if isinstance(stage.settings.get(name), str)}

@@ -61,9 +61,8 @@ class OpenRun:
     @cached_property
     def data(self) -> Data:
         "The data of the run, whole. Raises `ValueError` for others."
-        named = self._data is None or isinstance(self._data, str)
         with reading_only(not self._root and self._data is None):  # what a folder says does not decide where something is written
-            data, recorded = data_of(self.settings) if named else self._data, self.run.data
+            data, recorded = data_of(self.settings), self.run.data
         if recorded:
             self._check_data(data, recorded)
         return data

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..models.pretrained import PREFIX
+from ..data.sources import LIBRARIES
+from ..models.teachers import TEACHERS
 from .checkpoints import checkpoint_file, load_checkpoint
 from .runs import Run
 
@@ -30,12 +31,12 @@ def checksum_of(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
 
 
 def is_path(source: str) -> bool:
-    "Whether weights are named by where they lie: not torchvision's, nor an object of the user's own."
-    return bool(source) and not source.startswith((PREFIX, "own:"))
+    "Whether weights or data are named by where they lie: not those of another library, nor an object of the user's own."
+    return bool(source) and not source.startswith((*TEACHERS, *LIBRARIES, "own:"))
 
 
 def origin_record(
-    source: str,  # run folder, checkpoint, torchvision:NETWORK or own:CLASS
+    source: str,  # run folder, checkpoint, torchvision:NETWORK, timm:NETWORK, hf:FOLDER or own:CLASS
     network: nn.Module,  # with the weights
     folder: str | Path,  # of the run that takes them
 ) -> dict:

@@ -38,9 +38,10 @@ from ..data.images import perturbed_labels, split_holdout, subset, with_labels
 from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Baseline, Method, Shapes
 from ..models.networks import Network, build_network
-from ..models.preprocessing import Preprocessing
+from ..models.preprocessing import Preprocessing, adapted
 from ..models.taps import Taps, evaluating, tap_shapes
 from ..neurons.kernels import expecting
+from ..neurons.network import Spikes
 from ..neurons.neuron import NEURONS, Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
@@ -202,8 +203,12 @@ def preprocessing_of(data: Data) -> Preprocessing:
     return Preprocessing(mean, std, data.image_size, tuple(data.classes))
 
 # %% ../../nbs/training/08_session.ipynb #e099322a
-_PLAIN = (str, int, float, tuple, list)  # values that are settings themselves, not objects with settings
 _ELSEWHERE = ("teacher", "init", "data", "root")  # where something lies; checksums tell whether it is the same
+
+
+def _plain(value) -> bool:
+    "Whether a value is a setting itself, not an object with settings."
+    return all(map(_plain, value)) if isinstance(value, (tuple, list)) else isinstance(value, (str, int, float))
 
 
 def _as_stored(value):
@@ -242,7 +247,7 @@ def resolve_config(
     stored = run.config
     check_no_links(Path(folder))
     asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
-    own = {name: value for name, value in given.items() if not isinstance(value, _PLAIN)}
+    own = {name: value for name, value in given.items() if not _plain(value)}
     resolved = settings_for(kind, own, stored if config is None else stored | objects(config), importing=False)
     held, changed = flat(resolved), {}
     for name, value in asked.items():
@@ -302,6 +307,7 @@ def _refuse_itself(config: RunConfig, overwrite: bool) -> None:
 def described(network: nn.Module) -> dict:
     "What the weights of a network do not say: its time steps and the settings of its neurons."
     neurons = {name: dict(neuron=type(module).__name__, **flat(module)) for name, module in network.named_modules() if isinstance(module, Neuron)}
+    neurons |= {name: module.about for name, module in network.named_modules() if isinstance(module, Spikes)}
     return _as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
 
 
@@ -348,6 +354,8 @@ def _blank(network: nn.Module, data: Data) -> torch.Tensor:
 def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     "Feature shapes of a network on an image of the data set's shape; `ValueError` if it does not fit the data."
     image = _blank(taps.model, data)
+    if argument == "teacher":
+        image = adapted(image, preprocessing_of(data), getattr(taps.model, "preprocessing", None))
     try:
         output, shapes = tap_shapes(taps, image)
     except RuntimeError as error:
@@ -583,7 +591,7 @@ def check_teacher(teacher: nn.Module | None, data: Data) -> None:
         raise ValueError(
             f"teacher: expected one that numbers the classes as {data.name} does ({moved[0]!r} is {places[moved[0]]}), got one in which it is {how.classes.index(moved[0])}"
         )
-    if how.image_size not in (0, data.image_size):
+    if not how.resize and how.image_size not in (0, data.image_size):
         warnings.warn(f"teacher: it was trained on images of {how.image_size} pixels and sees those of {data.name} with {data.image_size}", stacklevel=2)
 
 

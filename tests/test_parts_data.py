@@ -1,0 +1,287 @@
+"""Data of other libraries as data of a run: what comes in is what the library gives, and order, seeds, resuming and processes keep their guarantees."""
+
+import os
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import MNIST
+from torchvision.transforms import v2
+
+from sastc import assess, distill, train_teacher
+from sastc.data.datasets import StreamedData, images_from
+from sastc.data.images import ImageData
+from sastc.data.sources import SOURCES, identity_of
+from sastc.training import Run
+from sastc.training.loop import Trainer
+
+SOURCE = load_digits()
+PIXELS = torch.from_numpy(SOURCE.images * 15.9375).round().to(torch.uint8)[:300, None]  # [300, 1, 8, 8]
+LABELS = torch.from_numpy(SOURCE.target).long()[:300]
+GIVEN = dict(epochs=1, batch_size=20, lr=0.02, image_size=16, device="cpu", log_every=1)
+STUDENT = GIVEN | dict(student="resnet18", width=0.0625, method="baseline")
+
+
+class Digits(Dataset):
+    "Pictures with text labels, in the way of nobody."
+
+    def __init__(self, numbers):
+        self.numbers = list(numbers)
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, place):
+        number = self.numbers[place]
+        return Image.fromarray(PIXELS[number, 0].numpy()), f"digit {LABELS[number]}"
+
+
+PAIR = Digits(range(240)), Digits(range(240, 300))
+
+
+def source_of(data, **given):
+    "The source that a run makes of an object or a name."
+    name = data if isinstance(data, str) else ""
+    made = (SOURCES.find(name) if name else SOURCES.wrapped(data))(**given)
+    if name:
+        made.given_as = name
+    return made
+
+
+def same_weights(one, other):
+    one, other = (Run(folder).checkpoint("last")["model"] for folder in (one, other))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_pair_of_datasets_is_trained_on_evaluated_and_resumed(tmp_path, monkeypatch):
+    run = distill(data=PAIR, folder=tmp_path / "run", **STUDENT)
+    assert run.data["name"] == "digits" and run.data["shape"] == [1, 16, 16] and run.data["classes"] == [f"digit {i}" for i in range(10)]
+    assert run.config["data"] == "own:digits" and (run.data["train_images"], run.data["test_images"]) == (240, 60)
+    assert assess(run, data=PAIR)["accuracy"] == run.result["test_accuracy_best"]
+    with pytest.raises(ValueError, match="data: expected those of the run .digits, test images 60."):
+        assess(run, data=(PAIR[0], Digits(range(250, 300))))
+    with pytest.raises(ValueError, match="data: expected the images that the run was trained on .digits., which were an object"):
+        assess(run)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_resumes_bit_by_bit(workers, tmp_path, monkeypatch):
+    given = STUDENT | dict(data=PAIR, workers=workers)
+    distill(folder=tmp_path / "whole", **given)
+    step = Trainer.step
+
+    def stopping(self, *batch):
+        step(self, *batch)
+        if self.progress["step"] == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        distill(folder=tmp_path / "stopped", **given)
+    monkeypatch.setattr(Trainer, "step", step)
+    assert distill(data=PAIR, folder=tmp_path / "stopped", resume=True).state == "finished"
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+    with pytest.raises(ValueError, match="data: expected the data that the run in .* was started with"):
+        distill(data=(PAIR[1], PAIR[0]), folder=tmp_path / "stopped", resume=True)
+
+
+def test_workers_and_processes_change_no_batch():
+    streamed = [source_of(PAIR, image_size=16, workers=workers).load() for workers in (1, 2)]
+    assert all(isinstance(data, StreamedData) for data in streamed) and identity_of(streamed[0]) == identity_of(streamed[1])
+    given = dict(shuffle=True, drop_last=True, seed=7, augment=True)
+    one, two = (list(data.batches("train", 20, **given).epoch(3)) for data in streamed)
+    parts = [list(streamed[0].batches("train", 10, rank=rank, world=2, **given).epoch(3)) for rank in (0, 1)]
+    for (images, labels), (others, same), *shares in zip(one, two, *parts, strict=True):
+        assert images.equal(others) and labels.equal(same)
+        assert torch.cat([share for share, _ in shares]).equal(images)
+    kept = source_of(PAIR, image_size=16).load()
+    plain = dict(shuffle=False, drop_last=False)
+    for (images, _), (others, _) in zip(kept.batches("test", 16, **plain).epoch(0), streamed[1].batches("test", 16, **plain).epoch(0), strict=True):
+        assert images.equal(others)
+    assert kept.mean == streamed[0].mean and kept.y_train.equal(streamed[0].y_train)
+
+
+def test_the_bytes_are_those_of_the_dataset():
+    floats = TensorDataset(PIXELS.float() / 255, LABELS)
+    data = images_from(floats)
+    assert isinstance(data, ImageData) and torch.cat([data.x_train, data.x_test]).sum() == PIXELS.sum()
+    assert len(data.y_test) == 60 and data.y_test.bincount().min() >= 5  # a fifth, of every class
+    assert images_from(floats).x_test.equal(data.x_test)
+    assert images_from(Subset(floats, range(100, 200)), name="part").num_classes == 10
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(PIXELS[0], 0)])
+
+
+class Turned(Digits):
+    def __getitem__(self, place):
+        image, label = super().__getitem__(place)
+        return v2.RandomRotation(20)(image), label
+
+
+NORMALISED = TensorDataset((PIXELS.float() / 255 - 0.3) / 0.3, LABELS)
+WIDE = TensorDataset(torch.zeros(40, 3, 8, 12, dtype=torch.uint8), torch.arange(40) % 2)
+
+
+@pytest.mark.parametrize(
+    "data, sentence",
+    [
+        (Stream(), "data: expected a dataset with a length and items by number, got Stream, a stream"),
+        (DataLoader(NORMALISED), "data: expected a dataset, whose order a run draws from its own seed, got a DataLoader"),
+        ((Turned(range(40)), PAIR[1]), "data: expected a dataset that gives the same image every time, got train of turned"),
+        (NORMALISED, "reading fails: expected numbers from 0 to 1, got -1 to 2.12; leave Normalize out"),
+        (TensorDataset(PIXELS, LABELS + 1), "classes: expected names, since the labels are not 0, 1, 2, and so on, each in use, but 10 numbers from 1 to 10"),
+        (TensorDataset(PIXELS, LABELS / 2), "data: expected labels that are whole numbers or names, one for each image, got 0.0"),
+        (Subset(PAIR[0], []), "data: expected items, got an empty dataset"),
+        (TensorDataset(PIXELS), r"data: expected items \(image, label\), or with named columns, got tuple"),
+        (Subset(PAIR[0], range(9)), "test_share: expected a share with at least 9 items"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_work_starts(data, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        distill(data=data, folder=tmp_path / "run", **STUDENT)
+    assert not (tmp_path / "run").exists()
+
+
+class Mixed(Dataset):
+    "Every second image is smaller."
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, number):
+        size = 8 - 4 * (number % 2)
+        return PIXELS[number, :, :size, :size], number % 2
+
+
+def test_a_size_is_asked_for_where_there_is_none(tmp_path):
+    with pytest.raises(ValueError, match="image_size: expected a height and width, since the images of train of tensordataset are of 8x12 pixels, got 0"):
+        distill(data=WIDE, folder=tmp_path / "run", **STUDENT | dict(image_size=0))
+    mixed = Mixed()
+    with pytest.raises(ValueError, match="item 1 of train of mixed has 4x4 pixels and the first one 8"):
+        images_from(mixed)
+    assert images_from(mixed, image_size=8, test_share=0.25).image_size == 8
+
+
+# ------------------------------------------------------------------------------------------------------------ torchvision
+
+
+def write_idx(file, array):
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    file.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    "Root of an MNIST in its original files, with the first digits of scikit-learn."
+    raw = tmp_path / "root" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = torch.nn.functional.interpolate(PIXELS.float(), 28).to(torch.uint8)[:, 0].numpy()
+    for name, part in dict(train=slice(240), t10k=slice(240, 300)).items():
+        write_idx(raw / f"{name}-images-idx3-ubyte", images[part])
+        write_idx(raw / f"{name}-labels-idx1-ubyte", LABELS[part].numpy())
+    return tmp_path / "root"
+
+
+def test_torchvision_by_name_and_by_object(mnist, tmp_path):
+    named = train_teacher(data="torchvision:MNIST", root=mnist, model="wrn16_2", width=0.0625, folder=tmp_path / "named", **GIVEN)
+    assert named.data["classes"][3] == "3 - three" and not source_of("torchvision:MNIST", root=str(mnist)).load().flip
+    objects = MNIST(mnist, train=True, transform=v2.ToTensor()), MNIST(mnist, train=False)
+    passed = train_teacher(data=objects, model="wrn16_2", width=0.0625, folder=tmp_path / "passed", **GIVEN)
+    assert named.data == passed.data and same_weights(named.folder, passed.folder)
+    assert assess(named)["accuracy"] == named.result["test_accuracy_best"]  # the run knows where they are
+    plain = images_from(objects)
+    assert plain.x_test.equal(objects[1].data[:, None]) and plain.y_train.equal(objects[0].targets)
+
+
+def test_torchvision_names_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="got 'MINST' .did you mean 'MNIST'"):
+        distill(data="torchvision:MINST", folder=tmp_path / "run", **STUDENT)
+
+
+# ------------------------------------------------------------------------------------------------------------ Hugging Face
+
+
+@pytest.fixture(scope="module")
+def beans():
+    "A dataset of two splits from memory, whose columns have names of their own."
+    datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
+    features = datasets.Features(picture=datasets.Image(), kind=datasets.ClassLabel(names=[f"kind {i}" for i in range(10)]), id=datasets.Value("int64"))
+
+    def split(part):
+        pictures = [Image.fromarray(PIXELS[i, 0].numpy()).convert("RGB") for i in part]
+        return datasets.Dataset.from_dict(dict(picture=pictures, kind=LABELS[list(part)].tolist(), id=list(part)), features=features)
+
+    return datasets.DatasetDict(train=split(range(240)), validation=split(range(240, 300)))
+
+
+def test_a_hugging_face_dataset(beans, tmp_path):
+    run = distill(data=beans, folder=tmp_path / "run", **STUDENT)
+    assert run.data["classes"][2] == "kind 2" and run.data["shape"] == [3, 16, 16] and run.data["test_images"] == 60
+    data = images_from(beans)
+    assert data.x_test.equal(PIXELS[240:].expand(-1, 3, -1, -1)) and data.y_train.equal(LABELS[:240]) and data.flip
+    beans.save_to_disk(tmp_path / "saved")
+    named = distill(data=f"hf:{tmp_path / 'saved'}", workers=1, folder=tmp_path / "named", **STUDENT)
+    assert assess(named)["accuracy"] == named.result["test_accuracy_best"]
+    assert images_from(beans["train"]).x_test.shape == (48, 3, 8, 8)
+
+
+def test_columns_that_are_not_clear_are_asked_for(beans):
+    twice = beans.map(
+        lambda row: dict(coarse=row["kind"] // 5),
+        features=type(beans["train"].features)(beans["train"].features | dict(coarse=beans["train"].features["kind"])),
+    )
+    with pytest.raises(ValueError, match=r"label_column: expected the name of the column with the label, since the data have several \(kind, coarse\)"):
+        images_from(twice)
+    assert images_from(twice, label_column="kind").y_test.equal(LABELS[240:])
+    with pytest.raises(ValueError, match="label_column: expected one of picture, kind, id, got 'species'"):
+        images_from(beans, label_column="species")
+    with pytest.raises(ValueError, match="a stream"):
+        images_from(beans) if SOURCES.wrapped(beans["train"].to_iterable_dataset()) else None
+
+
+def test_a_dataset_that_is_nowhere_is_a_sentence(beans, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="data: expected a dataset of the hub or a folder that save_to_disk wrote, got 'nobody/nothing'"):
+        distill(data="hf:nobody/nothing", folder=tmp_path / "run", **STUDENT)
+
+
+# ------------------------------------------------------------------------------------------------------------ tonic
+
+
+def nmnist_file(path, label):
+    "A recording of a bar whose place is its class, in the five bytes of N-MNIST."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    events = bytearray()
+    for step in range(200):
+        events += bytes([3 * label + step % 3, step % 34, (step % 2) << 7, (step * 100) >> 8 & 0xFF, step * 100 & 0xFF])
+    path.write_bytes(bytes(events))
+
+
+def test_tonic(tmp_path, monkeypatch):
+    tonic = pytest.importorskip("tonic", reason="the extra `tonic` is not installed")
+    monkeypatch.setattr(tonic.datasets.NMNIST, "_check_exists", lambda self: True)  # which wants 60,000 files
+    for split, count in dict(Train=12, Test=3).items():
+        for label in range(10):
+            for number in range(count):
+                nmnist_file(tmp_path / "NMNIST" / split / str(label) / f"{number:05}.bin", label)
+    pair = [tonic.datasets.NMNIST(str(tmp_path), train=train) for train in (True, False)]
+    given = dict(GIVEN, image_size=17, time_steps=3, student="vggsnn", width=0.0625, method="baseline")
+    run = distill(data=pair, folder=tmp_path / "passed", **given)
+    assert run.data["shape"] == [3, 2, 17, 17] and run.data["classes"][1] == "1 - one"
+    named = distill(data="tonic:NMNIST", root=tmp_path, folder=tmp_path / "named", **given)
+    assert same_weights(run.folder, named.folder)
+    ours = source_of("nmnist", root=str(tmp_path), image_size=17).load(3)
+    theirs = source_of("tonic:NMNIST", root=str(tmp_path), image_size=17).load(3)
+    order, other = (sorted(map(bytes, data.x_test.numpy())) for data in (ours, theirs))
+    assert order == other
+    framed = tonic.datasets.NMNIST(str(tmp_path), train=True, transform=tonic.transforms.ToFrame(sensor_size=(34, 34, 2), n_time_bins=3))
+    with pytest.raises(ValueError, match="leave out a transform that cuts frames"):
+        distill(data=framed, folder=tmp_path / "framed", **given)
+    assert os.listdir(tmp_path / "NMNIST") == ["Train", "Test"] or set(os.listdir(tmp_path / "NMNIST")) == {"Train", "Test"}
