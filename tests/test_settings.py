@@ -39,7 +39,7 @@ def values(entry):
     low, high = rule.get("least"), rule.get("most")
     if entry.name == "milestones":
         return st.lists(st.floats(0, 1), max_size=4).map(tuple)
-    if entry.name == "keep_epochs":
+    if entry.name in ("keep_epochs", "trackers"):
         return st.just(())
     if isinstance(default, tuple):
         return st.lists(st.sampled_from(["layer1", "layer2", "layer3"]), max_size=3).map(tuple)
