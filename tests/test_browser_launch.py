@@ -257,13 +257,15 @@ def test_labels_say_in_words_what_a_setting_is(jupyter, page, runs):
 @pytest.mark.parametrize("size", [(1280, 900), (1920, 1080)])
 def test_launch_and_what_is_live_stand_beside_each_other(jupyter, page, runs, size):
     page.set_viewport_size(dict(width=size[0], height=size[1]))
-    opened(jupyter, page, runs, epochs=60)
+    opened(jupyter, page, runs, epochs=400)
     press(page, "Launch")
+    page.locator(".sastc-launch").get_by_text("stage 2 of 2 (student)").wait_for()
     page.locator(CURVE).wait_for()
     left, right = (page.locator(place).first.bounding_box() for place in (".sastc-launch .begin", ".sastc-job"))
     assert left["x"] + left["width"] <= right["x"] and right["width"] > 350
     for part in (page.get_by_role("button", name="Launch", exact=True), page.get_by_role("button", name="Stop", exact=True), page.locator(CURVE)):
         assert part.bounding_box()["y"] < size[1] - 100  # above the fold
+    state(page, "running")
     press(page, "Stop")
     state(page, "stopped")
     assert "left" not in page.locator(".sastc-job").inner_text()
@@ -285,7 +287,7 @@ def test_a_typed_folder_is_no_fault_once_it_is_launched(jupyter, page, runs):
     assert field(page, "Begin with", "preset").locator("option:checked").inner_text() == "tiny"  # which the cell asks for
     field(page, "Student", "beta").fill("9")  # of the form, not of the run
     press(page, "Settings like this")
-    page.wait_for_function("() => document.querySelector('.setting-preset select').selectedOptions[0].textContent === 'as the run that is shown'")
+    page.wait_for_function("() => document.querySelector('.setting-preset select').selectedOptions[0].textContent.replaceAll('\\u00a0', ' ') === 'as the run that is shown'")
     page.wait_for_function("() => document.querySelector('.group .setting-beta input').value === '0.5'")
     assert (field(page, "Student", "beta").input_value(), field(page, "Training", "folder").input_value()) == ("0.5", "")
     press(page, "Stop")

@@ -291,12 +291,12 @@ def said(attention, attn_scale=1.0, **more):
     "First words of what is said of a map."
     teachers = np.shape(attention)[-1]
     words = attention_summary(np.asarray(attention), [f"stage{n + 1}" for n in range(teachers)], attention_bounds(teachers, attn_scale), **more)["words"]
-    return [re.match(r"(Attention (is|has) \w+|There is one teacher layer)", sentence)[1] for sentence in words]
+    return [re.match(r"(Attention (?:is|has) \w+|Attention agrees|There is one teacher layer)", sentence)[1] for sentence in words]
 
 
 LOW, HIGH = attention_bounds(3)
 REST = (1 - HIGH) / 2
-SATURATED, COLLAPSED, UNIFORM = "Attention is saturated", "Attention has collapsed", "Attention is uniform"
+SATURATED, COLLAPSED, UNIFORM, AGREES = "Attention is saturated", "Attention has collapsed", "Attention is uniform", "Attention agrees"
 
 
 @pytest.mark.parametrize(
@@ -305,12 +305,12 @@ SATURATED, COLLAPSED, UNIFORM = "Attention is saturated", "Attention has collaps
         ([[HIGH, REST, REST]] * 4, [SATURATED, COLLAPSED]),
         ([[0.65, 0.2, 0.15]] * 4, [COLLAPSED]),
         ([[0.65, 0.2, 0.15]] * 3 + [[0.15, 0.65, 0.2]], []),  # one layer listens elsewhere
-        ([[0.65, 0.2, 0.15]] * 3 + [[0.4, 0.3, 0.3]], []),  # one layer hardly prefers it
+        ([[0.65, 0.2, 0.15]] * 3 + [[0.4, 0.3, 0.3]], [AGREES]),  # one layer hardly prefers it
         ([[HIGH, REST, REST], [REST, HIGH, REST], [REST, REST, HIGH], [HIGH, REST, REST]], [SATURATED]),
         ([[HIGH, REST, REST], [0.4, 0.4, 0.2], [0.4, 0.4, 0.2], [0.2, 0.4, 0.4]], []),  # a quarter
         ([[1 / 3] * 3] * 4, [UNIFORM]),
         ([[0.35, 0.33, 0.32]] * 4, [UNIFORM]),
-        ([[0.35, 0.33, 0.32]] * 3 + [[0.5, 0.3, 0.2]], []),
+        ([[0.35, 0.33, 0.32]] * 3 + [[0.5, 0.3, 0.2]], [AGREES]),
     ],
 )
 def test_words_come_exactly_when_they_are_due(rows, words):
