@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALONG', 'method_of', 'in_order', 'by_method', 'training_curves', 'step_curves', 'record_curves', 'mismatch_history',
-           'mismatch_table', 'attention_range', 'attention_map', 'attention_words', 'attention_summary',
+           'mismatch_table', 'attention_range', 'attention_map', 'route_figure', 'attention_words', 'attention_summary',
            'attention_sentences', 'attention_history', 'rates_figure', 'method_comparison', 'accuracy_by_step',
            'similarity_map']
 
@@ -239,6 +239,35 @@ def attention_map(
     bar = dict(tickvals=list(marks.values()), ticktext=[f"{value:.2f} {mark}" for mark, value in marks.items()], thickness=14)
     grid.update_layout(coloraxis=dict(colorscale="Cividis", cmin=low, cmax=high, colorbar=bar))
     return titled("Attention", "mean over images; each row sums to 1", height=plot_height + 140, grid=grid)
+
+# %% ../../nbs/studies/01_figures.ipynb #6f0a1b02
+_FAINT = "rgba(122, 122, 122, 0.25)"
+
+
+def route_figure(
+    attention: np.ndarray,  # weights [T, S, N], mean over images
+    student_layers: Sequence[str],  # S names, shallow first
+    teacher_layers: Sequence[str],  # N names, shallow first
+) -> go.Figure:
+    "Teacher and student side by side, with lines as thick as the weight, mean over time steps. Raises `ValueError` for a wrong shape."
+    weights = _checked(attention, student_layers, teacher_layers).mean(0)
+    heights = {side: np.linspace(0, 1, len(names)) if len(names) > 1 else np.array([0.5]) for side, names in (("s", student_layers), ("t", teacher_layers))}
+    figure, strongest = go.Figure(), weights.argmax(1)
+    for s, n in sorted(np.ndindex(weights.shape), key=lambda pair: strongest[pair[0]] == pair[1]):  # coloured lines lie above
+        line = dict(width=1 + 11 * weights[s, n], color=nth_style(0)[0] if strongest[s] == n else _FAINT)
+        about = f"{escaped([student_layers[s]])[0]} learns from {escaped([teacher_layers[n]])[0]}, weight {weights[s, n]:.2f}"
+        figure.add_scatter(x=[0, 1], y=[heights["t"][n], heights["s"][s]], mode="lines", line=line, hoverinfo="text", text=about)
+    for x, side, names, place in ((0, "t", teacher_layers, "middle left"), (1, "s", student_layers, "middle right")):
+        dots = dict(mode="markers+text", marker=dict(size=16, color=GREY), text=[f" {name} " for name in escaped(names)], textposition=place)
+        figure.add_scatter(x=[x] * len(names), y=heights[side], hoverinfo="skip", **dots)
+    for x, name in ((0, "teacher"), (1, "student")):
+        figure.add_annotation(x=x, y=1.18, text=f"<b>{name}</b>", showarrow=False)
+    axis = dict(visible=False, fixedrange=True)
+    figure.update_xaxes(range=[-0.55, 1.55], **axis).update_yaxes(range=[-0.15, 1.25], **axis)
+    height = 180 + 50 * max(len(student_layers), len(teacher_layers))
+    return titled("Which layer teaches which", "deep layers above; line width: weight, mean over images and steps", height=height, grid=figure).update_layout(
+        showlegend=False
+    )
 
 # %% ../../nbs/studies/01_figures.ipynb #25b29121
 def _hardness(attention: np.ndarray, most: float) -> np.ndarray:
