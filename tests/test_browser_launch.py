@@ -287,9 +287,8 @@ def test_a_typed_folder_is_no_fault_once_it_is_launched(jupyter, page, runs):
     assert field(page, "Begin with", "preset").locator("option:checked").inner_text() == "tiny"  # which the cell asks for
     field(page, "Student", "beta").fill("9")  # of the form, not of the run
     press(page, "Settings like this")
-    page.wait_for_function(
-        "() => document.querySelector('.setting-preset select').selectedOptions[0].textContent.replaceAll('\\u00a0', ' ') === 'as the run that is shown'"
-    )
+    chosen = "() => document.querySelector('.setting-preset select').selectedOptions[0].textContent.replaceAll('\\u00a0', ' ')"
+    page.wait_for_function(f"({chosen})() === 'as the run that is shown'")
     page.wait_for_function("() => document.querySelector('.group .setting-beta input').value === '0.5'")
     assert (field(page, "Student", "beta").input_value(), field(page, "Training", "folder").input_value()) == ("0.5", "")
     press(page, "Stop")
