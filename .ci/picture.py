@@ -1,4 +1,5 @@
-"""Pictures of the live view of a recorded run and of the launch panel: `python .ci/picture.py` writes attention.png and launch.png to nbs/images. Needs Chromium."""
+"""Pictures for the front page: `python .ci/picture.py` writes front.png (routes and accuracy of recorded runs), attention.png (the live view) and
+launch.png (the panel) to nbs/images. Needs Chromium."""
 
 import re
 import shutil
@@ -11,7 +12,9 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from browser import jupyterlab  # noqa: E402
+from sastc import Run  # noqa: E402
 from sastc.lab import AttentionView  # noqa: E402
+from sastc.studies.figures import method_comparison, route_figure  # noqa: E402
 from visit_docs import CHROMIUM, QUIET  # noqa: E402
 
 RUN = ROOT / "nbs" / "results" / "routed" / "routed-seed0"
@@ -45,6 +48,27 @@ def take(out: Path) -> None:
         browser.close()
 
 
+FRONT = ("baseline", "kd", "sastc", "routed")  # arms of nbs/results/routed
+
+
+def take_front(out: Path) -> None:
+    "Photograph the routes of a recorded run beside the accuracy of recorded methods."
+    folder = ROOT / "nbs" / "results" / "routed"
+    run, runs = Run(folder / "routed-seed0"), [Run(file.parent) for arm in FRONT for file in sorted(folder.glob(f"{arm}-seed*/config.json"))]
+    figures = route_figure(run.attention[-1], run.layers["student"], run.layers["teacher"]), method_comparison(runs)
+    shown = [figure.update_layout(width=width, height=360).to_html(include_plotlyjs=not number, full_html=False)
+             for number, (figure, width) in enumerate(zip(figures, (480, 560)))]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as tools:
+        file = Path(scratch) / "front.html"
+        file.write_text(f"<body style='margin: 0; display: flex; background: #fff'>{''.join(shown)}</body>", encoding="utf-8")
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        sheet = browser.new_page(viewport=dict(width=1040, height=360), device_scale_factor=1.5, color_scheme="light")
+        sheet.goto(file.as_uri())
+        sheet.locator("svg.main-svg").nth(1).wait_for()
+        sheet.screenshot(path=out)
+        browser.close()
+
+
 def take_panel(out: Path) -> None:
     "Photograph the launch panel in JupyterLab, with a recipe and a recorded run."
     with (
@@ -68,5 +92,6 @@ def take_panel(out: Path) -> None:
 
 
 if __name__ == "__main__":
+    take_front(ROOT / "nbs" / "images" / "front.png")
     take(ROOT / "nbs" / "images" / "attention.png")
     take_panel(ROOT / "nbs" / "images" / "launch.png")
