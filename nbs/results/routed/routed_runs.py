@@ -15,15 +15,16 @@ METHODS = {
     "routed": dict(method="routed", beta=100),
     "kd": dict(method="kd"),
     "routed-linear": dict(method="routed", beta=100, projection="linear"),
-    "routed-depth": dict(method="routed", beta=100, route="depth"),
-    "routed-reversed": dict(method="routed", beta=100, route="reversed"),
+    "routed-code": dict(method="routed", beta=100, projection="code"),
+    "routed-depth": dict(method="routed", beta=100, route="depth", projection="code"),
+    "routed-reversed": dict(method="routed", beta=100, route="reversed", projection="code"),
     "rsa": dict(method="rsa", beta=100),
-    "routed-first": dict(method="routed", beta=100, route="first"),
-    "routed-random": dict(method="routed", beta=100, route="random"),
+    "routed-first": dict(method="routed", beta=100, route="first", projection="code"),
+    "routed-random": dict(method="routed", beta=100, route="random", projection="code"),
     "sastc": dict(method="sastc", beta=100),
-    "routed-2": dict(method="routed", beta=100, routes=2),
+    "routed-2": dict(method="routed", beta=100, routes=2, projection="code"),
     "baseline": dict(method="baseline"),
-    "routed-early": dict(method="routed", beta=100, weight_schedule="early", calibrate_until=0.5),
+    "routed-early": dict(method="routed", beta=100, projection="code", weight_schedule="early", calibrate_until=0.5),
 }
 
 
