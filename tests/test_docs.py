@@ -137,7 +137,7 @@ def test_the_gallery_shows_every_figure_and_view():
 def test_the_first_screen_of_the_readme_has_the_picture_and_the_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     first_screen = "\n".join(readme.splitlines()[:40])
-    assert 'src="nbs/images/attention.png"' in first_screen and (ROOT / "nbs/images/attention.png").stat().st_size < 200_000
+    assert 'src="nbs/images/front.png"' in first_screen and (ROOT / "nbs/images/front.png").stat().st_size < 200_000
     for command in ("pip install . && sastc demo", 'pip install -e ".[dev]" && pytest', "distill("):
         assert command in first_screen
 
