@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"((epoch|run|testing|evaluating|measuring) .*\d+ of \d+.*|testing the last epoch.*)?$")  # lines of a run under way
 
 
 def passing(output: dict) -> bool:
     "Progress is for the one who waits; a page keeps what is left when it is over, and of a view the HTML that needs no kernel."
     widget = output.get("data", {}).pop(WIDGET, None)
-    return output.get("name") == "stderr" or widget is not None and "text/html" not in output["data"]
+    said = "".join(output.get("text", "")).splitlines()
+    under_way = output.get("name") == "stdout" and all(map(PROGRESS.match, said))
+    return output.get("name") == "stderr" or under_way or widget is not None and "text/html" not in output["data"]
 
 
 def save(notebook: dict, path: Path) -> None:
