@@ -428,7 +428,7 @@ def test_a_slip_is_answered_in_one_line(typed, sentence, tmp_path):
 
 
 def test_dashes_spaces_and_ranges_are_understood(teacher, tmp_path):
-    typed = ["--methods", "baseline,", "kd", "--seeds", "0,", "1,", "4-5", "--train-images", "64", "--teacher", teacher, "--data", "digits"]
+    typed = ["--methods", "baseline,", "kd", "--seeds", "0,", "1,", "4-5", "--train-images", "128", "--teacher", teacher, "--data", "digits"]
     done = whole("compare", *typed, "--dry-run", "--folder", "out", cwd=tmp_path)
     assert [line.split(":")[0] for line in done.stderr.splitlines()[3:]] == [
         f"out/{method}-seed{seed}" for seed in (0, 1, 4, 5) for method in ("baseline", "kd")

@@ -153,8 +153,8 @@ def test_what_varies_is_what_the_name_says():
         assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics["epochs"]
     (choice,) = recipe("cifar100/information").table().query("setting == 'keep_epochs'").itertuples()
     assert (choice.value, choice.small, choice.origin) == ((20, 120, 240), (1, 5, 10), "I")
-    grid = recipe("cifar10/grid-vgg11-from-resnet19").config()
-    assert (grid["candidates"], grid["method"]) == ("paper", "feature_kd")
+    grid = recipe("cifar10/grid-vgg11-from-resnet19")
+    assert (grid.values("student")["candidates"], grid.config()["method"]) == ("paper", "feature_kd")
     assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
 
 
