@@ -27,7 +27,7 @@ def wheel(tmp_path_factory):
 
 def test_it_has_every_module_and_file(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("sastc/")}
-    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sastc").rglob("*") if path.suffix in (".py", ".js", ".css")}
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sastc").rglob("*") if path.is_file() and path.parent.name != "__pycache__"}
     assert packed == wanted
 
 
