@@ -518,7 +518,7 @@ def test_a_method_takes_what_was_named_and_its_own_defaults_for_the_rest():
         for first in betas:  # whichever the settings were made for
             made = settings_by_method(list(betas), settings_for(Config, dict(method=first, **typed)).but(seed=3))
             assert {name: config["beta"] for name, config in made.items()} == betas
-            assert [made[name]["projection"] for name in ("sastc", "routed")] == ["code", "auto"]
+            assert [made[name]["projection"] for name in ("sastc", "routed")] == ["code", "linear"]
 
 
 def test_data_are_loaded_once_for_all_methods_before_training(config, tmp_path, monkeypatch):

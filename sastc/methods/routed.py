@@ -73,8 +73,8 @@ class RoutedAlignment(FeatureAlignment):
     "Distances of single pairs after a projection that may depend on its price."
 
     projection: str = setting(
-        "auto",
-        "from student to teacher features: auto (code where it is cheap enough, else linear), code, linear, semckd, bottleneck",
+        "linear",
+        "from student to teacher features: linear (1x1), code (3x3, 1x1), auto (code where it is cheap enough, else linear), semckd, bottleneck",
         lambda: ["auto", *PROJECTIONS],
     )
     most_macs: float = setting(4.0, "auto: millions of multiply-accumulates that a projection of one image and step may cost", least=0)

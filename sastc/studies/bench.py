@@ -344,7 +344,7 @@ def sastc_cases() -> Iterable[Case]:
         build["released, fp32"] = partial(build_step, replace(base, formulation="released", precision="fp32"))
         projections = dict(bottleneck=dict(projection="bottleneck"), linear=dict(projection="linear"), none=_NO_PROJECTION)
         build |= {f"SASTC, {name} projection": partial(build_step, _with(base, **options)) for name, options in projections.items()}
-        build |= {"routed": partial(build_step, routed), "routed, linear": partial(build_step, _with(routed, projection="linear"))}
+        build |= {"routed": partial(build_step, _with(routed, projection="code")), "routed, linear": partial(build_step, routed)}
         build |= {name: partial(build_step, replace(base, method=name.lower(), options={})) for name in ("KD", "baseline")}
         build["convolutions alone"] = partial(build_floor, base)
         name = f"vgg11 from {base.teacher}, width {base.width:g}, batch {base.batch_size}, T = {base.time_steps}"

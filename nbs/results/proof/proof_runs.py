@@ -57,7 +57,7 @@ def arms() -> dict[str, Arm]:
         rsa=Arm(dict(method="rsa"), beta),
         routed=Arm(dict(method="routed"), beta),
         routed_depth=Arm(dict(method="routed", route="depth"), beta),
-        routed_linear=Arm(dict(method="routed", projection="linear"), beta),
+        routed_code=Arm(dict(method="routed", projection="code"), beta),
         tet=Arm(dict(method="tet"), dict(tet_lambda=(0.0, 1e-3, 5e-2))),
         twd=Arm(dict(method="twd"), scaled(twd_alpha=0.2, twd_beta=0.5)),
         tser=Arm(dict(method="tser"), dict(tser_alpha=(0.25, 0.5, 0.75))),

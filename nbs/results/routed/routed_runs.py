@@ -14,7 +14,7 @@ SHARED = dict(data="cifar10", root="data", train_images=10_000, schedule="cosine
 METHODS = {
     "routed": dict(method="routed", beta=100),
     "kd": dict(method="kd"),
-    "routed-linear": dict(method="routed", beta=100, projection="linear"),
+    "routed-auto": dict(method="routed", beta=100, projection="auto"),
     "routed-code": dict(method="routed", beta=100, projection="code"),
     "routed-depth": dict(method="routed", beta=100, route="depth", projection="code"),
     "routed-reversed": dict(method="routed", beta=100, route="reversed", projection="code"),
