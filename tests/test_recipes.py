@@ -210,7 +210,8 @@ def test_a_recipe_keeps_every_value_in_the_runs_that_have_the_setting(known):
         assert all(made[name] == choice.value for name, choice in known.student.items() if name in made and name not in ("teacher", "method"))
     if known.teacher:
         made = flat(known.teacher_config())
-        assert {name: made[name] for name in known.teacher} == {name: choice.value for name, choice in known.teacher.items()}
+        assert all(made[name] == choice.value for name, choice in known.teacher.items() if name in made)
+        assert known.teacher.keys() - made.keys() <= ({"momentum", "milestones"} if made["optimizer"] == "adam" else set())
 
 
 def test_recipes_with_the_same_teacher_share_its_run_and_others_do_not():
@@ -235,8 +236,8 @@ def test_what_varies_is_what_the_name_says():
         assert len(dynamics.keep_epochs) == 3 and dynamics.keep_epochs[-1] == dynamics["epochs"]
     (choice,) = recipe("cifar100/information").table().query("setting == 'keep_epochs'").itertuples()
     assert (choice.value, choice.small, choice.origin) == ((20, 120, 240), (1, 5, 10), "I")
-    grid = recipe("cifar10/grid-vgg11-from-resnet19").config()
-    assert (grid["candidates"], grid["method"]) == ("paper", "feature_kd")
+    grid = recipe("cifar10/grid-vgg11-from-resnet19")
+    assert (grid.config("sastc")["candidates"], grid.config()["method"]) == ("paper", "feature_kd")
     assert recipe("imagenet/resnet18-from-resnet34-T4").config().time_steps == 4
 
 

@@ -602,7 +602,14 @@ def recipes_command(
     text = " ".join(words)
     if text in {known.name for known in recipes()}:
         chosen = recipe(text)
-        facts = dict(recipe=chosen.name, about=chosen.about, commands=chosen.commands(), small_commands=chosen.commands(small=True), printed=chosen.numbers(), others=chosen.notes())
+        facts = dict(
+            recipe=chosen.name,
+            about=chosen.about,
+            commands=chosen.commands(),
+            small_commands=chosen.commands(small=True),
+            printed=chosen.numbers(),
+            others=chosen.notes(),
+        )
         return Answer(_in_full(text), facts, dict(settings=chosen.table().set_index("of")))
     found = find_recipes(text)
     if not found:

@@ -369,7 +369,10 @@ def notes(self: Recipe) -> list[str]:  # lines for people; none for what the pap
     "What others print for the networks of a recipe of ours."
     if self.others is None:
         return []
-    lines = [f"{o.value:.2f} % {'with T not stated' if o.time_steps is None else f'at T = {o.time_steps}'}: {o.source} [{o.mark}]{o.note and f', {o.note}'}" for o in self.others]
+    lines = [
+        f"{o.value:.2f} % {'with T not stated' if o.time_steps is None else f'at T = {o.time_steps}'}: {o.source} [{o.mark}]{o.note and f', {o.note}'}"
+        for o in self.others
+    ]
     return lines or ["none that is known to us"]
 
 
