@@ -140,7 +140,7 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
 
 def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
-    field(page, "Begin with", "preset").select_option("a row of the paper (recipe)")
+    field(page, "Begin with", "preset").select_option("a recipe (row of the paper, newer network)")
     name, problem = field(page, "Begin with", "recipe"), page.locator(".sastc-launch .problem")
     name.fill("cifar10/vgg11-base")
     problem.get_by_text(re.compile(r"recipe: .*'cifar10/vgg11-base'.*cifar10/vgg11-baseline-T")).wait_for()

@@ -390,6 +390,27 @@ def test_snntorch_reads_it(name):
         torch.testing.assert_close(torch.stack(steps), network(x)[:, 0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["vgg11", "sew_resnet18", "ms_resnet18"])
+def test_norse_reads_another_network_or_none(name):
+    "What the page about export says of it: once this fails, Norse reads more, and the page is to be mended."
+    reader = pytest.importorskip("norse.torch")
+    network, x, steps, state = student(name), torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), [], None
+    received = reader.from_nir(to_nir(network, (3, 16, 16)), ignore_warnings=True, dt=1e-4)
+    with torch.no_grad():
+        if name != "vgg11":  # the order of its nodes is another one in each process
+            try:
+                logits, _ = received(x, None)
+            except RuntimeError as error:
+                assert "size of tensor" in str(error) or "shapes cannot be multiplied" in str(error)
+            else:
+                assert logits.numel() != 10
+            return
+        for _ in range(STEPS):
+            logits, state = received(x, state)
+            steps.append(logits.reshape(1, -1))
+        assert 0.01 < (torch.stack(steps) - network(x)).abs().max() < 1
+
+
 # --- programs
 
 

@@ -367,3 +367,13 @@ def test_what_a_student_cannot_have_is_named():
             from_nir(graph(nir.LIF(**lif | given)), 4, dt=1e-4)
     with pytest.raises(ValueError, match="got 'lif' .Delay.: it is none of"):
         from_nir(graph(nir.Delay(ones)), 4, dt=1e-4)
+
+
+@pytest.mark.parametrize("build", [spikingjelly, snntorch, norse])
+def test_memory_is_saved_on_neurons_of_ours_only(build, tmp_path):
+    given = dict(method="baseline", save_memory=True, folder=tmp_path / "run", **GIVEN)
+    with pytest.raises(ValueError, match="save_memory: expected only with neurons of this package, .*, got it for LibraryNetwork, which has none"):
+        distill(student=from_library(build(), T), **given)
+    assert not (tmp_path / "run").exists()
+    run = distill(student=spiking(create_model("resnet18", 10, in_channels=1, width=0.0625), T), **given)
+    assert run.state == "finished" and run.config["save_memory"] is True

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import get_model
 
-from sastc import Taps, assess, candidates, distill, open_run
+from sastc import Taps, assess, candidates, create_model, distill, open_run, train_teacher
 from sastc.cli.commands import run_command
 from sastc.models.preprocessing import Preprocessing, adapted
 from sastc.training.checkpoints import load_model
@@ -217,3 +217,15 @@ def test_the_command_lists_and_draws_layers(tmp_path, capsys):
     rows = capsys.readouterr().out.splitlines()
     assert rows[0] == "layer,module,channels,height,width,candidates" and len(rows) > 3
     assert run_command("layers", ["vgg_11"]) == 2 and "did you mean 'vgg11'" in capsys.readouterr().err
+
+
+def test_vit_small_is_timms_for_any_size_and_comes_back(tmp_path):
+    timm = pytest.importorskip("timm", reason="the extra `teachers` (timm) is not installed")
+    name, count = "sastc.models.teachers:vit_small", lambda network: sum(weight.numel() for weight in network.parameters())
+    assert count(create_model(name, 1000, image_size=224)) == count(timm.create_model("vit_small_patch16_224", pretrained=False)) == 22_050_664
+    run = train_teacher(model=name, data="digits", image_size=32, width=0.25, epochs=1, train_images=100, batch_size=20, device="cpu", folder=tmp_path / "run")
+    back = load_model(run.folder)
+    assert back(torch.randn(2, 1, 32, 32)).shape == (2, 10)
+    assert len(back.comparable.stages) == 4 and list(back.comparable.stages) == candidates(back, "stages")
+    with pytest.raises(ValueError, match="image_size: expected a multiple of 16, the side of a patch, got 40"):
+        create_model(name, 10, image_size=40)

@@ -13,6 +13,7 @@ from sastc.lab import LaunchPanel
 from sastc.lab.launch import BY_RECIPE, LIKE_RUN, PRESETS, JobView, readings
 from sastc.methods import METHODS, Baseline
 from sastc.models.pretrained import PREFIX
+from sastc.models.teachers import is_teacher_name
 from sastc.studies.recipes import recipe, recipes
 from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.jobs import Job
@@ -47,7 +48,7 @@ def test_a_recipe_gives_what_it_gives_on_the_command_line():
         for small in (False, True):
             panel.small.value = small
             place = known.teacher_place(small)
-            first = [settings_of(TeacherConfig, Start(recipe=known.name, small=small), {})] if place and not place.startswith(PREFIX) else []
+            first = [settings_of(TeacherConfig, Start(recipe=known.name, small=small), {})] if place and not is_teacher_name(place) else []
             student = settings_of(Config, Start(recipe=known.name, small=small), dict(teacher="elsewhere")).but(teacher="" if first else place)
             assert [flat(config) for config in panel.configs()] == [flat(config) for config in (*first, student)], (known.name, small)
 

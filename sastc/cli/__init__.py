@@ -18,7 +18,7 @@ from importlib import metadata, resources
 # %% ../../nbs/cli/00_cli.ipynb #ec6ab2c5
 COMMANDS = dict(
     demo="real digits, a teacher, three methods, a table and a report, in a few minutes",
-    recipes="list the rows of the paper that one command trains, or show one in full",
+    recipes="list the rows of the paper and the newer networks that one command trains, or show one in full",
     teacher="train an ANN",
     distill="train a spiking student by one method",
     compare="train several methods with several seeds under one budget",

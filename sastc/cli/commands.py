@@ -184,7 +184,7 @@ def _ended(name: str, error: BaseException, status: int, output: Output) -> int:
 class Start(Settings):
     "Where the settings of a run come from, and whether it is trained at all."
 
-    recipe: str = setting("", "settings of a row of the paper (see sastc recipes); what is typed beside it overrides it")
+    recipe: str = setting("", "settings by name (see sastc recipes), such as those of a row of the paper; what is typed beside it overrides it")
     small: bool = setting(False, "the recipe's small variant, for two CPU cores")
     config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it")
     print_config: bool = setting(False, "print the settings that would be used, as such a file, and end")
@@ -580,6 +580,7 @@ def _in_full(name: str) -> str:
     chosen = recipe(name)
     printed = [", ".join(f"{method} {value:.2f}" for method, value in chosen.numbers(measure).items()) for measure in ("accuracy", "stm")]
     lines = [f"{chosen.name}: {chosen.about}", *(f"printed {what}: {text}" for what, text in zip(("accuracy, %", "mismatch score"), printed) if text)]
+    lines += [f"printed by others: {note}" for note in chosen.notes()]
     rows = [f"{row.of:8} {row.setting:13} {str(row.value):23} {str(row.small):23} {row.origin:7} {row.note}" for row in chosen.table().itertuples()]
     lines += [
         "",
@@ -595,13 +596,20 @@ def _in_full(name: str) -> str:
 def recipes_command(
     *words: str,  # a recipe to show in full, or words to look for; all recipes without
 ):
-    "List the rows of the paper that one command trains, with the printed accuracies, or show one: settings, their origins, commands."
+    "List the rows of the paper and the newer networks that one command trains, with the accuracies that the paper prints, or show one: settings, their origins, commands."
     from sastc.studies.recipes import find_recipes, recipe, recipe_table, recipes
 
     text = " ".join(words)
     if text in {known.name for known in recipes()}:
         chosen = recipe(text)
-        facts = dict(recipe=chosen.name, about=chosen.about, commands=chosen.commands(), small_commands=chosen.commands(small=True), printed=chosen.numbers())
+        facts = dict(
+            recipe=chosen.name,
+            about=chosen.about,
+            commands=chosen.commands(),
+            small_commands=chosen.commands(small=True),
+            printed=chosen.numbers(),
+            others=chosen.notes(),
+        )
         return Answer(_in_full(text), facts, dict(settings=chosen.table().set_index("of")))
     found = find_recipes(text)
     if not found:

@@ -23,7 +23,7 @@ from ..common.settings import Entry, checked, choices_of, entries, flat, offered
 from ..data.sources import SOURCES
 from .attention import AttentionView
 from .live import UNREADABLE, FigureView, Kept, LiveRun, Polling, bundle, picture_html, shown_twice, styles, why_unreadable
-from ..models.pretrained import PREFIX
+from ..models.teachers import is_teacher_name
 from ..studies.figures import ALONG, empty_figure, method_of, step_curves
 from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # the panel has an argument of that name
@@ -220,7 +220,7 @@ PRESETS = {  # name: settings of the student, settings of the teacher
 }
 
 # %% ../../nbs/lab/03_launch.ipynb #27484b66
-BY_RECIPE = "a row of the paper (recipe)"
+BY_RECIPE = "a recipe (row of the paper, newer network)"
 LIKE_RUN = "as the run that is shown"
 
 
@@ -229,6 +229,7 @@ def about_recipe(chosen: Recipe, small: bool = False) -> str:
     words, whole = [chosen.about + "; the small variant, for two CPU cores" * small], chosen.commands(small)[-1]
     if printed := ", ".join(f"{method} {value:.2f}" for method, value in chosen.numbers().items()):
         words.append(f"Printed test accuracy, in %: {printed}")
+    words += [f"Printed by others: {escape(note)}" for note in chosen.notes()]
     if not whole.startswith("sastc distill"):
         words.append(f"This is one run; all of it: <code>{escape(whole)}</code>")
     return f'<div class="soft">{". ".join(words)}</div>'
@@ -484,7 +485,7 @@ class LaunchPanel(Kept, ipywidgets.VBox):
     def __init__(
         self,
         folder: str | Path = "runs",  # where run folders are made and looked for
-        recipe: str = "",  # a row of the paper to begin with (see `sastc.studies.recipes`)
+        recipe: str = "",  # name of a recipe to begin with (see `sastc.studies.recipes`)
         small: bool = False,  # its small variant, for two CPU cores
     ):
         self.runs, self._found, self._devices, self._choosing = Path(folder), {}, devices(), False
@@ -536,7 +537,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
         "source": "where the teacher comes from",
         "device": "what to train on; auto takes CUDA or MPS if there is one",
         "processes": "processes that train together, each with a CUDA device of its own, or all on the CPU",
-        "preset": "settings to begin with", "recipe": "settings of a row of the paper", "small": "small variant of the recipe, for two CPU cores",
+        "preset": "settings to begin with", "recipe": "settings by name, such as those of a row of the paper", "small": "small variant of the recipe, for two CPU cores",
     }  # fmt: skip
     self._own = {name: with_help(getattr(self, name), name, words) for name, words in about.items()}
     for name, width in dict(source="wide", preset="wide", recipe="wider").items():
@@ -695,9 +696,9 @@ def _take_trained(self: LaunchPanel) -> None:
     place = self.chosen.teacher_place(self.small.value) if self.chosen else ""
     if not place or self.source.value != _SOURCES[0]:
         return
-    if not place.startswith(PREFIX):
+    if not is_teacher_name(place):
         place = str(self.runs / Path(place).relative_to("runs"))
-    if place.startswith(PREFIX) or place in self.student.controls["teacher"].options:
+    if is_teacher_name(place) or place in self.student.controls["teacher"].options:
         self.student.controls["teacher"].value = place
         self.source.value = _SOURCES[1]
 

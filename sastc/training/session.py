@@ -606,6 +606,10 @@ def learner_for(
         raise ValueError(f"student: expected a spiking network (see sastc.spiking), got {type(student).__name__}, which has no time steps")
     if isinstance(data, FrameData) and data.time_steps != student.time_steps:
         raise ValueError(f"student: expected {data.time_steps} time steps, as {data.name} has frames, got {student.time_steps}")
+    if config.save_memory and not any(isinstance(module, Neuron) for module in student.modules()):
+        raise ValueError(
+            f"save_memory: expected only with neurons of this package, whose spikes can be kept as bits, got it for {type(student).__name__}, which has none"
+        )
     check_teacher(teacher, data)
     method = copy.deepcopy(config.method)  # a method that is passed twice learns twice
     student_layers, teacher_layers = build_method(method, student, teacher, config, data)
