@@ -13,9 +13,10 @@ function rowOf(model, row, columns, folded, ask) {
   const { name } = row;
   const box = tickOf(model, readable([row]), `choose ${name}`, `choose ${name}`);
   const attributes = { disabled: !row.method };
-  const asks = { Report: { report: [name] }, Note: { edit: name }, ...(model.get("launches") && { "Like this": { like: name } }) };
-  const buttons = model.still ? [] : Object.entries(asks).map(([words, wish]) =>
-    button(words, () => ask(wish), { ...attributes, "data-key": `${words} ${name}`, "aria-label": `${words.toLowerCase()} of ${name}` }));
+  const asks = [["Report", "report of", { report: [name] }], ["Note", "note of", { edit: name }]];
+  if (model.get("launches")) asks.push(["Like this", "launch like", { like: name }]);
+  const buttons = model.still ? [] : asks.map(([words, label, wish]) =>
+    button(words, () => ask(wish), { ...attributes, "data-key": `${words} ${name}`, "aria-label": `${label} ${name}` }));
   const cells = columns.map((column) => cellOf(row, column, folded));
   return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", { class: "asks" }, ...buttons));
 }
