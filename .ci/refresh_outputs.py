@@ -10,11 +10,15 @@ from pathlib import Path
 import torch
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"(epoch|run|step) [\d,]+ of [\d,]+: ")  # begins a line that training prints
 
 
 def passing(output: dict) -> bool:
     "Progress is for the one who waits; a page keeps what is left when it is over, and of a view the HTML that needs no kernel."
     widget = output.get("data", {}).pop(WIDGET, None)
+    lines = "".join(output.get("text", [])).splitlines()
+    if lines and all(PROGRESS.match(line) for line in lines):
+        return True
     return output.get("name") == "stderr" or widget is not None and "text/html" not in output["data"]
 
 

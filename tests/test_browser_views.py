@@ -342,7 +342,9 @@ def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):
     assert page.locator(".networks").count() == 0 or not page.locator(".networks").is_visible()
     live.start()
     page.locator(".networks .strand").first.wait_for()
-    seen = "() => [...document.querySelectorAll('.networks .strand')].map(strand => `${strand.getAttribute('y1')} ${strand.getAttribute('stroke-width')}`).sort()"
+    seen = (
+        "() => [...document.querySelectorAll('.networks .strand')].map(strand => `${strand.getAttribute('y1')} ${strand.getAttribute('stroke-width')}`).sort()"
+    )
     before = page.evaluate(seen)
     page.wait_for_function(f"before => ({seen})().join() !== before", arg=",".join(before))  # while it goes on
     page.locator(".sastc").get_by_text("Finished after").wait_for()

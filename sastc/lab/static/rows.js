@@ -3,6 +3,8 @@ import { cellOf, headOf, tickOf } from "./cells.js";
 import { button, heading, html } from "./nodes.js";
 import { columnsOf, filterWords, filtered, folds, ordered, rowsOf } from "./table.js";
 
+const ROOMY = 1160; // pixels in which the buttons of a run fit beside each other
+
 const tableOf = (heads, lines, attributes) =>
   html("table", attributes, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
 
@@ -38,7 +40,7 @@ export function drawTable(box, model, ask) {
   const lines = rows.map((row) => rowOf(model, row, columns, folded, ask));
   const { scrollLeft, scrollTop } = box;
   const none = filterWords(every, model.get("filter"));
-  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }), none && html("p", { role: "status" }, none));
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length && box.clientWidth < ROOMY ? "narrow" : "" }), none && html("p", { role: "status" }, none));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }
