@@ -189,6 +189,17 @@ def test_voila_shows_the_same(jupyter, page, runs):
     assert [job.stage.settings["seed"] for job in find_jobs(runs)][0] == 5 and Path(find_jobs(runs)[0].folder / "result.json").exists()
 
 
+CLIPPED = """helps => helps.flatMap(help => {
+    const box = help.getBoundingClientRect();
+    for (let around = help.closest('.fields'); !around.matches('.sastc-launch'); around = around.parentElement) {
+        const { left, right, bottom } = around.getBoundingClientRect();
+        if (getComputedStyle(around).overflow !== 'visible' && (box.left < left - 1 || box.right > right + 1 || box.bottom > bottom + 1))
+            return [`${help.textContent} in ${around.className}`];
+    }
+    return [];
+})"""
+
+
 def test_help_shows_for_the_pointer_and_for_the_keyboard(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
     control = field(page, "Student", "beta")
@@ -201,6 +212,7 @@ def test_help_shows_for_the_pointer_and_for_the_keyboard(jupyter, page, runs):
     about.wait_for(state="hidden")
     control.hover()
     about.wait_for(state="visible")
+    assert page.locator(".face .help").count() > 15 and page.locator(".face .help").evaluate_all(CLIPPED) == []  # whole where it shows, in the last row too
 
 
 def test_another_method_brings_its_own_fields(jupyter, page, runs):
@@ -308,3 +320,28 @@ def test_a_teacher_that_is_none_is_refused(jupyter, page, runs, teacher):
     words = "expected the run of a teacher, got" if teacher == "student" else "expected a file with weights, written by sastc, got"
     page.locator(".sastc-launch .problem").get_by_text(words).wait_for()
     assert page.get_by_role("button", name="Launch", exact=True).is_disabled()
+
+
+def test_a_run_is_launched_like_one_on_the_board(jupyter, page, runs):
+    panel = PANEL.format(epochs=1, folder=runs.name).rsplit("panel\n", 1)[0]
+    jupyter.write(f"{runs.name}.ipynb", f"{panel}from sastc.lab import RunBoard\nboard = RunBoard({runs.name!r}, seconds=0.5, panel=panel)\npanel", "board")
+    notebook = jupyter.open(page, f"{runs.name}.ipynb")
+    notebook.run_all()
+    page.locator(".sastc").get_by_text(f"There is no folder {runs.name} yet.").wait_for()
+    field(page, "Student", "method").select_option("baseline")
+    field(page, "Student", "time_steps").fill("3")
+    press(page, "Launch")
+    row = page.locator(".tall tbody tr", has_text="baseline-seed0")
+    row.locator(".state.finished").wait_for()
+    field(page, "Student", "time_steps").fill("1")
+    field(page, "Student", "method").select_option("kd")
+    row.get_by_role("button", name=re.compile("^launch like .*baseline-seed0$")).press("Enter")
+    page.locator(".sastc").get_by_text(re.compile("The settings of .*baseline-seed0 are in the panel.")).wait_for()
+    page.wait_for_function("() => document.querySelector('.group .setting-time_steps input').value === '3'")
+    assert field(page, "Student", "method").input_value() == "baseline"
+    field(page, "Training", "seed").fill("1")
+    press(page, "Launch")
+    page.locator(".tall tbody tr", has_text="baseline-seed1").locator(".state.finished").wait_for()
+    kept = {job.stage.settings["seed"]: job.stage.settings for job in find_jobs(runs)}
+    differ = {name for name in kept[0] if kept[0][name] != kept[1][name]}
+    assert kept[0]["time_steps"] == 3 and "seed" in differ and differ <= {"seed", "folder"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browser import TOKEN, browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
+from browser import TOKEN, Notebook, browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
 from sastc.training.runs import now
 
@@ -32,10 +32,10 @@ def runs(jupyter):
 class Writer(threading.Thread):
     "Writes the records of a recorded run into a folder, as training does, until told to stop."
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, recorded: Path = RECORDED / "sastc-seed0"):
         super().__init__(daemon=True)
-        self.folder, self.stopped = folder, threading.Event()
-        shutil.copytree(RECORDED / "sastc-seed0", folder, ignore=shutil.ignore_patterns("attention.jsonl", "result.json"))
+        self.folder, self.recorded, self.stopped = folder, recorded, threading.Event()
+        shutil.copytree(recorded, folder, ignore=shutil.ignore_patterns("attention.jsonl", "result.json"))
         self.status("running", 0)
 
     def status(self, state: str, step: int) -> None:
@@ -46,7 +46,7 @@ class Writer(threading.Thread):
         path.with_suffix(".tmp").replace(path)
 
     def run(self):
-        for line in (RECORDED / "sastc-seed0" / "attention.jsonl").read_text().splitlines(keepends=True):
+        for line in (self.recorded / "attention.jsonl").read_text().splitlines(keepends=True):
             with open(self.folder / "attention.jsonl", "a") as file:
                 file.write(line)
             self.status("running", json.loads(line)["step"])
@@ -331,6 +331,79 @@ def test_both_networks_and_the_chosen_pair(jupyter, runs, page):
     page.get_by_label("training history").focus()
     page.keyboard.press("Home")
     said("layer2 gives 4.5% of its attention to stage3")  # the routes go with the slider
+
+
+def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):
+    recorded = RECORDED.parent / "routed" / "routed-seed0"
+    live = Writer(jupyter.folder / "routed-live", recorded)
+    jupyter.write("routed-live.ipynb", "from sastc.lab import AttentionView\nAttentionView('routed-live', seconds=0.2)")
+    jupyter.open(page, "routed-live.ipynb").run_cell(0)
+    page.locator(".sastc").get_by_text("the first record comes after").wait_for()
+    assert page.locator(".networks").count() == 0 or not page.locator(".networks").is_visible()
+    live.start()
+    page.locator(".networks .strand").first.wait_for()
+    seen = (
+        "() => [...document.querySelectorAll('.networks .strand')].map(strand => `${strand.getAttribute('y1')} ${strand.getAttribute('stroke-width')}`).sort()"
+    )
+    before = page.evaluate(seen)
+    page.wait_for_function(f"before => ({seen})().join() !== before", arg=",".join(before))  # while it goes on
+    page.locator(".sastc").get_by_text("Finished after").wait_for()
+    live.join()
+    last = json.loads((recorded / "attention.jsonl").read_text().splitlines()[-1])
+    page.locator(".where", has_text=f"step {last['step']},").wait_for()
+    widths = [float(line.split()[1]) for line in page.evaluate(seen)]
+    np.testing.assert_allclose(sorted(widths), np.sort(np.maximum(0.5, 12 * np.array(last["attention"]).mean(0).ravel())), atol=0.0051)
+
+
+def choose_for_the_link(page, name: str) -> str:
+    "Choose two runs of a board, sort and filter it; returns the address of that view."
+    page.get_by_role("button", name="Choose none").click()
+    for run in (name, "uniform-seed0"):
+        page.get_by_label(f"choose {run}").check()
+    page.get_by_role("button", name="test best").click()
+    page.get_by_label("filter runs").fill("seed0")
+    page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 4")
+    page.locator(".differences", has_text="method").wait_for()
+    page.get_by_text("Link to this view").wait_for()
+    return page.get_by_text("Link to this view").evaluate("link => link.href")
+
+
+def sees_the_selection(page, name: str) -> None:
+    page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 4")
+    assert page.get_by_label("filter runs").input_value() == "seed0" and names(page)[-1] == "uniform-seed0"
+    ticked = page.locator(".tall tbody input").evaluate_all("boxes => boxes.filter(box => box.checked).map(box => box.getAttribute('aria-label'))")
+    assert sorted(ticked) == [f"choose {name}", "choose uniform-seed0"]
+    page.locator(".legend", has_text="uniform").wait_for()
+
+
+def test_a_link_leads_to_a_selection_in_jupyterlab(jupyter, runs, page):
+    notebook = jupyter.open(page, "board.ipynb")
+    notebook.run_cell(0)
+    page.locator(".sastc").get_by_text("8 runs: 7 finished, 1 damaged.").wait_for()
+    address = choose_for_the_link(page, "sastc-seed0")
+    page.get_by_role("button", name="Choose none").click()
+    page.get_by_label("filter runs").fill("")
+    page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 8")
+    notebook.restart_kernel()
+    page.close()
+    later = page.context.new_page()
+    later.goto(address)
+    notebook = Notebook(later)
+    notebook.ready()
+    notebook.run_cell(0)
+    sees_the_selection(later, "sastc-seed0")
+    assert notebook.run_cell(1) == "['sastc-seed0', 'uniform-seed0']"  # Python knows it too
+
+
+def test_a_link_leads_to_a_selection_in_voila(jupyter, runs, page):
+    with jupyter.voila("board.ipynb") as url:
+        page.goto(url)
+        address = choose_for_the_link(page, "baseline-seed0")
+        assert address.startswith(url)
+        page.close()
+        later = page.context.new_page()
+        later.goto(address)  # whose kernel is another
+        sees_the_selection(later, "baseline-seed0")
 
 
 def test_colours_span_what_is_shown(jupyter, runs, page):

@@ -246,6 +246,20 @@ def test_runs_of_other_versions_and_copies_are_seeds_of_one_experiment(tmp_path)
     assert names(board) == {"kd", "kd, b"}  # another teacher is another experiment
 
 
+def test_parts_of_one_name_that_methods_measure_in_their_own_way_are_told_apart(tmp_path):
+    for name in ("routed-seed0", "rsa-seed0", "sastc-seed0"):
+        shutil.copytree(RECORDED.parent / "routed" / name, tmp_path / name)
+    board = RunBoard(tmp_path)
+
+    def headings():
+        return [part["text"] for part in board.figure["layout"]["annotations"] if part["text"].startswith("calibration")]
+
+    assert sorted(headings()) == ["calibration (routed)", "calibration (rsa, sastc)"]
+    board.chosen = ["rsa-seed0", "sastc-seed0"]
+    assert headings() == ["calibration"]
+    board.close()
+
+
 def test_a_report_does_not_mix_data_sets(tmp_path):
     for name, data in (("a", "cifar10"), ("b", "cifar100")):
         shutil.copytree(RECORDED / "kd-seed0", tmp_path / name)

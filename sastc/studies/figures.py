@@ -91,6 +91,15 @@ def _by_minutes(recorded: dict, runs: Sequence[Run]) -> dict:
     return {panel: {dash: line.set_axis(minutes[line.index].round(4)) for dash, line in lines.items()} for panel, lines in recorded.items()}
 
 
+def _told_apart(panels: list[tuple], recorded: dict, groups: Mapping[str, Sequence[Run]]) -> list[str]:
+    "Headings of panels; where methods call different parts of their loss by one name, the methods are added."
+    headings, found = [heading for _, heading in panels], []
+    for panel, heading in zip(panels, headings):
+        methods = {method_of(run) for name, runs in recorded.items() for run, lines in zip(groups[name], runs) if panel in lines}
+        found.append(f"{heading} ({', '.join(sorted(methods))})" if headings.count(heading) > 1 else heading)
+    return found
+
+
 def _curves(groups: Mapping[str, Sequence[Run]], x: str, styles: Mapping[str, tuple[str, str]], nothing: str) -> go.Figure:
     "Loss and accuracy of groups of runs."
     recorded = {name: [_recorded(run, x) for run in members] for name, members in groups.items()}
@@ -100,7 +109,7 @@ def _curves(groups: Mapping[str, Sequence[Run]], x: str, styles: Mapping[str, tu
     panels = sorted(panels, key=lambda panel: panel[0] == "accuracy")
     if not panels:
         return empty_figure("Loss and accuracy", nothing)
-    figure, places = _panels([heading for _, heading in panels])
+    figure, places = _panels(_told_apart(panels, recorded, groups))
     for panel, place in zip(panels, places):
         for name, runs in recorded.items():
             found = {dash: kept for dash in ("dot", "solid") if (kept := [lines[panel][dash] for lines in runs if dash in lines.get(panel, {})])}

@@ -3,6 +3,8 @@ import { cellOf, headOf, tickOf } from "./cells.js";
 import { button, heading, html } from "./nodes.js";
 import { columnsOf, filterWords, filtered, folds, ordered, rowsOf } from "./table.js";
 
+const ROOMY = 1160; // pixels in which the buttons of a run fit beside each other
+
 const tableOf = (heads, lines, attributes) =>
   html("table", attributes, html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...lines));
 
@@ -13,9 +15,10 @@ function rowOf(model, row, columns, folded, ask) {
   const { name } = row;
   const box = tickOf(model, readable([row]), `choose ${name}`, `choose ${name}`);
   const attributes = { disabled: !row.method };
-  const asks = { Report: { report: [name] }, Note: { edit: name }, ...(model.get("launches") && { "Like this": { like: name } }) };
-  const buttons = model.still ? [] : Object.entries(asks).map(([words, wish]) =>
-    button(words, () => ask(wish), { ...attributes, "data-key": `${words} ${name}`, "aria-label": `${words.toLowerCase()} of ${name}` }));
+  const asks = [["Report", "report of", { report: [name] }], ["Note", "note of", { edit: name }]];
+  if (model.get("launches")) asks.push(["Like this", "launch like", { like: name }]);
+  const buttons = model.still ? [] : asks.map(([words, label, wish]) =>
+    button(words, () => ask(wish), { ...attributes, "data-key": `${words} ${name}`, "aria-label": `${label} ${name}` }));
   const cells = columns.map((column) => cellOf(row, column, folded));
   return html("tr", { class: box.checked ? "chosen" : "" }, html("td", {}, box), ...cells, html("td", { class: "asks" }, ...buttons));
 }
@@ -37,7 +40,7 @@ export function drawTable(box, model, ask) {
   const lines = rows.map((row) => rowOf(model, row, columns, folded, ask));
   const { scrollLeft, scrollTop } = box;
   const none = filterWords(every, model.get("filter"));
-  box.replaceChildren(tableOf(heads, lines, { class: folded.length ? "narrow" : "" }), none && html("p", { role: "status" }, none));
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length && box.clientWidth < ROOMY ? "narrow" : "" }), none && html("p", { role: "status" }, none));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }
