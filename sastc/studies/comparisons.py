@@ -408,5 +408,5 @@ def demo(
     place = Path(folder) / "teacher"
     sweep({place: settings_for(TeacherConfig, dict(model="wrn16_2", width=0.5, epochs=4, lr=0.1, seed=0, **_DEMO))})
     student = dict(teacher=str(place), student="vgg11", width=0.125, time_steps=2, lr=0.05, epochs=epochs)
-    calibrated = dict(method="routed", beta=3.0)  # chosen for digits
+    calibrated = dict(method="routed", beta=12.0)  # chosen for digits
     return compare_methods(folder, methods, seeds, settings_for(Config, student | calibrated | _DEMO))
