@@ -308,7 +308,7 @@ def _routes(live: LiveRun, records: list[dict]) -> np.ndarray:
         raise Damaged(f"{live.folder / 'attention.jsonl'}: damaged (route: expected shape {sizes}, got {list(routes.shape[1:])})")
     return routes
 
-
+# %% ../../nbs/lab/01_attention.ipynb #bba80f4f
 def _kept(records: list[dict]) -> list[dict]:
     return [records[i] for i in kept_records(len(records))]
 

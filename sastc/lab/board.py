@@ -253,7 +253,7 @@ def _look(self: RunBoard) -> float:
         self.notice = why_unreadable(error)
     return max(self._seconds, 20 * (time.perf_counter() - began))  # a deep tree on a slow disk must not keep the kernel busy
 
-
+# %% ../../nbs/lab/02_board.ipynb #fdc93db9
 @patch
 def _curves(self: RunBoard, runs: Collection[LiveRun], usable: bool) -> go.Figure:
     "Curves of the chosen runs, with a word about runs that are counted once."

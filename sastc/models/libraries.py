@@ -182,7 +182,7 @@ def _pass_on(self: LibraryNetwork, heard: dict[str, list[torch.Tensor]], batch: 
             )
         self.spikes[name.replace(".", "-")](fold(sequence))
 
-
+# %% ../../nbs/models/13_libraries.ipynb #706cfed8
 @patch
 def _run(self: LibraryNetwork, x: torch.Tensor):
     "Outputs of all steps."

@@ -113,7 +113,7 @@ def _timm_network(name: str, file: str) -> nn.Module:
         raise ValueError(f"teacher: expected weights of {name}, got {file}, which do not fit ({' '.join(str(error).split())[:200]})") from error
     return network
 
-
+# %% ../../nbs/models/11_teachers.ipynb #b29b7f2f
 def timm_teacher(
     source: str,  # timm:NAME, timm:NAME.TAG or timm:NAME:FILE
 ) -> nn.Module:  # in evaluation mode, on the CPU, with `comparable` and `preprocessing`

@@ -148,7 +148,7 @@ def _begin_tracking(self: Trainer) -> None:
         own = dict(wandb=dict(dir=self.config.folder, name=self.config.label()), trackio=dict(name=self.config.label()))
         self.accelerator.init_trackers("sastc", settings, {name: own[name] for name in self.config.trackers if name in own})
 
-
+# %% ../../nbs/training/07_loop.ipynb #d326377f
 @patch
 def _track(self: Trainer, stream: str, record: Mapping) -> None:
     "Numbers of a record, for the trackers."

@@ -153,8 +153,7 @@ class Run:
     @property
     def settings(self) -> RunConfig:
         "All settings as objects. Raises `ValueError` for a class that this process does not know."
-        content = self.content("config")
-        return settings_for(KINDS[content["kind"]], {}, self.config, importing=False)
+        return settings_for(KINDS[self.kind], {}, self.config, importing=False)
 
     @property
     def environment(self) -> dict:

@@ -165,7 +165,7 @@ def learned_from(config: RunConfig, data: Data) -> Data:
         raise ValueError(f"data: expected at least two classes, got {data.num_classes} in {data.name}")
     return subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
 
-
+# %% ../../nbs/training/08_session.ipynb #1efc0f5b
 def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool = False) -> Data:
     "The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there."
     with accelerator.main_process_first(), reading_only(by_folder):  # which may download, or cut recordings into frames
@@ -226,7 +226,7 @@ def _may_change(name: str, run: Run, given: Mapping, before) -> bool:
     known = run.data.get("fingerprint") if name in ("data", "root") else name in run.content("origins")
     return name in _ELSEWHERE and bool(known)
 
-
+# %% ../../nbs/training/08_session.ipynb #f4eefe02
 def resolve_config(
     kind: type[RunConfig],
     config: RunConfig | None,  # settings as an object
@@ -430,7 +430,7 @@ class _Ready(NamedTuple):
     origins: dict  # what it begins with and learns from
     compared: tuple[Taps, Taps] | None = None  # networks whose mismatch is recorded
 
-
+# %% ../../nbs/training/08_session.ipynb #06f50f8e
 def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict]:
     "Batches, perturbed labels and what is recorded of the data. Raises a sentence for what differs from the run that goes on."
     learner, data, config, kind, _, accelerator, resume, _, origins, compared = ready
