@@ -108,7 +108,7 @@ def test_a_teacher_sees_all_images_while_its_student_sees_few():
     assert "train_images" in shown and not shown & {"data", "root", "holdout"}
     panel.student.controls["train_images"].value, panel.teacher.controls["train_images"].value = "640", "1280"
     assert [config["train_images"] for config in panel.configs()] == [1280, 640]
-    panel.preset.value = "CIFAR-10 on two CPU cores, SASTC"
+    panel.preset.value = "CIFAR-10, two CPU cores (SASTC)"
     panel.student.controls["train_images"].value = "640"
     assert [config["train_images"] for config in panel.configs()] == [640, 640]
 

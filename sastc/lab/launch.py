@@ -208,11 +208,11 @@ PRESETS = {  # name: settings of the student, settings of the teacher
         dict(_DIGITS, width=0.125, beta=1.0, lr=0.05, epochs=8, seed=0),
         dict(_DIGITS, model="wrn16_2", width=0.5, lr=0.1, epochs=4, seed=0),
     ),
-    "CIFAR-10 on two CPU cores, routed (recommended)": (  # as nbs/results/routed
+    "CIFAR-10, two CPU cores (routed)": (  # as nbs/results/routed
         dict(_SMALL, method="routed", width=0.25, lr=0.05, epochs=6, log_every=14, seed=0),
         dict(_SMALL, model="wrn16_2", lr=0.1, epochs=20, seed=0),
     ),
-    "CIFAR-10 on two CPU cores, SASTC": (  # as nbs/results/cifar10_core
+    "CIFAR-10, two CPU cores (SASTC)": (  # as nbs/results/cifar10_core
         dict(_SMALL, width=0.25, beta=100.0, lr=0.05, epochs=6, log_every=14, seed=0),
         dict(_SMALL, model="wrn16_2", lr=0.1, epochs=30, seed=0),
     ),
