@@ -419,7 +419,9 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
 def values_of(entry):
     declared, default, rule = entry.declared, entry.value, entry.declared.metadata
     if isinstance(default, tuple):
-        kind = dict(milestones=st.floats(0, 1), keep_epochs=st.integers(1, 20)).get(declared.name, st.text("abc.0'", min_size=1))
+        kind = dict(milestones=st.floats(0, 1), keep_epochs=st.integers(1, 20), trackers=st.sampled_from(["tensorboard", "wandb", "trackio"])).get(
+            declared.name, st.text("abc.0'", min_size=1)
+        )
         return st.lists(kind, max_size=3).map(tuple)
     if isinstance(default, bool):
         return st.booleans()
