@@ -106,7 +106,7 @@ def draw_figures(proc: Path):
         nb = json.loads(text)
         # nbdev has put the documentation in as outputs already
         saved = [cell for cell in nb["cells"] if cell.get("outputs") and "show_doc(" not in "".join(cell["source"])]
-        if re.search(r"plotly|\b(go|px)\.", text) and not saved:
+        if re.search(r"plotly|\b(go|px)\.\w", text) and not saved:
             raise Problem(f"{path.name}: draws with Plotly and no output is saved in it; refresh the outputs (CONTRIBUTING.md)")
         for number, cell in enumerate(nb["cells"]):
             figures = [output["data"] for output in cell.get("outputs", []) if PLOTLY_MIME in output.get("data", {})]
