@@ -11,7 +11,7 @@ import pytest
 
 from browser import TOKEN, Notebook, browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
-from sastc.training.runs import now
+from sastc.training.runs import Run, now
 
 pytestmark = needs_browser
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
@@ -320,17 +320,18 @@ def test_both_networks_and_the_chosen_pair(jupyter, runs, page):
     def said(words):
         page.locator(".both + p", has_text=words).wait_for()
 
+    first, last = (100 * record.mean(0) for record in Run(RECORDED.parent / "routed" / "routed-seed0").attention[[0, -1]])
     assert networks.locator(".strand").count() == 12 and networks.locator(".strand.route, .strand.lit").count() == 4
-    said("layer2 gives 71.2% of its attention to stage1, and learns from it")
+    said(f"layer2 gives {last[0, 0]:.1f}% of its attention to stage1, and learns from it")
     networks.press("ArrowDown")
-    said("layer4 gives 19.8% of its attention to stage1, and does not learn from it")
+    said(f"layer4 gives {last[1, 0]:.1f}% of its attention to stage1, and does not learn from it")
     assert networks.evaluate("element => element === document.activeElement") and page.locator(".maps .cell.lit").count() == 2
     page.locator(".maps .cell").nth(2).click()  # layer2 and stage3 at the first time step
-    said("layer2 gives 2.6% of its attention to stage3")
+    said(f"layer2 gives {last[0, 2]:.1f}% of its attention to stage3")
     assert notebook.run_cell(1) == "[0, 2]"
     page.get_by_label("training history").focus()
     page.keyboard.press("Home")
-    said("layer2 gives 4.5% of its attention to stage3")  # the routes go with the slider
+    said(f"layer2 gives {first[0, 2]:.1f}% of its attention to stage3")  # the routes go with the slider
 
 
 def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):

@@ -322,7 +322,7 @@ def test_frames_refuse_bad_settings(given, sentence):
 def test_48_pixels_of_128_are_those_of_the_published_preprocessing():
     "METHOD 4.5: binary frames, resized as 8-bit images; ours are rounded after the resizing instead of before."
     events = recording(*some(4000, 128), 128)
-    ours = framing._as_bytes(frames(events, 2, 48, values="binary"), "binary")
+    ours = framing.as_bytes(frames(events, 2, 48, values="binary"), "binary")
     images = (frames(events, 2, values="binary") * 255).byte()
     published = torch.stack([v2.functional.pil_to_tensor(v2.functional.resize(v2.functional.to_pil_image(maps), [48, 48])) for maps in images.flatten(0, 1)])
     difference = torch.from_numpy(ours).flatten(0, 1).int() - published[:, 0].int()
@@ -332,9 +332,9 @@ def test_48_pixels_of_128_are_those_of_the_published_preprocessing():
 def test_counts_are_shares_of_the_largest_of_each_frame_and_a_dark_frame_stays_dark():
     maps = torch.zeros(2, 2, 3, 3)
     maps[0, 0, 0, 0], maps[0, 1, 1, 1] = 4, 1
-    assert framing._as_bytes(maps, "counts")[0].max() == 255 and framing._as_bytes(maps, "counts")[0, 1, 1, 1] == 64
-    assert not framing._as_bytes(maps, "counts")[1].any()
-    assert framing._as_bytes(maps.clamp(max=1), "binary")[0, 1, 1, 1] == 255
+    assert framing.as_bytes(maps, "counts")[0].max() == 255 and framing.as_bytes(maps, "counts")[0, 1, 1, 1] == 64
+    assert not framing.as_bytes(maps, "counts")[1].any()
+    assert framing.as_bytes(maps.clamp(max=1), "binary")[0, 1, 1, 1] == 255
 
 
 # ---------------------------------------------------------------- batches
@@ -426,7 +426,7 @@ def test_cifar10_dvs_learns_from_the_first_900_of_each_class(tmp_path):
             put(tmp_path / "CIFAR10DVS" / name / f"cifar10_{name}_{number}.aedat", aedat2_bytes(*some(50, 128, seed=number)))
     data = load_data("cifar10_dvs", tmp_path, time_steps=2, values="binary")
     assert (data.x_train.shape, data.y_train.tolist(), data.y_test.tolist()) == ((8, 2, 2, 48, 48), [0] * 4 + [1] * 4, [0, 0, 1, 1])
-    assert data.x_test[1].equal(torch.from_numpy(framing._as_bytes(frames(recording(*some(50, 128, seed=999), 128), 2, 48, values="binary"), "binary")))
+    assert data.x_test[1].equal(torch.from_numpy(framing.as_bytes(frames(recording(*some(50, 128, seed=999), 128), 2, 48, values="binary"), "binary")))
     assert data.change.flip and data.change.wrap
 
 
@@ -450,7 +450,7 @@ def test_gestures_are_cut_out_of_sessions(tmp_path):
     assert not data.change.flip and data.change.rotate
     session = read_aedat3(folder / "user24_led.aedat")
     second = frames(session[(session.t >= 50_000) & (session.t < 100_000)], 4, 64, "time")
-    assert data.x_test[1].equal(torch.from_numpy(framing._as_bytes(second, "counts")))
+    assert data.x_test[1].equal(torch.from_numpy(framing.as_bytes(second, "counts")))
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,10 @@ def test_students_and_teachers_take_frames_and_leave_them_as_they_were(name):
         (dict(teacher_mode="mean_frame", data="digits"), "teacher_mode: expected only with event recordings, got 'mean_frame' with data 'digits'"),
         (dict(frames_by="events"), "frames_by: expected one of count, time, got 'events'"),
         (dict(frame_values="rates"), "frame_values: expected one of counts, binary, got 'rates'"),
-        (dict(frames_by="time", data="digits"), "frames_by: expected only with data nmnist, dvs_gesture, cifar10_dvs, got 'time' with data 'digits'"),
+        (
+            dict(frames_by="time", data="digits"),
+            "frames_by: expected only with data nmnist, dvs_gesture, cifar10_dvs, tonic:NAME, got 'time' with data 'digits'",
+        ),
         (dict(frames=3), "setting: expected .*, got 'frames'"),
     ],
 )

@@ -161,10 +161,10 @@ def test_a_stop_before_the_first_step_is_a_stop(started, tmp_path):
 
 
 def test_a_failure_leaves_its_sentence(started, tmp_path):
-    job = started(student_config(tmp_path / "run", batch_size=4096))
+    job = started(student_config(tmp_path / "run", method="s2w", time_steps=1))
     wait_for(job, "failed")
-    assert job.sentence.startswith("The student failed before the first step: batch_size: ") and "4096" in job.sentence
-    assert "sastc distill: batch_size: " in job.log()
+    assert job.sentence.startswith("The student failed before the first step: time_steps: ") and "got 1" in job.sentence
+    assert "sastc distill: time_steps: " in job.log()
 
 
 def test_a_failure_of_the_teacher_is_a_failure_of_the_job(started, tmp_path):
