@@ -21,7 +21,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromiu
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TOKEN = "of-a-test"
 TEMPLATES = Path(__file__).resolve().parent.parent / "sastc" / "lab" / "share"  # of Voila; an installed package has them in share/jupyter
-PATIENCE = int(os.environ.get("PATIENCE_OF_TESTS", 120_000))  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
+PATIENCE = int(os.environ.get("PATIENCE_OF_TESTS", 240_000))  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
 
 
 def _free_port() -> int:
