@@ -54,6 +54,9 @@ def may_write() -> bool:
 _ABSOLUTE = re.compile(r"""(?<![\w.~/:])/(?:[^\s/'",;:<>()]+/)+([^\s/'",;:<>()]+/[^\s/'",;:<>()]+)""")
 
 
+_DATA = re.compile(r"""(data:[\w/+.;=-]+,[^\s"'<>()]+)""")  # a picture in a page, whose letters may look like a path
+
+
 def without_places(text: str) -> str:
     "Text in which an absolute path of more than two parts has kept its last two."
-    return _ABSOLUTE.sub(r"…/\1", text)
+    return "".join(part if part.startswith("data:") else _ABSOLUTE.sub(r"…/\1", part) for part in _DATA.split(text))
