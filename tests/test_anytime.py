@@ -10,7 +10,7 @@ from torch import nn
 
 from sastc.lab import RunBoard
 from sastc.metrics.energy import StepRecorder, synaptic_operations
-from sastc.models import create_model
+from sastc.models import create_model, from_library
 from sastc.studies.explain import exit_figure, exits
 from sastc.studies.figures import accuracy_by_step
 from sastc.studies.report import write_report
@@ -66,6 +66,40 @@ def test_energy_of_each_image_is_that_of_the_image_alone(run):
         student(images)
     with pytest.raises(ValueError, match="network: expected layers that run once, or once for each of 4 steps, got 15 rows"):
         recorder.spent(4, 5)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18", "sew_resnet18", "ms_resnet18", "spikformer4_256"])
+def test_steps_of_every_network_add_up_to_what_is_counted_for_the_whole(name):
+    torch.manual_seed(0)
+    student, images = create_model(name, time_steps=3, width=0.125, image_size=32).eval(), torch.rand(4, 3, 32, 32)
+    for module in student.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.constant_(module.weight, 4.0)  # so that all of it fires
+    table = synaptic_operations(student, images)
+    assert (table.operations > 0).all()
+    with torch.no_grad(), StepRecorder(student) as recorder:
+        student(images)
+    assert recorder.spent(3, 4)[-1].mean().item() == pytest.approx(table.picojoule.sum() / 1e6, rel=1e-4)
+
+
+def test_steps_of_a_network_that_is_called_for_each_are_told_apart():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="the extra `students` (spikingjelly) is not installed")
+    torch.manual_seed(0)
+    shared = nn.Conv2d(6, 6, 3, padding=1)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1), neuron.LIFNode(v_threshold=0.2), shared, neuron.LIFNode(v_threshold=0.1), shared, neuron.IFNode(v_threshold=0.1),
+        nn.Flatten(), nn.Linear(6 * 64, 10),
+    ).eval()  # fmt: skip
+    images = torch.rand(4, 3, 16, 16)
+    spent = {}
+    for steps in (1, 2, 3):
+        student = from_library(network, steps)
+        with torch.no_grad(), StepRecorder(student) as recorder:
+            student(images)
+        spent[steps] = recorder.spent(steps, 4)
+        assert spent[steps][-1].mean().item() == pytest.approx(synaptic_operations(student, images).picojoule.sum() / 1e6, rel=1e-4)
+    for steps in (1, 2):  # the first steps do not know how many follow
+        torch.testing.assert_close(spent[3][:steps], spent[steps])
 
 
 def test_an_ann_has_one_answer(batches):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import quick_stop
-from .options import config_text, file_settings, numbers, parse, parser_for, words
+from .options import Parser, config_text, file_settings, numbers, parse, parser_for, words
 from ..common.checks import one_of
 from ..common.progress import speak, speaks, tell
 from ..common.settings import Settings, entries, setting
@@ -125,9 +125,12 @@ def command_help(
     everything: bool = False,  # explain all options
 ) -> str:
     "Help of a subcommand, made from its function and from the settings."
+    return _parser_of(name).help(everything)
+
+
+def _parser_of(name: str) -> Parser:
     known = COMMANDS_BY_NAME[name]
-    parser, _ = parser_for(f"sastc {name}", known.function, (), known.settings, known.filled, dict(output=Output))
-    return parser.help(everything)
+    return parser_for(f"sastc {name}", known.function, (), known.settings, known.filled, dict(output=Output))[0]
 
 # %% ../../nbs/cli/02_commands.ipynb #50e67844
 def run_command(
@@ -392,8 +395,8 @@ class Sweep(Settings):
 
     overwrite: bool = setting(False, "begin runs that failed, or that were made with other settings, anew; finished ones stay")
     submit: str = setting("", "hand the work to workers on a cluster, and end: slurm, or local for processes of this machine", ["", "slurm", "local"])
-    jobs: int = setting(1, "with submit: how many workers share the runs", least=1, needs="submit")
-    executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1", needs="submit")
+    jobs: int = setting(1, "with submit: how many workers share the runs", least=1)
+    executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1")
 
     def check(self) -> None:
         for name, given, idle in (("jobs", self.jobs, 1), ("executor", self.executor, "")):
@@ -422,7 +425,7 @@ def compare_command(
     if start.print_config:
         return _printed(config, COMMANDS_BY_NAME["compare"].filled, methods=methods, seeds=seeds)
     compare_methods(config.folder, methods, seeds, config, **_how(start, sweep, config, methods))
-    return Answer() if start.dry_run else _table_answer(config.folder, "")
+    return Answer("", dict(folder=config.folder)) if start.dry_run else _table_answer(config.folder, "")
 
 
 def _how(start: Start, sweep: Sweep, config: "Config", methods: Sequence[str]) -> dict:
@@ -470,20 +473,11 @@ def _submitted(name: str, arguments: Sequence[str], function: Callable, given: d
     checked = _called(function, given)
     if shown:
         return checked
-    folder = given.get("folder") or _place_of(name, start, given)
+    folder = checked.facts["folder"]
     jobs = submit([name, *_without_submitting(arguments)], folder, sweep.submit, sweep.jobs, **parameters)
     numbers = ", ".join(str(job.job_id) for job in jobs)
     text = f"submitted: {numbers}; logs in {Path(folder) / 'jobs'}; to watch: RunBoard({str(folder)!r}) in a notebook"
     return Answer(text, dict(folder=str(folder), jobs=[str(job.job_id) for job in jobs]))
-
-
-def _place_of(name: str, start: Start, given: Mapping) -> str:
-    "Folder of a comparison or study for which none was typed."
-    if start.recipe:
-        from sastc.studies.recipes import recipe
-
-        return str(recipe(start.recipe).folder(start.small))
-    return str(Path("runs") / (given["name"] if name == "study" else name))
 
 # %% ../../nbs/cli/02_commands.ipynb #76dd7f8c
 def _value(text: str):
@@ -545,7 +539,7 @@ def study_command(
     except KeyboardInterrupt:
         tell(f"stopped; every finished run is kept, and the one under way continues with\n{shlex.join(['sastc', *sys.argv[1:]])}")
         raise
-    return Answer() if start.dry_run else _study_answer(name, config.folder, table)
+    return Answer("", dict(folder=config.folder)) if start.dry_run else _study_answer(name, config.folder, table)
 
 # %% ../../nbs/cli/02_commands.ipynb #f024c259
 def _lists_of(name: str, typed: Mapping, given: Mapping) -> tuple[dict, dict]:
@@ -780,12 +774,8 @@ def layers_command(
 def completion_command():
     "Print lines for bash or zsh that complete commands and options with the tab key."
     from sastc.cli import COMMANDS
-    from sastc.cli.options import parser_for
 
-    options = {}
-    for name, known in COMMANDS_BY_NAME.items():
-        parser, _ = parser_for(f"sastc {name}", known.function, [], known.settings, known.filled, dict(output=Output))
-        options[name] = " ".join(option for option in parser.spellings if option.startswith("--"))
+    options = {name: " ".join(option for option in _parser_of(name).spellings if option.startswith("--")) for name in COMMANDS_BY_NAME}
     cases = [f"    {name}) words='{words}' ;;" for name, words in options.items()]
     lines = [
         '[ -n "$ZSH_VERSION" ] && autoload -U +X bashcompinit && bashcompinit',

@@ -52,8 +52,6 @@ def may_write() -> bool:
 
 # %% ../../nbs/common/01_files.ipynb #d02f2a6f
 _ABSOLUTE = re.compile(r"""(?<![\w.~/:])/(?:[^\s/'",;:<>()]+/)+([^\s/'",;:<>()]+/[^\s/'",;:<>()]+)""")
-
-
 _DATA = re.compile(r"""(data:[\w/+.;=-]+,[^\s"'<>()]+)""")  # a picture in a page, whose letters may look like a path
 
 

@@ -426,7 +426,8 @@ def but(
     """The same settings with some changed. Raises as `resolve` does.
 
     Another method, network or neuron keeps what was named and has defaults of its own for the rest."""
-    kept = {name: entry.value for name, entry in entries(self).items() if entry.path not in _own_defaults(self)}
+    defaults = _own_defaults(self)
+    kept = {name: entry.value for name, entry in entries(self).items() if entry.path not in defaults}
     return resolve(type(self), changes, kept | objects(self, changes))
 
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ..common.checks import in_range
 from .events import Events
-from .folders import StreamedBatches, check_augment
+from .folders import StreamedBatches, check_augment, chosen_of
 from .frames import Change, FrameData, as_bytes, frames
 from .images import ImageData, channel_statistics
 
@@ -336,8 +336,7 @@ class StreamedData:
     ) -> StreamedBatches:
         "The images of a split in batches."
         check_augment(augment, options["shuffle"])
-        chosen = chosen if isinstance(chosen, slice) else chosen.numpy()
-        x, y = (getattr(self, f"{part}_{split}")[chosen] for part in "xy")
+        x, y = chosen_of(self, split, chosen)
         read = partial(_view_of, self.readers[split], x, _window(self.image_size, self.flip) if augment else None)
         return StreamedBatches(read, y, batch_size, image_size=self.image_size, mean=self.mean, std=self.std, workers=self.workers, **options)
 

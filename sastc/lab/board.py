@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..common.settings import written
 from .live import UNREADABLE, Charts, LiveRun, View, bundle, figure_picture, packed_figure, styles, why_unreadable
+from ..studies.comparisons import BESIDE, learns_from_teacher
 from ..studies.figures import ALONG, empty_figure, method_of, step_curves
 from ..studies.report import report_of
 from ..training.origins import origin_place
@@ -80,7 +81,7 @@ def _by_step(result: dict) -> str:
 
 def _pair(live: LiveRun) -> str:
     student, teacher = live.config["student"], live.config.get("teacher", "")
-    if not teacher or not _learns_from_it(live):
+    if not teacher or not learns_from_teacher(live):
         return student
     try:
         name = Run(origin_place(live)).config["model"]
@@ -88,26 +89,13 @@ def _pair(live: LiveRun) -> str:
         name = Path(teacher).name
     return f"{name} → {student}"
 
-
-def _learns_from_it(live: LiveRun) -> bool:
-    "Whether the method of a run uses the teacher that is named; a class that is not known here is taken at its word."
-    try:
-        return live.settings.method.uses_teacher
-    except ValueError:
-        return True
-
 # %% ../../nbs/lab/02_board.ipynb #439a6752
-_ASIDE = (  # what may differ between runs of one experiment: where things lie, and what is written beside the training
-    "seed", "folder", "root", "teacher", "init", "device", "log_every", "keep_epochs", "save_memory", "mismatch_batches", "trackers", "unfinished_teacher",
-)  # fmt: skip
-
-
 def _settings(run: Run) -> dict[str, str]:
     "What makes the experiment of a run, as text."
     known, origins = run.completed, run.content("origins")
-    found = {name: written(value) for name, value in known.items() if name not in _ASIDE}
+    found = {name: written(value) for name, value in known.items() if name not in (*BESIDE, "teacher", "init")}
     for part in ("teacher", "init"):  # the same weights may lie in two places
-        if known.get(part) and (part == "init" or _learns_from_it(run)):
+        if known.get(part) and (part == "init" or learns_from_teacher(run)):
             found[part] = origins.get(part, {}).get("checksum") or known[part]
     return found | dict(data=run.data.get("fingerprint") or found["data"])
 

@@ -60,25 +60,36 @@ MAC_PICOJOULE = 4.6
 ACCUMULATE_PICOJOULE = 0.9
 
 
+_COUNTED = nn.Conv2d, nn.Linear, Product
+
+
+def _passed(module: nn.Module, args: tuple, output: torch.Tensor) -> tuple[torch.Tensor, int]:
+    "What a layer received, [rows, ...], a row for each image that passed, and its multiply-accumulates for one row."
+    received = args[0]
+    if getattr(module, "step_mode", "s") == "m":  # a layer of SpikingJelly that takes [T, B, ...]
+        received, output = received.flatten(0, 1), output.flatten(0, 1)
+    return received, output[0].numel() * (received.shape[-1] if isinstance(module, Product) else module.weight[0].numel())
+
+
+def _got_spikes(received: torch.Tensor) -> bool | None:
+    "Whether a layer gets spikes, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
+    return bool(((received == 0) | (received == 1)).all()) if bool(received.any()) else None
+
+
 class CostRecorder(Recorder):
     "Counts the arithmetic of every convolution, linear layer and product of spikes while the context is open; `images` has to be told."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear, Product))}
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
         self.images, self._macs, self._spiking, self._sums = 0, {}, {}, {}
 
     def _count(self, name):
         def hook(module, args, output):
-            received = args[0]
-            if getattr(module, "step_mode", "s") == "m":  # a layer of SpikingJelly that takes [T, B, ...]
-                received, output = received.flatten(0, 1), output.flatten(0, 1)
+            received, macs = _passed(module, args, output)
             if name not in self._macs:
-                each = received.shape[-1] if isinstance(module, Product) else module.weight[0].numel()
-                self._macs[name] = output[0].numel() * each
-                self._spiking[name], self._sums[name] = None, torch.zeros(3, dtype=torch.float64)  # rows; spikes, entries
-            if self._spiking[name] is None and bool(received.any()):  # zeros alone are no evidence: nothing has fired yet
-                # asked once: whether a layer gets spikes depends on where it stands, not on the images
-                self._spiking[name] = bool(((received == 0) | (received == 1)).all())
+                self._macs[name], self._spiking[name], self._sums[name] = macs, None, torch.zeros(3, dtype=torch.float64)  # rows; spikes, entries
+            if self._spiking[name] is None:
+                self._spiking[name] = _got_spikes(received)
             spikes = received.sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
             self._sums[name] += torch.tensor([len(received), spikes, received.numel()], dtype=torch.float64)
 
@@ -114,19 +125,20 @@ def synaptic_operations(
 
 # %% ../../nbs/metrics/01_energy.ipynb #a2ddee3f
 class StepRecorder(Recorder):
-    "Keeps the energy of convolutions and linear layers for every image and step of a batch, while the context is open, until it is asked for."
+    "Keeps the energy of what `CostRecorder` counts for every image and step of a batch, while the context is open, until it is asked for."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-        self._spiking, self._rows = {}, []
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
+        self._spiking, self._rows = {}, {}
 
     def _count(self, name):
         def hook(module, args, output):
-            received = args[0].flatten(1)
-            spiking = self._spiking.setdefault(name, bool(((received == 0) | (received == 1)).all()))
-            macs = output[0].numel() * module.weight[0].numel()
-            rate = received.mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
-            self._rows.append((name, macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)))
+            received, macs = _passed(module, args, output)
+            if self._spiking.get(name) is None:
+                self._spiking[name] = _got_spikes(received)
+            spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
+            rate = received.flatten(1).mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
+            self._rows.setdefault(name, []).append(macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE))
 
         return hook
 
@@ -137,13 +149,16 @@ class StepRecorder(Recorder):
     ) -> torch.Tensor:  # [T, B], microjoule, float64
         """Energy spent on each image of the batch up to each step; the next batch begins at nothing.
 
-        Raises `ValueError` for a layer that runs neither once nor once for each step."""
-        found, passed, self._rows = torch.zeros(time_steps, images, dtype=torch.float64), self._rows, []
-        for name, rows in passed:
-            if len(rows) == time_steps * images:
-                found += rows.reshape(time_steps, images)
-            elif len(rows) == images:
-                found[0] += rows  # once for all steps, before the first
+        Raises `ValueError` for a layer that runs neither once nor for each step."""
+        found, passed, self._rows = torch.zeros(time_steps, images, dtype=torch.float64), self._rows, {}
+        for name, calls in passed.items():
+            rows, sizes = torch.cat(calls), {len(call) for call in calls}
+            if sizes == {time_steps * images}:  # all steps in a call; a layer may stand in two places
+                found += rows.reshape(-1, time_steps, images).sum(0)
+            elif sizes == {images} and len(calls) % time_steps == 0:  # a step in a call
+                found += rows.reshape(time_steps, -1, images).sum(1)
+            elif sizes == {images} and len(calls) == 1:  # once for all steps, before the first
+                found[0] += rows
             else:
                 raise ValueError(
                     f"network: expected layers that run once, or once for each of {time_steps} steps, got {len(rows)} rows in {name} for {images} images"

@@ -45,7 +45,7 @@ from ..training.loop import Trainer
 from ..training.measure import EXIT_THRESHOLDS, anytime, early_exit, evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
-from ..training.session import SPLIT_SEED, accelerator_for, batches_of, learner_for, preprocessing_of
+from ..training.session import SPLIT_SEED, accelerator_for, batches_of, learner_for, loading_once, preprocessing_of
 
 # %% ../../nbs/studies/05_explain.ipynb #045f022e
 def _heat_map(maps, size):
@@ -617,6 +617,7 @@ def _spent(table: pd.DataFrame) -> dict[str, pd.Series]:
     return parts | dict(rest=(seconds["step"] - sum(parts.values())).clip(lower=0))
 
 # %% ../../nbs/studies/05_explain.ipynb #f6341e00
+@loading_once()
 def write_explanation(
     folder: str | Path,  # run folder of a student, or folder of a comparison
     out: str | Path | None = None,  # file to write; None for explain.html in the folder

@@ -260,20 +260,20 @@ def route_figure(
 ) -> go.Figure:
     "Teacher and student side by side, with lines as thick as the weight, mean over time steps. Raises `ValueError` for a wrong shape."
     weights = _checked(attention, student_layers, teacher_layers).mean(0)
-    heights = {side: np.linspace(0, 1, len(names)) if len(names) > 1 else np.array([0.5]) for side, names in (("s", student_layers), ("t", teacher_layers))}
+    students, teachers = escaped(student_layers), escaped(teacher_layers)
+    own, others = (np.linspace(0, 1, len(names)) if len(names) > 1 else [0.5] for names in (students, teachers))
     figure, strongest = go.Figure(), weights.argmax(1)
     for s, n in sorted(np.ndindex(weights.shape), key=lambda pair: strongest[pair[0]] == pair[1]):  # coloured lines lie above
         line = dict(width=1 + 11 * weights[s, n], color=nth_style(0)[0] if strongest[s] == n else _FAINT)
-        about = f"{escaped([student_layers[s]])[0]} learns from {escaped([teacher_layers[n]])[0]}, weight {weights[s, n]:.2f}"
-        figure.add_scatter(x=[0, 1], y=[heights["t"][n], heights["s"][s]], mode="lines", line=line, hoverinfo="text", text=about)
-    for x, side, names, place in ((0, "t", teacher_layers, "middle left"), (1, "s", student_layers, "middle right")):
-        dots = dict(mode="markers+text", marker=dict(size=16, color=GREY), text=[f" {name} " for name in escaped(names)], textposition=place)
-        figure.add_scatter(x=[x] * len(names), y=heights[side], hoverinfo="skip", **dots)
-    for x, name in ((0, "teacher"), (1, "student")):
-        figure.add_annotation(x=x, y=1.18, text=f"<b>{name}</b>", showarrow=False)
+        about = f"{students[s]} learns from {teachers[n]}, weight {weights[s, n]:.2f}"
+        figure.add_scatter(x=[0, 1], y=[others[n], own[s]], mode="lines", line=line, hoverinfo="text", text=about)
+    for x, whose, names, heights, place in ((0, "teacher", teachers, others, "middle left"), (1, "student", students, own, "middle right")):
+        dots = dict(mode="markers+text", marker=dict(size=16, color=GREY), text=[f" {name} " for name in names], textposition=place)
+        figure.add_scatter(x=[x] * len(names), y=heights, hoverinfo="skip", **dots)
+        figure.add_annotation(x=x, y=1.18, text=f"<b>{whose}</b>", showarrow=False)
     axis = dict(visible=False, fixedrange=True)
     figure.update_xaxes(range=[-0.55, 1.55], **axis).update_yaxes(range=[-0.15, 1.25], **axis)
-    height = 180 + 50 * max(len(student_layers), len(teacher_layers))
+    height = 180 + 50 * max(weights.shape)
     return titled("Which layer teaches which", "deep layers above; line width: weight, mean over images and steps", height=height, grid=figure).update_layout(
         showlegend=False
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..common.checks import one_of
 from ..common.files import atomic
-from ..models.preprocessing import Preprocessing
+from ..models.preprocessing import restored
 from ..training.checkpoints import build_again
 from ..training.origins import is_path
 from ..training.runs import Run
@@ -128,6 +128,6 @@ def read_model(
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"network: expected one that the weights in {folder} fit, got {type(network).__name__} ({str(error).splitlines()[0]})") from error
-    if how := about["preprocessing"]:
-        network.preprocessing = Preprocessing(*(tuple(value) if isinstance(value, list) else value for value in how.values()))
+    if how := restored(about["preprocessing"]):
+        network.preprocessing = how
     return network.eval()

@@ -193,14 +193,11 @@ def few_shot(
     return few_shot_table(folder)
 
 
-_KEPT = dict(epochs=(), steps=("epochs",))  # settings that differ between shares
-
-
-def _kept(students: Sequence[Run]) -> str:
-    "What the runs have in common, see `few_shot`: nearly as many steps if each of the numbers of images has epochs of its own."
-    epochs = {(run.config["train_images"], run.config["epochs"]) for run in students}
-    images, steps = {images for images, _ in epochs}, [images * count for images, count in epochs]
-    return "steps" if len(images) == len(epochs) and max(steps, default=0) <= 1.2 * min(steps, default=0) else "epochs"
+def _varied_with_shares(students: Sequence[Run]) -> list[str]:
+    "Settings that differ between shares, see `few_shot`: epochs too if there is one number for each share and the steps are nearly as many."
+    budgets = {(run.config["train_images"], run.config["epochs"]) for run in students}
+    steps, shares = [images * epochs for images, epochs in budgets], {images for images, _ in budgets}
+    return ["train_images"] + ["epochs"] * (len(shares) == len(budgets) and max(steps, default=0) <= 1.2 * min(steps, default=0))
 
 
 def few_shot_table(
@@ -209,7 +206,7 @@ def few_shot_table(
     "Finished runs of a study with few images."
     students = [run for run in _runs(folder) if run.kind == "student"]
     found = [((run.config["train_images"], method_of(run)), run) for run in students]
-    return _averaged(_told_apart(found, 1, ("train_images", *_KEPT[_kept(students)])), ["train_images", "method"])
+    return _averaged(_told_apart(found, 1, _varied_with_shares(students)), ["train_images", "method"])
 
 
 def few_shot_figure(

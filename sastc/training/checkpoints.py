@@ -15,7 +15,7 @@ from torch import nn
 
 from ..common.files import atomic
 from ..models.networks import NETWORKS, create_model
-from ..models.preprocessing import Preprocessing
+from ..models.preprocessing import restored
 from ..models.teachers import check_teacher_name, is_teacher_name, load_teacher
 from ..neurons.neuron import NEURONS
 
@@ -111,8 +111,8 @@ def load_model(
         network.load_state_dict(content["model"])
     except RuntimeError as error:
         raise ValueError(f"checkpoint: {path} does not fit {content['spec']['name']} ({_first_line(error)})") from error
-    if how := content.get("preprocessing"):
-        network.preprocessing = Preprocessing(*(tuple(value) if isinstance(value, list) else value for value in how.values()))
+    if how := restored(content.get("preprocessing")):
+        network.preprocessing = how
     return network.eval()
 
 

@@ -542,7 +542,7 @@ def _absolute(stage: Stage, base: Path) -> dict:
     "Settings whose paths mean the same in every working directory."
 
     def path(name: str, text: str) -> str:
-        named = not text or (name == "data" and text in SOURCES) or not is_path(text)
+        named = (name == "data" and text in SOURCES) or not is_path(text)
         return text if named or not (base / text).exists() else str(base / text)
 
     return stage.settings | {name: path(name, stage.settings[name]) for name in _PATHS if isinstance(stage.settings.get(name), str)}
