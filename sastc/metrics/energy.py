@@ -112,7 +112,7 @@ class CostRecorder(Recorder):
             rows.append((name, macs, spiking, rate, operations, energy, macs * MAC_PICOJOULE))
         return pd.DataFrame(rows, columns=["layer", "macs", "spiking_input", "input_rate", "operations", "picojoule", "ann_picojoule"])
 
-
+# %% ../../nbs/metrics/01_energy.ipynb #5ynapt1c
 def synaptic_operations(
     model: nn.Module,  # spiking network or ANN
     x: torch.Tensor,  # images [B, C, H, W], or [T, B, C, H, W] for a spiking network
