@@ -2,14 +2,16 @@
 
     python proof_runs.py costs FOLDER        processor time of a step of each method, in turns in one process
     python proof_runs.py breadth FOLDER      CIFAR-10, 10,000 images, the time of six KD epochs; weights chosen on held-out images
+    python proof_runs.py length FOLDER DATA MINUTES SEEDS [METHOD ...]     all images of cifar10 or cifar100, for minutes of one thread
     python proof_runs.py table FOLDER        a row for each finished run, as CSV beside this script
 
-Set OMP_NUM_THREADS=1. FOLDER holds teachers and runs; `data` is the folder with CIFAR."""
+Set OMP_NUM_THREADS=1. FOLDER holds teachers and runs; `data` is the folder with CIFAR. Minutes are counted on the step times of `costs`,
+so that a busy machine favours no method."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -25,9 +27,10 @@ from sastc.studies.bench import Step, build_step, machine
 
 HERE = Path(__file__).parent
 BATCH, HELD_OUT = 64, 0.1
-COMMON = dict(root="data", batch_size=BATCH, holdout=HELD_OUT, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
+COMMON = dict(root="data", batch_size=BATCH, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
 STUDENT = dict(student="vgg11", width=0.25, time_steps=2, lr=0.05)
-TEACHER = "wrn16_2"
+TEACHER, TEACHER_EPOCHS = "wrn16_2", 32  # an hour of one thread, 0.14 s a step
+STEPS = 50_000 // BATCH  # of an epoch
 SCALES = (1 / 3, 1.0, 3.0)
 
 
@@ -113,28 +116,59 @@ def go_on(train, place: Path, **settings) -> Run:
     return run
 
 
+def student(name: str, number: int, seed: int, place: Path, teacher: Run, epochs: int, **settings) -> Run:
+    "A run of a method with one of its weights."
+    arm = arms()[name]
+    weights = {setting: values[number] for setting, values in arm.weights.items()}
+    settings = dict(arm.settings, epochs=epochs, seed=seed, teacher=str(teacher.folder), **weights, **STUDENT, **settings)
+    if not METHODS.find(settings["method"]).uses_teacher:
+        settings.pop("teacher")
+    return go_on(distill, place / f"{name}-{number}-seed{seed}", **settings)
+
+
+def validation(run: Run) -> float:
+    return run.metrics.validation_accuracy.iloc[-1]
+
+
+def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[str, int]:
+    "The best of each method's weights in the time of six KD epochs, by held-out images; the defaults are tried first."
+    seconds, made, tried = costs(folder)["seconds"], arms(), {name: {} for name in names}
+    for number in (1, 0, 2):
+        for name in names:
+            if number < len(next(iter(made[name].weights.values()), [0])):
+                epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
+                tried[name][number] = student(name, number, 0, folder / f"short-{data}", teacher, epochs, **few(data))
+    return {name: max(runs, key=lambda number: validation(runs[number])) for name, runs in tried.items()}
+
+
+def few(data: str) -> dict:
+    return dict(data=data, train_images=10_000, holdout=HELD_OUT, **COMMON)
+
+
 def breadth(folder: Path) -> None:
     "Each method in the time of six KD epochs, three weights with seed 0; then the best five methods with seeds 1 and 2."
-    seconds, images = costs(folder)["seconds"], dict(data="cifar10", train_images=10_000)
-    teacher = go_on(train_teacher, folder / "teacher-cifar10-10000", model=TEACHER, epochs=20, lr=0.1, seed=0, **images, **COMMON)
-    made = arms()
+    teacher = go_on(train_teacher, folder / "teacher-cifar10-10000", model=TEACHER, epochs=20, lr=0.1, seed=0, **few("cifar10"))
+    best = short(folder, teacher, "cifar10", list(arms()))
+    seconds = costs(folder)["seconds"]
 
-    def train(name: str, number: int, seed: int) -> Run:
-        weights = {setting: values[number] for setting, values in made[name].weights.items()}
+    def train(name: str, seed: int) -> Run:
         epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
-        settings = dict(made[name].settings, epochs=epochs, seed=seed, teacher=str(teacher.folder), **weights, **STUDENT, **images, **COMMON)
-        if not METHODS.find(settings["method"]).uses_teacher:
-            settings.pop("teacher")
-        return go_on(distill, folder / "breadth" / f"{name}-{number}-seed{seed}", **settings)
+        return student(name, best[name], seed, folder / "short-cifar10", teacher, epochs, **few("cifar10"))
 
-    chosen = {}
-    for name, arm in made.items():
-        tried = [train(name, number, 0) for number in (range(3) if arm.weights else [0])]
-        chosen[name] = max(range(len(tried)), key=lambda number: tried[number].metrics.validation_accuracy.iloc[-1])
-    ranked = sorted(chosen, key=lambda name: -train(name, chosen[name], 0).metrics.validation_accuracy.iloc[-1])
+    ranked = sorted(best, key=lambda name: -validation(train(name, 0)))
     for seed in (1, 2):
         for name in ranked[:5]:
-            train(name, chosen[name], seed)
+            train(name, seed)
+
+
+def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
+    "All training images for minutes of one thread; the weights are those that did best in a short run on held-out images."
+    teacher = go_on(train_teacher, folder / f"teacher-{data}", data=data, model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **COMMON)
+    seconds, best = costs(folder)["seconds"], short(folder, teacher, data, names)
+    for seed in range(int(seeds)):
+        for name in names:
+            epochs = max(1, round(60 * float(minutes) / (seconds[name] * STEPS)))
+            student(name, best[name], seed, folder / f"{minutes}min-{data}", teacher, epochs, data=data, **COMMON)
 
 
 def table(folder: Path) -> None:
@@ -147,7 +181,9 @@ def table(folder: Path) -> None:
         names = arms()[name].weights
         about["chosen_from"] = "; ".join(f"{setting} {run.config[setting]:g}" for setting in names)
         accuracy = dict(
-            validation=run.metrics.validation_accuracy.iloc[-1], test_last=run.result["test_accuracy_last"], test_best=run.result["test_accuracy_best"]
+            validation=validation(run) if run.config["holdout"] else float("nan"),
+            test_last=run.result["test_accuracy_last"],
+            test_best=run.result["test_accuracy_best"],
         )
         rows.append(about | {name: round(100 * value, 2) for name, value in accuracy.items()} | dict(firing_rate=round(run.result["firing_rate"], 4)))
     pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
@@ -156,5 +192,5 @@ def table(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    what, place = sys.argv[1], Path(sys.argv[2])
-    {"costs": costs, "breadth": breadth, "table": table}[what](place)
+    what, place, *arguments = sys.argv[1:]
+    dict(costs=costs, breadth=breadth, length=length, table=table)[what](Path(place), *arguments)
