@@ -2,7 +2,7 @@
 
     python proof_runs.py costs FOLDER        processor time of a step of each method, in turns in one process
     python proof_runs.py breadth FOLDER      CIFAR-10, 10,000 images, the time of six KD epochs; weights chosen on held-out images
-    python proof_runs.py length FOLDER DATA MINUTES SEEDS [METHOD ...]     all images of cifar10 or cifar100, for minutes of one thread
+    python proof_runs.py length FOLDER DATA MINUTES SEEDS [METHOD ...]     all images, for minutes of one thread; DATA: a name or an .npz file
     python proof_runs.py table FOLDER        a row for each finished run, as CSV beside this script
 
 Set OMP_NUM_THREADS=1. FOLDER holds teachers and runs; `data` is the folder with CIFAR. Minutes are counted on the step times of `costs`,
@@ -137,7 +137,7 @@ def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[s
         for name in names:
             if number < len(next(iter(made[name].weights.values()), [0])):
                 epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
-                tried[name][number] = student(name, number, 0, folder / f"short-{data}", teacher, epochs, **few(data))
+                tried[name][number] = student(name, number, 0, folder / f"short-{Path(data).stem}", teacher, epochs, **few(data))
     return {name: max(runs, key=lambda number: validation(runs[number])) for name, runs in tried.items()}
 
 
@@ -163,12 +163,12 @@ def breadth(folder: Path) -> None:
 
 def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
     "All training images for minutes of one thread; the weights are those that did best in a short run on held-out images."
-    teacher = go_on(train_teacher, folder / f"teacher-{data}", data=data, model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **COMMON)
+    teacher = go_on(train_teacher, folder / f"teacher-{Path(data).stem}", data=data, model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **COMMON)
     seconds, best = costs(folder)["seconds"], short(folder, teacher, data, names)
     for seed in range(int(seeds)):
         for name in names:
             epochs = max(1, round(60 * float(minutes) / (seconds[name] * STEPS)))
-            student(name, best[name], seed, folder / f"{minutes}min-{data}", teacher, epochs, data=data, **COMMON)
+            student(name, best[name], seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, data=data, **COMMON)
 
 
 def table(folder: Path) -> None:
