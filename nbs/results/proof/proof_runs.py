@@ -27,7 +27,7 @@ from sastc.studies.bench import Step, build_step, machine
 
 HERE = Path(__file__).parent
 BATCH, HELD_OUT = 64, 0.1
-COMMON = dict(root="data", batch_size=BATCH, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
+COMMON = dict(batch_size=BATCH, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
 STUDENT = dict(student="vgg11", width=0.25, time_steps=2, lr=0.05)
 TEACHER, TEACHER_EPOCHS = "wrn16_2", 32  # an hour of one thread, 0.14 s a step
 STEPS = 50_000 // BATCH  # of an epoch
@@ -142,7 +142,11 @@ def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[s
 
 
 def few(data: str) -> dict:
-    return dict(data=data, train_images=10_000, holdout=HELD_OUT, **COMMON)
+    return dict(whole(data), train_images=10_000, holdout=HELD_OUT)
+
+
+def whole(data: str) -> dict:
+    return dict(COMMON, data=data) | ({} if data.endswith(".npz") else dict(root="data"))
 
 
 def breadth(folder: Path) -> None:
@@ -163,12 +167,12 @@ def breadth(folder: Path) -> None:
 
 def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
     "All training images for minutes of one thread; the weights are those that did best in a short run on held-out images."
-    teacher = go_on(train_teacher, folder / f"teacher-{Path(data).stem}", data=data, model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **COMMON)
+    teacher = go_on(train_teacher, folder / f"teacher-{Path(data).stem}", model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **whole(data))
     seconds, best = costs(folder)["seconds"], short(folder, teacher, data, names)
     for seed in range(int(seeds)):
         for name in names:
             epochs = max(1, round(60 * float(minutes) / (seconds[name] * STEPS)))
-            student(name, best[name], seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, data=data, **COMMON)
+            student(name, best[name], seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, **whole(data))
 
 
 def table(folder: Path) -> None:
