@@ -8,6 +8,8 @@ __all__ = []
 
 # %% ../nbs/common/04_package.ipynb #690751ea
 import importlib
+import os
+import sys
 
 _PLACES = dict(
     neurons=("lif", "LIF", "IF", "PLIF", "Neuron"), models=("spiking", "create_model", "list_models", "Taps", "candidates"),
@@ -27,3 +29,10 @@ def __getattr__(name: str):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+# %% ../nbs/common/04_package.ipynb #bu5y0002
+_WAITING = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+_SPINS = 1000  # some ten microseconds: most waits inside an operation are shorter, and a time slice of another program is far longer
+
+if sys.platform == "linux" and "torch" not in sys.modules and not any(name in os.environ for name in _WAITING):
+    os.environ["GOMP_SPINCOUNT"] = str(_SPINS)  # before PyTorch loads the library that reads it
