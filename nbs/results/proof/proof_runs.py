@@ -189,7 +189,9 @@ def table(folder: Path) -> None:
             test_last=run.result["test_accuracy_last"],
             test_best=run.result["test_accuracy_best"],
         )
-        rows.append(about | {name: round(100 * value, 2) for name, value in accuracy.items()} | dict(firing_rate=round(run.result["firing_rate"], 4)))
+        accuracy |= {f"test_step_{step}": value for step, value in enumerate(run.result["test_accuracy_last_by_step"], start=1)}
+        cost = dict(firing_rate=round(run.result["firing_rate"], 4), microjoule=round(run.result["microjoule"], 2))
+        rows.append(about | {name: round(100 * value, 2) for name, value in accuracy.items()} | cost)
     pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
     (HERE / "costs.json").write_text((folder / "costs.json").read_text())
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
