@@ -12,13 +12,13 @@
     ["install", "installation", "pip"],
     ["hyperparameter", "hyper", "setting"],
     ["num_workers", "numworkers", "worker"],
-  ].map((words) => words.map(stem));
+  ].map((group) => group.map(stem));
   const OFTEN = 1.2; // times a word has to stand in a text for about half of what it can be worth
   const PER_PAGE = 3; // sections of one page among the results
 
   /** One form for the numbers of a word: seeds, queries. */
   function stem(word) {
-    if (word.length > 4 && word.endsWith("ies")) return word.slice(0, -3) + "y";
+    if (word.length > 4 && word.endsWith("ies")) return `${word.slice(0, -3)}y`;
     return word.length > 3 && word.endsWith("s") && !/(ss|us|is)$/.test(word) ? word.slice(0, -1) : word;
   }
 
@@ -78,7 +78,7 @@
     meant(word, last) {
       const found = new Map(SAME.filter((group) => group.includes(word)).flatMap((group) => group.map((other) => [other, 0.7])));
       if (this.known.has(word)) found.set(word, 1);
-      if (last || !found.size) for (const other of this.known.keys()) if (other.startsWith(word) && !found.has(other)) found.set(other, found.size ? 0.4 : 0.8);
+      if (last || !found.size) for (const other of this.known.keys()) if (other.startsWith(word) && !found.has(other)) found.set(other, this.known.has(word) ? 0.2 : 0.8);
       if (!found.size && word.length > 3) for (const other of this.known.keys()) if (nearly(word, other)) found.set(other, 0.5);
       return found;
     }
@@ -106,6 +106,7 @@
       asked = asked.filter((word) => !PASSING.has(word)).length ? asked.filter((word) => !PASSING.has(word)) : asked;
       const meant = asked.map((word, place) => this.meant(word, place === asked.length - 1));
       const together = phrase(query);
+      const written = query.trim().split(/\s+/);
       const found = [];
       for (const item of this.entries) {
         const worth = meant.map((each) => this.worth(item, each));
@@ -113,8 +114,8 @@
         if (met < 0.5) continue;
         let score = worth.reduce((sum, value) => sum + value, 0) * met ** 3;
         if (asked.length > 1) score *= item.said[0].includes(together) ? 1.7 : item.said[1].includes(together) ? 1.4 : 1;
-        const exact = item.entry.section === query ? 2 : phrase(item.entry.section) === together ? 1.5 : 0;
-        const named = query.split(" ").includes(item.entry.section) ? 1.5 : 0; // in the same letters: IF neuron
+        const exact = item.entry.section === query.trim() ? 2 : phrase(item.entry.section) === together ? 1.5 : 0;
+        const named = written.includes(item.entry.section) ? 1.5 : 0; // in the same letters: IF neuron
         score *= exact || named || (item.name ? 0.6 : 1) * (/^(tutorials\/|guide|index)/.test(item.page) ? 1.25 : 1);
         found.push({ item: item.entry, page: item.page, score, met });
       }

@@ -376,7 +376,7 @@ def test_nan_stops_with_step_part_and_last_good_checkpoint(tmp_path):
     with pytest.raises(NotFinite, match=r"loss: expected finite parts, got 'ce' = nan at step 11 \(epoch 2\); the last good checkpoint is .*last.pt"):
         distill(**given, student=student, method="baseline", epochs=3, folder=tmp_path / "run")
     run = Run(tmp_path / "run")
-    assert run.status["state"] == "failed" and "part 'ce' is nan at step 11" in run.status["reason"]
+    assert run.status["state"] == "failed" and "got 'ce' = nan at step 11" in run.status["reason"]
     assert all(value.isfinite().all() for value in run.checkpoint("last")["model"].values())
 
 
