@@ -116,7 +116,7 @@
         if (asked.length > 1) score *= item.said[0].includes(together) ? 1.7 : item.said[1].includes(together) ? 1.4 : 1;
         const exact = item.entry.section === query.trim() ? 2 : phrase(item.entry.section) === together ? 1.5 : 0;
         const named = written.includes(item.entry.section) ? 1.5 : 0; // in the same letters: IF neuron
-        score *= exact || named || (item.name ? 0.6 : 1) * (/^(tutorials\/|guide|index)/.test(item.page) ? 1.25 : 1);
+        score *= exact || named || (item.name ? 0.6 : 1) * (/^(tutorials\/|guide|index)/.test(item.page) ? 1.4 : 1);
         found.push({ item: item.entry, page: item.page, score, met });
       }
       const pages = new Map(); // a page that speaks of it in many places is about it
