@@ -1,4 +1,4 @@
-// ESLint for the scripts of the live views: `npm run lint`.
+// ESLint for the scripts of the live views and the site's search: `npm run lint`.
 import { realpathSync } from "node:fs";
 import { createRequire } from "node:module";
 import { argv } from "node:process";
@@ -26,5 +26,5 @@ export default [
     }
   },
   { files: ["sastc/lab/static/*.js"], languageOptions: { globals: readonly(BROWSER) } },
-  { files: ["tests/js/*.mjs"], languageOptions: { globals: readonly("TextEncoder URL") } }
+  { files: ["tests/js/*.mjs"], languageOptions: { globals: readonly("Fuse TextEncoder URL") } }
 ];

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +12,7 @@ from latex2mathml.converter import convert
 from latex2mathml.symbols_parser import convert_symbol
 from plotly.offline import get_plotlyjs
 
+SEARCH = Path(__file__).with_name("search.js")
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 ELSEWHERE = re.compile(r"(https?:)?//")
 FETCHED_BY_CSS = re.compile(r"@import|url\(['\"]?(https?:)?//")
@@ -30,13 +32,13 @@ class Problem(Exception):
 def finish_site(site: Path, home: str) -> int:
     "Finish and check every page in place. `home` is the address that nbdev's links begin with. Returns the number of pages."
     (site / "site_libs" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
-    index_as_script(site)
     (site / "site_libs" / "sidebar.js").write_text(SHOW_PLACE, encoding="utf-8")
     drop_web_fonts(site)
     pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.rglob("*.html"))}
+    write_search(site, pages)
     for path, soup in pages.items():
         to_root = "../" * len(path.relative_to(site).parent.parts)
-        drop_katex(soup)
+        drop_scripts(soup)
         add_scripts(soup, to_root)
         write_mathml(soup, path.name)
         make_relative(soup, home, to_root)
@@ -53,13 +55,25 @@ def finish_site(site: Path, home: str) -> int:
     return len(pages)
 
 
-def index_as_script(site: Path):
-    "Browsers refuse `fetch` for pages opened from disk, so the search index comes as a script that answers for the file."
+def write_search(site: Path, pages: Pages):
+    """The search index as a script that answers for the file, because browsers refuse `fetch` for pages opened from disk; and `search.js`,
+    which takes the place of Fuse."""
     answer = """const answer = %s, web = window.fetch;
-window.fetch = (url, ...rest) => String(url).endsWith("search.json") ? Promise.resolve(new Response(JSON.stringify(answer))) : web(url, ...rest);"""
+window.fetch = (url, ...rest) => String(url).endsWith("search.json") ? Promise.resolve(new Response(JSON.stringify(answer))) : web(url, ...rest);
+"""
     entries = json.loads((site / "search.json").read_text(encoding="utf-8"))
-    index = json.dumps([entry | dict(text=without_latex(entry["text"])) for entry in entries], ensure_ascii=False)
-    (site / "site_libs" / "search.js").write_text(answer % index, encoding="utf-8")
+    index = json.dumps([entry | search_fields(entry, site, pages) for entry in entries], ensure_ascii=False)
+    (site / "site_libs" / "search.js").write_text(answer % index + SEARCH.read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.rmtree(site / "site_libs" / "fuse")
+
+
+def search_fields(entry: dict, site: Path, pages: Pages) -> dict:
+    "What smalldocs leaves out or writes otherwise: the sentence below a title, the room of a module, text without commands of LaTeX."
+    name = entry["href"].partition("#")[0]
+    about, room = pages[site / name].select_one("div.description"), name.rpartition("/")[0]
+    a_module = room and re.fullmatch(r"\w+", entry["title"]) and entry["title"] != room
+    title = f"{room}.{entry['title']}" if a_module else entry["title"]
+    return dict(title=title, about=about.get_text(" ", strip=True) if about else "", text=without_latex(entry["text"]))
 
 
 def without_latex(text: str) -> str:
@@ -74,10 +88,10 @@ def drop_web_fonts(site: Path):
         path.write_text(re.sub(r"@import url\((['\"]?)https?:.*?\1\);?", "", css), encoding="utf-8")
 
 
-def drop_katex(soup: BeautifulSoup):
-    "MathML needs no KaTeX, which smalldocs loads from a CDN."
+def drop_scripts(soup: BeautifulSoup):
+    "MathML needs no KaTeX, which smalldocs loads from a CDN, and the site has a search of its own."
     for tag in soup.find_all(["script", "link"]):
-        if "katex" in (tag.get("src") or tag.get("href") or ""):
+        if re.search("katex|fuse", tag.get("src") or tag.get("href") or ""):
             tag.decompose()
 
 

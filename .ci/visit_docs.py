@@ -12,6 +12,28 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 LOOKS = dict(light=1280, dark=1920)  # width of the window in each colour scheme
 OF_THE_SITE = ("file:", "data:", "blob:", "about:")
 PATIENCE = 30_000  # ms
+FOUND = """async (queries) => {
+  const search = new Fuse(await (await fetch("search.json")).json());
+  return queries.map((query) => search.search(query, { limit: 3 }).map(({ item }) => item.href));
+}"""
+# what people type, and a page that has to be among the first three results
+FINDS = {
+    "LIF": "neurons/neuron",
+    "IF neuron": "neurons/neuron",
+    "surrogate gradient": "neurons/neuron",
+    "SpikingJelly": "tutorials/your_parts",
+    "timm": "models/teachers",
+    "own dataset": "tutorials/your_parts",
+    "Slurm": "tutorials/gpu_box",
+    "batch size": "tutorials/gpu_box",
+    "out of memory": "neurons/memory",
+    "CIFAR-10": "results/cifar",
+    "N-MNIST": "data/events",
+    "ONNX": "studies/export",
+    "energy": "metrics/energy",
+    "attention map": "tutorials/reading_attention",
+    "seeds": "tutorials/comparing_methods",
+}
 DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg") &&
     figure._fullData?.every((trace, i) => trace.visible !== false || figure.data[i].visible === false)) &&
   [...document.querySelectorAll("[data-view]")].every((view) => (view.shadowRoot ?? view).childNodes.length)"""
@@ -47,7 +69,7 @@ def visit(page: Page, file: Path, dark: bool) -> list[str]:
 
 
 def search(page: Page, index: Path) -> list[str]:
-    "Sentences about the search field and the switch between light and dark."
+    "Sentences about the search field, what it finds, and the switch between light and dark."
     page.goto(index.as_uri())
     dark = page.evaluate(SEEN)["dark"]
     page.keyboard.press("/")
@@ -59,7 +81,10 @@ def search(page: Page, index: Path) -> list[str]:
         page.wait_for_function(f"document.documentElement.classList.contains('quarto-dark') !== {str(dark).lower()}", timeout=PATIENCE)
     except TimeoutError as error:
         return [f"search or the switch between light and dark does nothing ({str(error).splitlines()[0]})"]
-    return []
+    found = zip(FINDS.items(), page.evaluate(FOUND, [*FINDS]), strict=True)
+    return [
+        f"search for {typed!r} finds {', '.join(places)} before {wanted}" for (typed, wanted), places in found if not any(wanted in place for place in places)
+    ]
 
 
 @call_parse

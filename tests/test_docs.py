@@ -14,7 +14,7 @@ from sastc.studies import figures as figure_module
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".ci"))
 from build_docs import draw_figures, figure_makers, shows_figure, signature  # noqa: E402
-from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, without_latex, write_mathml  # noqa: E402
+from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, search_fields, without_latex, write_mathml  # noqa: E402
 from visit_docs import CHROMIUM, visit  # noqa: E402
 
 
@@ -89,6 +89,14 @@ def test_a_page_outside_the_sidebar_is_named(tmp_path):
 
 def test_search_results_show_signs_and_not_commands():
     assert without_latex(r"in [-\lambda, \lambda] \mathrm{x}, split at '\n'") == r"in [-λ, λ]  {x}, split at '\n'"
+
+
+def test_the_search_knows_the_sentence_below_a_title_and_the_room_of_a_module(tmp_path):
+    said = '<div class="description">Spiking <code>LIF</code> neurons.</div>'
+    pages = {tmp_path / "neurons" / "neuron.html": page(said), tmp_path / "guide.html": page("")}
+    module = dict(href="neurons/neuron.html#lif", title="neuron", text=r"\tau")
+    assert search_fields(module, tmp_path, pages) == dict(title="neurons.neuron", about="Spiking LIF neurons.", text="τ")
+    assert search_fields(dict(href="guide.html", title="guide", text=""), tmp_path, pages) == dict(title="guide", about="", text="")
 
 
 @pytest.mark.parametrize("source", ["figure", "x = 1\npx.line(x)", "training_curves(\n    runs,\n).update_layout(height=3)", "RunBoard(folder)", "view"])

@@ -16,7 +16,7 @@ from sastc.studies.figures import COLOURS
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests" / "js").glob("*.test.mjs"))
-SCRIPTS = [*sorted(STATIC.glob("*.js")), *sorted((ROOT / "tests" / "js").glob("*.mjs")), ROOT / "eslint.config.mjs"]
+SCRIPTS = [*sorted(STATIC.glob("*.js")), ROOT / ".ci" / "search.js", *sorted((ROOT / "tests" / "js").glob("*.mjs")), ROOT / "eslint.config.mjs"]
 WIDGETS = dict(view=FigureView, attention=AttentionView, board=RunBoard)
 LEAST_NODE = 20  # its test runner is stable, and arrays have findLastIndex
 RECORDED = ROOT / "nbs" / "results" / "cifar10_core" / "sastc-seed0"

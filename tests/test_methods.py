@@ -123,7 +123,7 @@ def test_a_method_without_terms_says_so():
         "Nothing."
 
     step, shapes = a_step()
-    with pytest.raises(NotImplementedError, match="Empty has no method `terms`"):
+    with pytest.raises(NotImplementedError, match="Empty: expected a method `terms`, got none"):
         Empty().terms(step)
 
 

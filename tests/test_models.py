@@ -568,9 +568,9 @@ class Branches(nn.Module):
     [
         ("twise", "names: expected one of once, twice, never, overwritten, act, got 'twise' \\(did you mean 'twice'"),
         ("", "names: expected one of once, twice, never, overwritten, act, got ''"),
-        ("twice", "'twice' runs more than once in a forward pass"),
-        ("never", "'never' does not run in a forward pass"),
-        ("overwritten", "the output of 'overwritten' is overwritten in place"),
+        ("twice", "got 'twice', which runs more than once"),
+        ("never", "got 'never', which does not run"),
+        ("overwritten", "got 'overwritten', whose output a later layer overwrites in place"),
     ],
 )
 def test_taps_refuse_a_module_that_gives_no_feature(name, sentence):

@@ -322,7 +322,7 @@ def test_words_of_special_cases():
     assert said(np.full((2, 3, 4), 0.25), attn_scale=0.0) == [UNIFORM]
     assert said([[[0.7, 0.2, 0.1]]]) == []  # one student layer cannot collapse
     assert said([[[0.7, 0.2, 0.1]] * 2], attn_scale=8.0) == [COLLAPSED]
-    # what was recorded image by image goes before what the mean shows
+    # what was recorded image by image overrides what the mean shows
     assert said([[[0.4, 0.4, 0.2]] * 2], saturation=0.9) == [SATURATED]
     assert said([[[HIGH, REST, REST], [REST, HIGH, REST]]], saturation=0.1) == []
     with pytest.raises(ValueError, match=r"attention: expected shape \[T, S, 3\] .*, got \[2, 3\]"):

@@ -373,10 +373,10 @@ class Poisoned(nn.Module):
 
 def test_nan_stops_with_step_part_and_last_good_checkpoint(tmp_path):
     student, given = over_time(Poisoned(call=12), 2), {name: value for name, value in TINY.items() if name != "width"}
-    with pytest.raises(NotFinite, match=r"loss: part 'ce' is nan at step 11 \(epoch 1\); the last good checkpoint is .*last.pt"):
+    with pytest.raises(NotFinite, match=r"loss: expected finite parts, got 'ce' = nan at step 11 \(epoch 2\); the last good checkpoint is .*last.pt"):
         distill(**given, student=student, method="baseline", epochs=3, folder=tmp_path / "run")
     run = Run(tmp_path / "run")
-    assert run.status["state"] == "failed" and "part 'ce' is nan at step 11" in run.status["reason"]
+    assert run.status["state"] == "failed" and "got 'ce' = nan at step 11" in run.status["reason"]
     assert all(value.isfinite().all() for value in run.checkpoint("last")["model"].values())
 
 
@@ -430,7 +430,7 @@ MISTAKES = {
     "momentum: expected only with optimizer sgd, got 0.5 with optimizer 'adam'": mistake(optimizer="adam", momentum=0.5),
     "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
     "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
-    "checkpoint: there is no file": mistake(method="kd", teacher="nowhere"),
+    "checkpoint: expected a file, got nowhere, which is not there": mistake(method="kd", teacher="nowhere"),
     "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(
         student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None
     ),
@@ -468,12 +468,14 @@ def test_damaged_and_foreign_checkpoints(teacher, tmp_path):
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "foreign.pt")
     torch.save(nn.Linear(2, 2), tmp_path / "pickled.pt")  # needs code to load, which a checkpoint may not
-    for name, sentence in dict(cut="cannot be read", foreign="is not a checkpoint of sastc .it holds keys state_dict", pickled="cannot be read").items():
+    for name, sentence in dict(
+        cut="cannot be read", foreign="expected a checkpoint of sastc, got .*, which holds keys state_dict", pickled="cannot be read"
+    ).items():
         with pytest.raises(ValueError, match=sentence):
             load_model(tmp_path / f"{name}.pt")
     content = {k: v for k, v in load_checkpoint(teacher.folder / "checkpoints" / "best.pt").items() if k != "format"}
     save_checkpoint(tmp_path / "other.pt", content | dict(spec=content["spec"] | dict(width=0.5)))
-    with pytest.raises(ValueError, match="does not fit wrn16_2"):
+    with pytest.raises(ValueError, match="expected weights that fit wrn16_2, got"):
         load_model(tmp_path / "other.pt")
 
 

@@ -33,6 +33,7 @@ from sastc.common.settings import (
     resolve,
     written,
 )
+from ..training.records import read_json
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
 class Shown(NamedTuple):
@@ -335,7 +336,11 @@ def file_settings(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config: expected YAML or JSON, got {path} ({' '.join(str(error).split())})") from error
     of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)  # its folder is that run's, which is not to be written again
-    content = {name: value for name, value in content["settings"].items() if name != "folder"} if of_run else content
+    if of_run:
+        from sastc.training.upgrade import upgraded  # here: it loads torch
+
+        content = upgraded(dict(kind="student") | content, read_json(path.with_name("layers.json"), {}))
+        content.pop("folder", None)
     if not isinstance(content, dict):
         raise ValueError(f"config: expected names and values, got {path}, which holds {type(content).__name__}")
     known, choices = all_settings(kind), _choices(kind)

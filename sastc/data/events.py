@@ -163,7 +163,7 @@ def read_aedat4(
     try:
         import aedat
     except ImportError as error:
-        raise ImportError("data: AEDAT 4 files are read by the package aedat, which is not installed; pip install 'sastc[aedat]'") from error
+        raise ImportError("data: expected the package aedat, which reads AEDAT 4, to be installed, got none; pip install 'sastc[aedat]'") from error
     path = Path(path)
     data = path.read_bytes()
     if not data.startswith(b"#!AER-DAT4.0\r\n"):

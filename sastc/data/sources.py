@@ -51,7 +51,7 @@ class Source(Settings):
         frames: int = 0,  # of recordings: how many each is cut into; 0 for what the data set asks
     ) -> Data:
         "The images. Raises `ValueError` or `FileNotFoundError` with a sentence."
-        raise NotImplementedError(f"{type(self).__name__} has no method `load`")
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `load`, got none")
 
 
 _IMAGE_SIZE = setting(0, "height and width of the images; 0 for 32", least=0)
@@ -149,7 +149,7 @@ class DatasetSource(Source):
 
     def splits(self):
         "A dataset, a pair of a training and a test dataset, or a mapping with `train`."
-        raise NotImplementedError(f"{type(self).__name__} has no method `splits`")
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `splits`, got none")
 
     def load(self, frames: int = 0) -> ImageData | StreamedData:
         return images_from(self.splits(), **{name: getattr(self, name) for name in own_settings(DatasetSource) if name not in own_settings(Source)})
@@ -167,7 +167,7 @@ class RecordingsSource(Source):
 
     def splits(self):
         "A dataset, or a pair of a training and a test dataset."
-        raise NotImplementedError(f"{type(self).__name__} has no method `splits`")
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `splits`, got none")
 
     def load(self, frames: int = 0) -> FrameData:
         cut = dict(by=self.frames_by, values=self.frame_values, image_size=self.image_size)

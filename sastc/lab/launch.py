@@ -317,7 +317,7 @@ class JobView(Polling, ipywidgets.VBox):
         return self.words.value + self.readings.value + "".join(picture_html(view.picture(), "") for view in pictures)
 
     def close(self) -> None:
-        "Ask no more, and take the view with its parts away."
+        "Stop asking, and take the view with its parts away."
         for child in (*self.attention.children, self.curves):
             child.close()
         super().close()

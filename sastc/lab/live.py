@@ -33,7 +33,7 @@ try:
     import anywidget
     import ipywidgets
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(f"sastc.lab needs {error.name}, which comes with: pip install 'sastc[lab]'") from error
+    raise ModuleNotFoundError(f"sastc.lab: expected the package {error.name} to be installed, got none; pip install 'sastc[lab]' brings it") from error
 
 # %% ../../nbs/lab/00_live.ipynb #76fefa8f
 class Tail:
@@ -208,12 +208,12 @@ class Polling:
             self._task.cancel()
 
     def end(self) -> None:
-        "Ask no more."
+        "Stop asking."
         self._ended = True
         self._stop()
 
     def close(self) -> None:
-        "Ask no more, and take the widget away."
+        "Stop asking, and take the widget away."
         self.end()
         super().close()
 

@@ -146,7 +146,7 @@ class SelfAttention(Attention):
 # %% ../../nbs/methods/02_attention.ipynb #1c92f800
 @ATTENTIONS.register("uniform")
 class UniformAttention(Attention):
-    "Every teacher layer weighs 1/N. Nothing is learned, and any batch is accepted."
+    "Every teacher layer has the weight 1/N. Nothing is learned, and any batch is accepted."
 
     watched: ClassVar[bool] = False
 

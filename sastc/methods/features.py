@@ -82,7 +82,7 @@ def sp_loss(
 
 @METHODS.register("sp")
 class SP(RelationMethod):
-    "and the similarity of images in one layer to be as in the teacher's (SP)"
+    "and the distance from the teacher in how similar images are, in one layer (SP)"
 
     sp_weight: float = setting(3000.0, "weight of the difference of similarity matrices", least=0)
 
@@ -118,7 +118,7 @@ def rkd_losses(
 # %% ../../nbs/methods/12_features.ipynb #b5f39ff7
 @METHODS.register("rkd")
 class RKD(RelationMethod):
-    "and distances and angles between images in one layer to be as in the teacher's (RKD)"
+    "and the distance from the teacher in distances and angles between images, in one layer (RKD)"
 
     rkd_distance: float = setting(25.0, "weight of the difference of distances", least=0)
     rkd_angle: float = setting(50.0, "weight of the difference of angles", least=0)

@@ -127,7 +127,7 @@ def head_tail_loss(
 
 @METHODS.register("hta_kl")
 class HeadTail(LogitMethod):
-    "and soft labels by forward or reverse divergence, as the gap is in head or tail (HTA-KL by the rule of AKL)"
+    "and soft labels by forward or reverse divergence, depending on where the gap is, in head or tail (HTA-KL by the rule of AKL)"
 
     hta_weight: float = setting(1.0, "weight of the head-tail divergence", least=0)
     head_share: float = setting(0.5, "cumulative probability up to which a class belongs to the head", least=0, most=1)

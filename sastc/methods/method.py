@@ -92,7 +92,7 @@ class Method(Component):
 
     def terms(self, step: Step) -> dict[str, Term]:
         "The loss in its parts, by name."
-        raise NotImplementedError(f"{type(self).__name__} has no method `terms`")
+        raise NotImplementedError(f"{type(self).__name__}: expected a method `terms`, got none")
 
     def __add__(self, other: "Method") -> "Method":
         return sum_class(type(self), type(other))(first=self, second=other)

@@ -123,7 +123,7 @@ class Taps:
                         f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it"
                     )
                 if name in caught:
-                    raise ValueError(f"names: module {name!r} runs more than once in a forward pass; name one that runs once")
+                    raise ValueError(f"names: expected modules that run once in a forward pass, got {name!r}, which runs more than once")
                 kept = output.clone() if output.is_inference() else output
                 kept = layout(kept) if layout else kept
                 feature = kept if steps is None else unfold(kept, steps, x.shape[-4])
@@ -157,10 +157,12 @@ def _version(output):
 
 def _feature(name, caught):
     if name not in caught:
-        raise ValueError(f"names: module {name!r} does not run in a forward pass; name one that does")
+        raise ValueError(f"names: expected modules that run once in a forward pass, got {name!r}, which does not run")
     output, version = caught[name]
     if _version(output) != version:
-        raise ValueError(f"names: the output of {name!r} is overwritten in place by a later layer; name that layer or the block around it")
+        raise ValueError(
+            f"names: expected modules whose output stays as it is, got {name!r}, whose output a later layer overwrites in place; name that layer or the block around it"
+        )
     return output
 
 # %% ../../nbs/models/05_taps.ipynb #c1cca331

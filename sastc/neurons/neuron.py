@@ -269,7 +269,7 @@ class LIF(Neuron):
 
 @NEURONS.register("if")
 class IF(Neuron):
-    "Integrate-and-fire neuron: nothing leaks."
+    "Integrate-and-fire neuron: the whole potential survives a step."
 
 
 @NEURONS.register("plif")

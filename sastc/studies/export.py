@@ -8,7 +8,6 @@ __all__ = ['DISCRETISATIONS', 'FORMATS', 'neuron_constants', 'description', 'to_
 
 # %% ../../nbs/studies/06_export.ipynb #91b17f82
 import copy
-import importlib
 import io
 import json
 import math
@@ -26,18 +25,11 @@ from fastcore.basics import patch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from ..common.checks import in_range, one_of
+from ..common.checks import in_range, needed, one_of
 from ..common.files import atomic
 from ..neurons.neuron import Neuron
 from ..training.opening import open_run
 from ..training.runs import Run
-
-# %% ../../nbs/studies/06_export.ipynb #1ef191c5
-def _needed(package: str):
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f'{package} is not installed; `pip install "sastc[export]"` brings what exporting needs') from error
 
 # %% ../../nbs/studies/06_export.ipynb #3a1eb932
 DISCRETISATIONS = dict(
@@ -363,7 +355,7 @@ def to_nir(
 
     Raises `ImportError` without the package nir, and `ValueError` naming the layer that has no NIR node, a neuron with soft reset for instance, or
     the argument that does not fit."""
-    nir = _needed("nir")
+    nir = needed("nir", "export", "to")
     neuron_constants(0.5, dt, discretisation)  # refuses wrong ones before any work is done
     traced = _traced(student, image_shape)
     dtype = torch.empty(0, dtype=_dtype(traced)).numpy().dtype
@@ -402,7 +394,7 @@ def to_onnx(
     batch: int | None = None,  # images in a batch; None for any number
 ) -> torch.onnx.ONNXProgram:  # input `images`, output `logits`, shapes as above; `save(file)` writes it
     "The student as an ONNX model. Raises `ImportError` without the package onnxscript, `ValueError` as `to_torch_export` does."
-    _needed("onnxscript")
+    needed("onnxscript", "export", "to")
     program = to_torch_export(student, image_shape, batch)
     written = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False)
     written.model.metadata_props.update({f"sastc.{name}": json.dumps(value) for name, value in description(student).items()})
@@ -424,7 +416,7 @@ def write_student(
         raise ValueError(f"file: expected a name that ends in {FORMATS[to]}, got {file}")
     content = io.BytesIO()
     if to == "nir":
-        _needed("nir").write(content, to_nir(student, image_shape))
+        needed("nir", "export", "to").write(content, to_nir(student, image_shape))
     elif to == "torch":
         torch.export.save(to_torch_export(student, image_shape), content, extra_files={"sastc.json": json.dumps(description(student))})
     else:

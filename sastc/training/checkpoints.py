@@ -49,7 +49,7 @@ def checkpoint_file(
     others = checkpoint_names(path)
     path = path / "checkpoints" / f"{which}.pt" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: there is no file {path}" + (f"; the folder has {', '.join(others)}" if others else ""))
+        raise FileNotFoundError(f"checkpoint: expected a file, got {path}, which is not there" + (f"; the folder has {', '.join(others)}" if others else ""))
     return path
 
 
@@ -62,7 +62,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"checkpoint: expected an undamaged file written by sastc, got {path}, which cannot be read ({_first_line(error)})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         found = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"checkpoint: {path} is not a checkpoint of sastc (it holds {found}); load it into a module of your own and pass that")
+        raise ValueError(f"checkpoint: expected a checkpoint of sastc, got {path}, which holds {found}; load it into a module of your own and pass that")
     return _as_today(content)
 
 
@@ -110,7 +110,7 @@ def load_model(
     try:
         network.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise ValueError(f"checkpoint: {path} does not fit {content['spec']['name']} ({_first_line(error)})") from error
+        raise ValueError(f"checkpoint: expected weights that fit {content['spec']['name']}, got {path}, which does not ({_first_line(error)})") from error
     if how := restored(content.get("preprocessing")):
         network.preprocessing = how
     return network.eval()

@@ -239,7 +239,9 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
         name, progress = (broken or ["of another process"])[-1], self.progress  # the total comes first and is broken by its parts
         last = self.writer and self.writer.folder / "checkpoints" / "last.pt"
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
-        raise NotFinite(f"loss: part {name!r} is {parts.get(name, 'not finite')} at step {progress['step']} (epoch {progress['epoch']}); {kept}")
+        raise NotFinite(
+            f"loss: expected finite parts, got {name!r} = {parts.get(name, 'not finite')} at step {progress['step']} (epoch {progress['epoch'] + 1}); {kept}"
+        )
 
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
@@ -288,7 +290,7 @@ def _record_steps(self: Trainer, bar) -> None:
     sums = self._over_processes(self.record_sums)
     count, at = sums["steps"], dict(step=self.progress["step"], epoch=self.progress["epoch"])
     parts = {name: sums[name] / count for name in ("total", *self.labelled) if name in sums}
-    bar.set_postfix(epoch=at["epoch"], loss=f"{parts['total']:.3f}", refresh=False)
+    bar.set_postfix(epoch=at["epoch"] + 1, loss=f"{parts['total']:.3f}", refresh=False)
     if self.writer:
         speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
         more = dict(images_per_second=round(speed, 1), peak_memory_mib=round(peak_memory_mib(), 1))
@@ -299,7 +301,7 @@ def _record_steps(self: Trainer, bar) -> None:
             if f"{stream}/" in sums:
                 self.writer.record(stream, **at, **_watched_record(stream, sums, derived))
         self._status("running")
-        tell(f"step {at['step']} of {self.steps}: loss {parts['total']:.3f}, {speed:.0f} images a second", detail=True)
+        tell(f"step {at['step']} of {self.steps}: loss {parts['total']:.3f}, {speed:.0f} images per second", detail=True)
     self.record_sums.clear()
 
 

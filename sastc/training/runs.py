@@ -239,13 +239,13 @@ def _frame(records: Iterable[dict]) -> pd.DataFrame:
 
 @patch(as_prop=True)
 def metrics(self: Run) -> pd.DataFrame:
-    "A row for each epoch: losses, accuracies (0 to 1), mismatch if it is recorded, learning rate, seconds, images a second, memory; indexed by step."
+    "A row for each epoch: losses, accuracies (0 to 1), mismatch if it is recorded, learning rate, seconds, images per second, memory; indexed by step."
     return _frame({k: v for k, v in record.items() if k != "rates"} for record in self.lines("epochs"))
 
 
 @patch(as_prop=True)
 def steps(self: Run) -> pd.DataFrame:
-    "A row every `log_every` steps: loss parts, learning rate, images a second; indexed by step."
+    "A row every `log_every` steps: loss parts, learning rate, images per second; indexed by step."
     return _frame(self.lines("steps"))
 
 
