@@ -160,6 +160,35 @@ class Mixed(Dataset):
         return PIXELS[number, :, :size, :size], number % 2
 
 
+class Folderlike(Dataset):
+    "Pictures in the grey of their class, numbered as an `ImageFolder` numbers the folders that it finds."
+
+    GREYS = dict(ant=10, bee=100, cat=200)
+
+    def __init__(self, classes):
+        self.classes = list(classes)
+
+    def __len__(self):
+        return 4 * len(self.classes)
+
+    def __getitem__(self, place):
+        number = place % len(self.classes)
+        return Image.fromarray(np.full((8, 8, 3), self.GREYS[self.classes[number]], np.uint8)), number
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("held", [("ant", "cat"), ("cat", "ant", "bee"), ("bee",)], ids=str)
+def test_a_test_split_that_numbers_its_classes_otherwise_is_read_by_their_names(held, workers):
+    data = images_from((Folderlike(["ant", "bee", "cat"]), Folderlike(held)), workers=workers)
+    assert data.classes == ["ant", "bee", "cat"] and data.y_train.tolist() == [0, 1, 2] * 4
+    assert data.y_test.tolist() == [["ant", "bee", "cat"].index(name) for name in held] * 4
+
+
+def test_a_test_split_with_a_class_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="classes: expected those of the training split in the test split, got 'cat', which is none of them"):
+        images_from((Folderlike(["ant", "bee"]), Folderlike(["ant", "cat"])))
+
+
 def test_a_size_is_asked_for_where_there_is_none(tmp_path):
     with pytest.raises(ValueError, match="image_size: expected a height and width, since the images of train of tensordataset are of 8x12 pixels, got 0"):
         distill(data=WIDE, folder=tmp_path / "run", **STUDENT | dict(image_size=0))

@@ -1,13 +1,16 @@
 """Networks of other spiking libraries as students: their values are those of the library run by itself, nothing is left between calls, every method trains them."""
 
 import copy
+import math
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from sastc import Taps, assess, create_model, distill, firing_rates, open_run, spiking, synaptic_operations, train_teacher
 from sastc.methods import METHODS
+from sastc.metrics.energy import CostRecorder, StepRecorder
 from sastc.models import from_library, from_nir
 from sastc.studies.export import to_nir
 from sastc.training import Run
@@ -377,3 +380,106 @@ def test_memory_is_saved_on_neurons_of_ours_only(build, tmp_path):
     assert not (tmp_path / "run").exists()
     run = distill(student=spiking(create_model("resnet18", 10, in_channels=1, width=0.0625), T), **given)
     assert run.state == "finished" and run.config["save_memory"] is True
+
+
+class Watched(nn.Module):
+    "A network of ours that keeps its last output for whoever wants to look at it, graph included."
+
+    def __init__(self):
+        super().__init__()
+        self.network = create_model("vgg11", in_channels=1, width=1 / 16, time_steps=2)
+        self.time_steps, self.stem_once = 2, True
+
+    def forward(self, x):
+        self.last = self.network(x)
+        return self.last
+
+
+@pytest.mark.parametrize("name", ["snntorch", "own"])
+def test_a_student_that_keeps_tensors_with_a_graph_trains_to_the_end(name, tmp_path):
+    def student():
+        if name == "own":
+            return Watched()
+        pytest.importorskip("snntorch", reason="the extra `students` (snntorch) is not installed")
+        return from_library(Loop(True), T, steps="image")
+
+    given = GIVEN | (dict(image_size=32) if name == "own" else {})
+    trained = student()
+    run = distill(student=trained, method="baseline", folder=tmp_path / "run", holdout=0.0, **given)
+    assert run.state == "finished" and assess(run.folder, student=student())["accuracy"] == run.result["test_accuracy_best"]
+    last = run.checkpoint("last")["model"]
+    assert all(torch.equal(value, last[key]) for key, value in trained.state_dict().items())
+    if name == "snntorch":
+        trained.train()(IMAGES)
+        copy.deepcopy(trained)
+
+
+# ---------------------------------------------------------------- what is counted, however the layers are called
+
+
+class Counted(nn.Module):
+    "A spiking network whose linear layers take [T, B, C] as it is, or folded, or step by step."
+
+    time_steps, stem_once = 3, True
+
+    def __init__(self, how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.how = nn.Linear(16, 8), nn.Linear(8, 10), how
+
+    def forward(self, x):
+        spikes = (x.expand(3, *x.shape) > torch.tensor([0.2, 0.5, 0.8])[:, None, None, None, None]).float().flatten(2)
+        if self.how == "sequence":
+            return self.second((self.first(input=spikes) > 0).float())
+        if self.how == "folded":
+            return self.second((self.first(spikes.flatten(0, 1)) > 0).float()).unflatten(0, (3, len(x)))
+        return torch.stack([self.second((self.first(step) > 0).float()) for step in spikes])
+
+
+@pytest.mark.parametrize("sizes", [(5, 2), (3,), (1, 4)], ids=str)
+def test_operations_do_not_depend_on_how_a_layer_gets_its_steps(sizes):
+    images = torch.rand(sum(sizes), 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    tables, spent = [], []
+    for how in ("folded", "each", "sequence"):
+        network = Counted(how)
+        with torch.no_grad(), CostRecorder(network) as recorder, StepRecorder(network) as steps:
+            parts = []
+            for batch in images.split(sizes):
+                network(batch)
+                parts.append(steps.spent(3, len(batch)))
+        tables.append(recorder.table())
+        spent.append(torch.cat(parts, 1))
+    assert tables[0].macs.tolist() == [128, 80]
+    spikes = (images.flatten() > torch.tensor([0.2, 0.5, 0.8])[:, None]).sum().item()
+    assert tables[0].operations[0] == pytest.approx(8 * spikes / len(images))
+    for table, energies in zip(tables[1:], spent[1:]):
+        pd.testing.assert_frame_equal(table, tables[0])
+        torch.testing.assert_close(energies, spent[0])
+    assert spent[0][-1].mean().item() == pytest.approx(tables[0].picojoule.sum() / 1e6, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer, shape, macs",
+    [
+        (nn.Conv1d(4, 6, 3, padding=1), (4, 7), 7 * 6 * 4 * 3),
+        (nn.Conv3d(2, 3, 2), (2, 4, 4, 4), 27 * 3 * 2 * 8),
+        (nn.ConvTranspose2d(4, 6, 2, 2), (4, 3, 3), 9 * 4 * 6 * 4),
+        (nn.Conv2d(4, 6, 3, groups=2), (4, 5, 5), 9 * 6 * 2 * 9),
+    ],
+    ids=str,
+)
+def test_every_convolution_is_counted(layer, shape, macs):
+    network = nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape), layer)
+    assert synaptic_operations(network, torch.rand(5, 1, 1, math.prod(shape)) + 0.1).macs.tolist() == [macs]
+
+
+def test_a_layer_that_stands_in_two_places_costs_an_ann_twice():
+    layer = nn.Linear(4, 4)
+    table = synaptic_operations(nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer), torch.rand(5, 1, 2, 2))
+    assert table.operations.tolist() == [32] and table.ann_picojoule.tolist() == [pytest.approx(32 * 4.6)]
+
+
+def test_weights_that_are_not_counted_are_named():
+    network = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.RNN(4, 4))
+    with pytest.warns(UserWarning, match="got others, which are not counted, in 1.self_attn, 2$"):
+        CostRecorder(network)

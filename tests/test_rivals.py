@@ -21,6 +21,7 @@ from sastc.methods import (
     DKD,
     METHODS,
     RKD,
+    SASTC,
     SP,
     TET,
     TKS,
@@ -34,6 +35,7 @@ from sastc.methods import (
     Weak2Strong,
     about,
 )
+from sastc.methods.attention import SelfAttention
 from sastc.methods.losses import kd_loss
 from sastc.models import Taps, create_model, tap_shapes
 from sastc.training import Run, distill, open_run, train_teacher
@@ -479,6 +481,42 @@ def test_equal_logits_and_far_logits_under_noise_have_finite_gradients(reading):
         step.__dict__.pop("logits", None)
         value = built(CKDSNN(nld_reading=reading), shapes).terms(step)["nld"].value
         assert value.isfinite() and torch.autograd.grad(value, step.outputs)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("spread", [1.0, 200.0, 1e4])
+def test_an_entropy_of_far_outputs_has_a_gradient_that_is_a_number(spread):
+    logits = torch.tensor([[0.0, 1.0, -2.0], [3.0, 3.0, 0.0]])
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        outputs = (spread * logits).to(dtype)[None].requires_grad_()
+        step = Step(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), outputs, teacher_logits=logits.to(dtype))
+        total(TSER(tser_gamma=1.0).terms(step)).backward()
+        found.append(outputs.grad.double())
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+
+
+def test_attention_at_its_bounds_has_an_entropy_with_a_gradient_that_is_a_number():
+    step, shapes = a_step(batch=8)
+    step.outputs, step.student_features = step.outputs.float(), [step.student_features[0].float()]
+    step.teacher_logits, step.teacher_features = step.teacher_logits.float(), [step.teacher_features[0].float(), step.teacher_features[0].float().square()]
+    torch.manual_seed(0)
+    method = SASTC(attention=SelfAttention(attn_scale=100.0, entropy_weight=0.1, factor=1))
+    method.build(shapes._replace(teacher=shapes.teacher * 2))
+    total(method.terms(step)).backward()
+    assert all(weight.grad.isfinite().all() for weight in method.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_student_that_says_the_same_of_all_images_is_not_torn_away(bias, dtype):
+    "A silent network has outputs that differ by nothing, or by rounding; dividing that by its length would give gradients of millions."
+    step, _ = a_step(batch=8, seed=2)
+    outputs = (bias * torch.linspace(-1, 1, 5, dtype=dtype)).expand(3, 8, 5).clone().requires_grad_()
+    step = Step(step.images, step.labels, outputs, teacher_logits=step.teacher_logits.to(dtype))
+    terms = DIST().terms(step)
+    assert terms["dist_intra"].value.item() == pytest.approx(16)  # temperature squared: no correlation
+    terms["dist_intra"].value.backward()
+    assert outputs.grad.abs().max() == 0
 
 
 def test_without_noise_the_paper_s_reading_is_soft_labels():

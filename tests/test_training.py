@@ -15,7 +15,8 @@ from torch import nn
 
 from sastc.common.settings import flat
 from sastc.data.images import load_images
-from sastc.methods import METHODS
+from sastc.methods import METHODS, Baseline
+from sastc.methods.method import Term
 from sastc.models import create_model, spiking
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF, PLIF
@@ -555,6 +556,50 @@ def test_a_run_of_two_processes_evaluates_the_whole_test_set(teacher, tmp_path):
     assert run.result["test_accuracy_best"] == pytest.approx(assessed["accuracy"])
     assert run.result["rates"] == pytest.approx(assessed["rates"], rel=1e-4)
     assert round(run.metrics.train_accuracy.iloc[-1] * 96) == pytest.approx(run.metrics.train_accuracy.iloc[-1] * 96)  # counted over both processes
+
+
+def test_a_part_that_ends_is_recorded_as_a_mean_over_the_steps_that_had_it(tmp_path, monkeypatch):
+    values, plain = [], Trainer._add
+    monkeypatch.setattr(Trainer, "_add", lambda self, parts, *rest: (values.append(parts), plain(self, parts, *rest))[1])
+    run = distill(**TINY | dict(method=Ending(), epochs=2, log_every=100, folder=str(tmp_path / "run")))
+    steps = len(values) // 2
+    assert [("late" in parts, "early" in parts) for parts in values] == [(n / len(values) >= 0.75, n / len(values) < 0.25) for n in range(len(values))]
+    for epoch, name in ((1, "early"), (2, "late")):
+        own = [parts[name] for parts in values if name in parts]
+        assert 0 < len(own) < steps and run.metrics[f"train_{name}"].iloc[epoch - 1] == pytest.approx(sum(own) / len(own), rel=1e-6)
+    assert run.metrics.train_ce.iloc[0] == pytest.approx(sum(parts["ce"] for parts in values[:steps]) / steps, rel=1e-6)
+
+
+class Ending(Baseline):
+    "and a term at the beginning, and one at the end"
+
+    def terms(self, step):
+        found, part = super().terms(step), Term(step.logits.square().mean(), 0.1)
+        return found | (dict(early=part) if step.progress < 0.25 else dict(late=part) if step.progress >= 0.75 else {})
+
+
+UNUSED = """
+import torch, sys
+from sastc import create_model
+from sastc.training import distill
+student = create_model("vgg11", in_channels=1, width=0.0625, time_steps=2)
+if sys.argv[1] == "unused":
+    student.register_parameter("aside", torch.nn.Parameter(torch.zeros(3)))
+    given = dict(student=student, method="kd")
+else:
+    given = dict(method=sys.argv[1], width=0.0625, time_steps=2)
+distill(**given, data="digits", teacher=sys.argv[2], folder=sys.argv[3], train_images=128, holdout=0.0, batch_size=16, epochs=1, log_every=1, device="cpu")
+"""
+
+
+@pytest.mark.parametrize("method", ["routed+twd", "unused"])
+def test_two_processes_train_where_a_weight_has_no_gradient(method, teacher, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNUSED)
+    command = [sys.executable, *TWO, str(script), method, str(teacher.folder), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Run(tmp_path / "run").state == "finished" and len(Run(tmp_path / "run").steps) == 4
 
 
 def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):

@@ -267,6 +267,19 @@ def _names(dataset, label: str | int) -> list[str]:
     return [", ".join(name) if isinstance(name, (tuple, list)) else str(name) for name in held]
 
 
+def _in_one_numbering(splits: Mapping[str, Sequence], names: Mapping[str, Sequence[str]]) -> list[Sequence]:
+    "Labels of each split as the training split numbers its classes; a test split that lacks a class, or has them in another order, numbers them by itself."
+    first, found = names["train"], []
+    for split, labels in splits.items():
+        own = names[split]
+        if first and own and own != first:
+            if unknown := [name for name in own if name not in first]:
+                raise ValueError(f"classes: expected those of the training split in the {split} split, got {unknown[0]!r}, which is none of them")
+            labels = [first.index(own[label]) if isinstance(label, (int, np.integer)) and 0 <= label < len(own) else label for label in labels]
+        found.append(labels)
+    return found
+
+
 def _numbered(splits: Sequence[Sequence], classes: Sequence[str]) -> tuple[list[torch.Tensor], list[str]]:
     "Labels int64 of each split, and the names of the classes."
     found = sorted({label for labels in splits for label in labels}, key=lambda label: (isinstance(label, str), label))
@@ -430,14 +443,19 @@ def images_from(
             check_repeatable(readers[split])
     first = _form_of(readers["train"], image_size)
     readers = {split: reader._replace(image_size=first.image_size, channels=first.channels) for split, reader in readers.items()}
-    classes = list(classes) or _names(train, first.columns[1])
-    about = dict(classes=classes, statistics=(tuple(mean), tuple(std)) if mean else None, flip=_keeps_class(name, first.channels, mirror))
+    names = {split: _names(reader.dataset, reader.columns[1]) for split, reader in readers.items()}
+    about = dict(
+        names=names,
+        classes=list(classes) or names["train"],
+        statistics=(tuple(mean), tuple(std)) if mean else None,
+        flip=_keeps_class(name, first.channels, mirror),
+    )
     return (_streamed if workers else _kept)(name, readers, image_size, test_share, workers=workers, **about)
 
 # %% ../../nbs/data/06_datasets.ipynb #13e27a29
-def _kept(name, readers, image_size, test_share, classes, statistics, flip, workers) -> ImageData:
+def _kept(name, readers, image_size, test_share, names, classes, statistics, flip, workers) -> ImageData:
     splits = {split: _in_memory(reader, image_size) for split, reader in readers.items()}
-    labels, classes = _numbered([labels for _, labels in splits.values()], classes)
+    labels, classes = _numbered(_in_one_numbering({split: labels for split, (_, labels) in splits.items()}, names), classes)
     images = [images for images, _ in splits.values()]
     if "test" not in splits:
         parts = _divided(labels[0], test_share)
@@ -445,8 +463,8 @@ def _kept(name, readers, image_size, test_share, classes, statistics, flip, work
     return ImageData(name, images[0], labels[0], images[1], labels[1], classes, *(statistics or channel_statistics(images[0])), flip)
 
 
-def _streamed(name, readers, image_size, test_share, classes, statistics, flip, workers) -> StreamedData:
-    labels, classes = _numbered([_read_labels(reader) for reader in readers.values()], classes)
+def _streamed(name, readers, image_size, test_share, names, classes, statistics, flip, workers) -> StreamedData:
+    labels, classes = _numbered(_in_one_numbering({split: _read_labels(reader) for split, reader in readers.items()}, names), classes)
     if "test" not in readers:
         readers = readers | dict(test=readers["train"])
         numbers = _divided(labels[0], test_share)
@@ -491,19 +509,19 @@ def frames_from(
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the sensor has {height}x{width} pixels, got 0")
     name, size, time_steps = name or dataset_name(thing), in_range("image_size", image_size, least=0) or height, in_range("frames", time_steps, least=0) or 10
-    images, labels = [], []
+    images, labels, names = [], {}, {}
     for split, dataset in dict(train=train, test=test).items():
         if dataset is None:
             continue
-        maps, numbers = [], []
+        names[split], maps, numbers = _names(dataset, 1), [], []
         for number in tqdm(range(len(dataset)), desc=f"{split} of {name}: recordings to frames", delay=2, leave=False):
             item = dataset[number]
             events = _recording(item[0], _inner(dataset).sensor_size, f"item {number} of {split} of {name}")
             maps.append(as_bytes(frames(events, time_steps, size, by, values), values))
             numbers.append(_plain(item[1], f"{split} of {name}"))
         images.append(torch.from_numpy(np.array(maps)))
-        labels.append(numbers)
-    labels, classes = _numbered(labels, _names(train, 1))
+        labels[split] = numbers
+    labels, classes = _numbered(_in_one_numbering(labels, names), names["train"])
     if test is None:
         parts = _divided(labels[0], test_share)
         images, labels = [images[0][part] for part in parts], [labels[0][part] for part in parts]

@@ -74,8 +74,13 @@ def correlation(
     a: torch.Tensor,  # [..., n]
     b: torch.Tensor,  # [..., n]
 ) -> torch.Tensor:  # [...], -1 to 1
-    "Pearson correlation along the last axis; 0 where one side is constant."
-    return F.cosine_similarity(a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True), dim=-1, eps=1e-8)
+    "Pearson correlation along the last axis; 0 without gradient where one side is constant, up to rounding."
+    sides = []
+    for side in (a, b):
+        centred = side - side.mean(-1, keepdim=True)
+        constant = centred.norm(dim=-1, keepdim=True) <= 8 * torch.finfo(side.dtype).eps * side.norm(dim=-1, keepdim=True)
+        sides.append(centred.masked_fill(constant, 0.0))
+    return F.cosine_similarity(*sides, dim=-1, eps=1e-8)
 
 
 def dist_losses(

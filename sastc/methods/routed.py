@@ -92,8 +92,6 @@ _NEW = 0.1  # share of a new look in the running mean
 class Routed(ManyLayers, KD):
     "ours: student layers imitate the teacher layers whose arrangement of the images is most like theirs, and only those"
 
-    sparse: ClassVar[bool] = True  # some parameters have no gradient at a step
-
     beta: float = setting(100.0, "weight of the calibration", least=0)
     routes: int = setting(1, "teacher layers that each student layer learns from", least=1)
     route: str = setting("similarity", "where routes come from: similarity, or a control (depth, reversed, first, random)", ROUTES)

@@ -20,7 +20,7 @@ from .alignment import ALIGNMENTS, Alignment, FeatureAlignment
 from .attention import ATTENTIONS, Attention, Compared, SelfAttention, SimilarityAttention, UniformAttention
 from .calibrator import calibrate, check_features, label_pull
 from .labels import KD
-from .losses import sastc_loss
+from .losses import entropy, sastc_loss
 from .method import METHODS, Method, Shapes, Step, Term
 from ..metrics.attention import attention_spread
 from ..models.taps import CANDIDATES, candidates
@@ -61,7 +61,7 @@ class Calibrated(KD):
         else:
             found["sastc"] = Term(sastc_loss(attention, distance), self.beta, "calibration")
         if weight := self.attention.entropy_weight:
-            found["entropy"] = Term(torch.special.entr(attention).sum(-1).mean(), -weight, "entropy of attention", "nats", recorded=False)
+            found["entropy"] = Term(entropy(attention).mean(), -weight, "entropy of attention", "nats", recorded=False)
         return found
 
 
@@ -81,7 +81,7 @@ def record_attention(
     "Record attention: mean over images, share of vectors at their bound, entropy."
     saturated = (attention.amax(-1) >= 0.99 * bounds[1]).float().mean()
     exact = (attention.cpu() if attention.device.type == "mps" else attention).double()  # MPS has no double
-    values = dict(attention=attention.mean(1), saturation=saturated, entropy=torch.special.entr(exact).sum(-1).mean())
+    values = dict(attention=attention.mean(1), saturation=saturated, entropy=entropy(exact).mean())
     step.record("attention", values | more, partial(attention_numbers, bounds=bounds))
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ..common.settings import setting
-from .losses import kd_loss
+from .losses import entropy, kd_loss
 from .method import METHODS, Method, Step, Term
 from ..neurons.kernels import wide
 from ..neurons.time import fold
@@ -101,7 +101,7 @@ def output_entropy(
     outputs: torch.Tensor,  # [..., K], logits
 ) -> torch.Tensor:  # [...], nats
     "Entropy of the softmax of logits."
-    return torch.special.entr(wide(outputs).softmax(-1)).sum(-1)
+    return entropy(wide(outputs).softmax(-1))
 
 
 @METHODS.register("tser")

@@ -7,9 +7,12 @@ __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'Recorder', 'RateRecorder', 
            'synaptic_operations', 'StepRecorder']
 
 # %% ../../nbs/metrics/01_energy.ipynb #87c7919a
+import warnings
+
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
@@ -19,7 +22,7 @@ class Recorder:
     "Listens to modules of a network while the context is open. A subclass has them in a dictionary by name, and makes the hook of each."
 
     def __enter__(self):
-        self._hooks = [module.register_forward_hook(self._count(name)) for name, module in self._modules.items()]
+        self._hooks = [module.register_forward_hook(self._count(name), with_kwargs=True) for name, module in self._modules.items()]
         return self
 
     def __exit__(self, *error):
@@ -35,7 +38,7 @@ class RateRecorder(Recorder):
         self.counts = {name: torch.zeros(2, dtype=torch.float64) for name in self._modules}  # spikes, chances to spike
 
     def _count(self, name):
-        def hook(module, args, spikes):
+        def hook(module, args, kwargs, spikes):
             fired = spikes.ne(0) if isinstance(module, Spikes) else spikes  # those of other libraries may be graded
             self.counts[name] += torch.tensor([fired.sum(dtype=torch.float32).item(), spikes.numel()], dtype=torch.float64)
 
@@ -60,15 +63,46 @@ MAC_PICOJOULE = 4.6
 ACCUMULATE_PICOJOULE = 0.9
 
 
-_COUNTED = nn.Conv2d, nn.Linear, Product
+_COUNTED = _ConvNd, nn.Linear, Product
 
 
-def _passed(module: nn.Module, args: tuple, output: torch.Tensor) -> tuple[torch.Tensor, int]:
-    "What a layer received, [rows, ...], a row for each image that passed, and its multiply-accumulates for one row."
-    received = args[0]
-    if getattr(module, "step_mode", "s") == "m":  # a layer of SpikingJelly that takes [T, B, ...]
-        received, output = received.flatten(0, 1), output.flatten(0, 1)
-    return received, output[0].numel() * (received.shape[-1] if isinstance(module, Product) else module.weight[0].numel())
+def _uncounted(model: nn.Module) -> list[str]:
+    "Modules with matrices of their own, of recurrent cells or attention, say, that are no layer which is counted."
+    others = {name: module for name, module in model.named_modules() if not isinstance(module, (*_COUNTED, nn.Embedding))}
+    return [name or type(model).__name__ for name, module in others.items() if any(weight.ndim == 2 for weight in module.parameters(recurse=False))]
+
+
+class _CostListener(Recorder):
+    "Listens to every layer whose arithmetic is counted; knows the images of a forward pass, and how often they may pass a layer."
+
+    def __init__(self, model: nn.Module):
+        self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
+        self.images, self._batch, self._steps, self._spiking = 0, 0, getattr(model, "time_steps", None) or 1, {}
+        if names := _uncounted(model):
+            warnings.warn(
+                f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
+                stacklevel=3,
+            )
+
+    def __enter__(self):
+        super().__enter__()
+        self._hooks.append(self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))  # before the time axis is folded
+        return self
+
+    def _begin(self, model, args, kwargs):
+        x = next(iter((*args, *kwargs.values())))
+        self._batch = x.shape[-4] if x.ndim > 3 else len(x)
+        self.images += self._batch
+
+    def _passed(self, module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> tuple[torch.Tensor, int]:
+        "What a layer received, [rows, ...], a row for each image each time that it passed, and the multiply-accumulates of all rows."
+        received = next(iter((*args, *kwargs.values())))
+        sequence = isinstance(module, nn.Linear) and tuple(received.shape[:-1][:2]) == (self._steps, self._batch)  # [T, B, ...] suits it as it is
+        if sequence or getattr(module, "step_mode", "s") == "m":  # or a layer of SpikingJelly that takes [T, B, ...]
+            received = received.flatten(0, 1)
+        if isinstance(module, Product):
+            return received, output.numel() * received.shape[-1]
+        return received, (received if getattr(module, "transposed", False) else output).numel() * module.weight[0].numel()
 
 
 def _got_spikes(received: torch.Tensor) -> bool | None:
@@ -76,38 +110,38 @@ def _got_spikes(received: torch.Tensor) -> bool | None:
     return bool(((received == 0) | (received == 1)).all()) if bool(received.any()) else None
 
 
-class CostRecorder(Recorder):
-    "Counts the arithmetic of every convolution, linear layer and product of spikes while the context is open; `images` has to be told."
+class CostRecorder(_CostListener):
+    "Counts the arithmetic of every convolution, linear layer and product of spikes while the context is open. Warns of modules that hold other weights."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
-        self.images, self._macs, self._spiking, self._sums = 0, {}, {}, {}
+        super().__init__(model)
+        self._sums = {}
 
     def _count(self, name):
-        def hook(module, args, output):
-            received, macs = _passed(module, args, output)
-            if name not in self._macs:
-                self._macs[name], self._spiking[name], self._sums[name] = macs, None, torch.zeros(3, dtype=torch.float64)  # rows; spikes, entries
-            if self._spiking[name] is None:
+        def hook(module, args, kwargs, output):
+            received, macs = self._passed(module, args, kwargs, output)
+            if self._spiking.get(name) is None:
                 self._spiking[name] = _got_spikes(received)
             spikes = received.sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
-            self._sums[name] += torch.tensor([len(received), spikes, received.numel()], dtype=torch.float64)
+            counted = torch.tensor([macs, len(received), spikes, received.numel()], dtype=torch.float64)
+            self._sums[name] = self._sums.get(name, 0) + counted
 
         return hook
 
     @property
     def counts(self) -> torch.Tensor:
-        "What has been counted, [layers + 1, 3]; may be set to sums over processes."
-        return torch.stack([*self._sums.values(), torch.tensor([self.images, 0, 0], dtype=torch.float64)])
+        "What has been counted, [layers + 1, 4]: multiply-accumulates, rows, spikes and entries, and last the images; may be summed over processes."
+        return torch.stack([*self._sums.values(), torch.tensor([self.images, 0, 0, 0], dtype=torch.float64)])
 
     def table(self, counts: torch.Tensor | None = None) -> pd.DataFrame:
         "A row for each layer, see `synaptic_operations`."
         counts, rows = self.counts if counts is None else counts, []
         images = counts[-1, 0].item()
-        for (name, macs), (passed, spikes, entries) in zip(self._macs.items(), counts.tolist()):
+        for name, (total, passed, spikes, entries) in zip(self._sums, counts.tolist()):
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros got no spikes
             rate = spikes / entries if spiking else float("nan")
-            operations = macs * passed / images * (rate if spiking else 1)
+            operations = total / images * (rate if spiking else 1)
+            macs = round(total / images / (self._steps if passed / images % self._steps == 0 else 1))  # of one step; a stem runs once for all
             energy = operations * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
             rows.append((name, macs, spiking, rate, operations, energy, macs * MAC_PICOJOULE))
         return pd.DataFrame(rows, columns=["layer", "macs", "spiking_input", "input_rate", "operations", "picojoule", "ann_picojoule"])
@@ -119,26 +153,25 @@ def synaptic_operations(
 ) -> pd.DataFrame:  # a row for each layer, per image: macs (one step), spiking_input, input_rate, operations, picojoule, ann_picojoule
     "Arithmetic of every convolution, linear layer and product of spikes for one image, measured on `x`."
     with torch.no_grad(), CostRecorder(model) as recorder:
-        recorder.images = x.shape[-4]
         model(x)
     return recorder.table()
 
 # %% ../../nbs/metrics/01_energy.ipynb #a2ddee3f
-class StepRecorder(Recorder):
+class StepRecorder(_CostListener):
     "Keeps the energy of what `CostRecorder` counts for every image and step of a batch, while the context is open, until it is asked for."
 
     def __init__(self, model: nn.Module):
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
-        self._spiking, self._rows = {}, {}
+        super().__init__(model)
+        self._rows = {}
 
     def _count(self, name):
-        def hook(module, args, output):
-            received, macs = _passed(module, args, output)
+        def hook(module, args, kwargs, output):
+            received, macs = self._passed(module, args, kwargs, output)
             if self._spiking.get(name) is None:
                 self._spiking[name] = _got_spikes(received)
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
             rate = received.flatten(1).mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
-            self._rows.setdefault(name, []).append(macs * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE))
+            self._rows.setdefault(name, []).append(macs / len(received) * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE))
 
         return hook
 

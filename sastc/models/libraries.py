@@ -97,8 +97,8 @@ def _reset(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> N
     if library == "SpikingJelly":
         importlib.import_module("spikingjelly.activation_based.functional").reset_net(network)
     elif library == "snnTorch":
-        for module in neurons.values():
-            if getattr(module, "init_hidden", False):
+        for module in neurons.values():  # one that is given its state keeps a copy, too
+            if hasattr(module, "reset_mem"):
                 module.reset_mem()
 
 # %% ../../nbs/models/13_libraries.ipynb #1def9c6b

@@ -397,8 +397,7 @@ def layer_costs(
 def _layer_costs(opened: OpenRun, chosen: torch.Tensor) -> pd.DataFrame:
     batches = opened.data.batches("test", 128, chosen=chosen, shuffle=False, drop_last=False)
     with evaluating(opened.network), in_precision(opened.settings.optimisation.precision, "cpu"), CostRecorder(opened.network) as recorder:
-        for x, labels in batches.epoch(0):
-            recorder.images += len(labels)
+        for x, _ in batches.epoch(0):
             opened.network(x)
     table = recorder.table()
     table.attrs["images"] = sample_words(opened.data, chosen)

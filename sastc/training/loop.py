@@ -249,6 +249,7 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
     if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
         self._name_terms(outcome)
     both = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
+    both |= {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
     for name, value in both.items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
@@ -286,10 +287,15 @@ def _over_processes(self: Trainer, sums: dict) -> dict:
 
 # %% ../../nbs/training/07_loop.ipynb #5739651b
 @patch
+def _means(self: Trainer, sums: dict) -> dict[str, float]:
+    "The loss and its parts, each as a mean over the steps that had it."
+    return {name: sums[name] / sums[f"steps of {name}"] for name in ("total", *self.labelled) if name in sums}
+
+
+@patch
 def _record_steps(self: Trainer, bar) -> None:
     sums = self._over_processes(self.record_sums)
-    count, at = sums["steps"], dict(step=self.progress["step"], epoch=self.progress["epoch"])
-    parts = {name: sums[name] / count for name in ("total", *self.labelled) if name in sums}
+    at, parts = dict(step=self.progress["step"], epoch=self.progress["epoch"]), self._means(sums)
     bar.set_postfix(epoch=at["epoch"] + 1, loss=f"{parts['total']:.3f}", refresh=False)
     if self.writer:
         speed = sums["images"] * self.accelerator.num_processes / sums["seconds"]  # seconds add up over processes too
@@ -323,7 +329,7 @@ def _rounded(value):
 @patch
 def _record_epoch(self: Trainer, seconds: float) -> None:
     sums, progress = self._over_processes(self.epoch_sums), self.progress
-    record = {f"train_{name}": sums[name] / sums["steps"] for name in ("total", *self.labelled) if name in sums}
+    record = {f"train_{name}": value for name, value in self._means(sums).items()}
     record |= dict(train_accuracy=sums["right"] / sums["images"], images_per_second=round(sums["images"] / seconds, 1))
     better = True
     if "validation" in self.batches:
@@ -379,8 +385,9 @@ def resume(self: Trainer, content: dict) -> None:
     if self.accelerator.scaler is not None:
         self.accelerator.scaler.load_state_dict(content["scaler"])
     self.progress, self.labelled, self.saved = {name: content.get(name, value) for name, value in self.progress.items()}, content.get("labelled", {}), True
-    self.epoch_sums.update(content["epoch_sums"])
-    self.record_sums.update(content["record_sums"])
+    for sums, kept in ((self.epoch_sums, content["epoch_sums"]), (self.record_sums, content["record_sums"])):
+        sums.update({f"steps of {name}": kept["steps"] for name in ("total", *self.labelled) if name in kept})  # older versions did not count them apart
+        sums.update(kept)
     torch.set_rng_state(content["rng"].cpu())
 
 
@@ -402,13 +409,15 @@ def _status(self: Trainer, state: str, **more) -> None:
 @patch
 def _finish(self: Trainer) -> None:
     self._status("running", stage="testing")
-    best, last, test = copy.deepcopy(self.network), self.network, self.batches["test"]
     self.accelerator.wait_for_everyone()
-    best.load_state_dict(Run(self.config.folder).checkpoint("best")["model"])
-    measured = {
-        name: measure(network, test, self.num_classes, self.optimisation.precision, costs=name == "best", about=f"testing the {name} epoch")
-        for name, network in dict(last=last, best=best).items()
-    }
+    weights, measured = dict(last=copy.deepcopy(self.network.state_dict())), {}  # the network may hold what cannot be copied, like potentials with a graph
+    weights["best"] = Run(self.config.folder).checkpoint("best")["model"]
+    for name in ("last", "best"):
+        self.network.load_state_dict(weights[name])
+        measured[name] = measure(
+            self.network, self.batches["test"], self.num_classes, self.optimisation.precision, costs=name == "best", about=f"testing the {name} epoch"
+        )
+    self.network.load_state_dict(weights["last"])
     if not self.writer:
         return
     found = measured["best"]

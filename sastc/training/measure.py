@@ -60,8 +60,6 @@ def measure(
         CostRecorder(network) if costs else contextlib.nullcontext() as cost,
     ):
         for images, labels in watched(batches.epoch(0), about, len(batches)):
-            if cost:
-                cost.images += len(labels)
             outputs, _ = taps(images)
             outputs = outputs if outputs.ndim == 3 else outputs[None]
             for steps, accuracy in enumerate(by_step[:-1], 1):

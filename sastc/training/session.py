@@ -118,8 +118,8 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     "Device and precision of a run, with its seed set."
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
-    # parameters of a sparse method may have no gradient at a step, which a distributed wrapper has to look for
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if getattr(getattr(config, "method", None), "sparse", False) else []
+    # a weight may have no gradient at a step, of a pair that no route takes or a layer that a network does not use; a distributed wrapper has to look for it
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     logs = dict(log_with=[*config.trackers], project_config=ProjectConfiguration(logging_dir=str(Path(config.place) / "trackers"))) if config.trackers else {}
     precision = _MIXED_PRECISION[config.optimisation.precision]
     accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu", kwargs_handlers=handlers, **logs)
