@@ -199,7 +199,7 @@ RESERVED = (
     "right",
 )  # names of files, of other columns and of what is counted
 
-
+# %% ../../nbs/training/07_loop.ipynb #57ep0001
 @patch
 def step(
     self: Trainer,

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -69,7 +70,7 @@ def arms() -> dict[str, Arm]:
         tks=Arm(dict(method="tks"), dict(tks_alpha=(0.35, 0.7, 0.9))),
         sp=Arm(dict(method="sp"), scaled(sp_weight=3000.0)),
         rkd=Arm(dict(method="rkd"), scaled(rkd_distance=25.0, rkd_angle=50.0)),
-        dkd=Arm(dict(method="dkd"), scaled(dkd_target=1.0, dkd_others=8.0)),
+        dkd=Arm(dict(method="dkd"), dict(dkd_target=(1 / 3, 1.0, 1 / 8), dkd_others=(8 / 3, 8.0, 1.0))),  # the default diverges
         dist=Arm(dict(method="dist"), scaled(dist_inter=2.0, dist_intra=2.0)),
         hta_kl=Arm(dict(method="hta_kl"), scaled(hta_weight=1.0)),
         bkdsnn=Arm(dict(method="bkdsnn"), scaled(bkd_weight=2e-3)),
@@ -109,9 +110,12 @@ def without_method(settings: Mapping) -> dict:
 
 
 def go_on(train, place: Path, **settings) -> Run:
-    "Train a run that is not finished."
-    run = train(folder=place, resume="auto", **settings) if not (place / "result.json").exists() else Run(place)
-    if run.state != "finished":
+    "Train a run to its end, which for weights that are too large is that the loss is no number."
+    if not (place / "config.json").exists() or Run(place).state not in ("finished", "failed"):
+        with suppress(ArithmeticError):
+            train(folder=place, resume="auto", **settings)
+    run = Run(place)
+    if run.state not in ("finished", "failed"):
         sys.exit(f"{place}: {run.state}")
     return run
 
@@ -127,7 +131,8 @@ def student(name: str, number: int, seed: int, place: Path, teacher: Run, epochs
 
 
 def validation(run: Run) -> float:
-    return run.metrics.validation_accuracy.iloc[-1]
+    "Share of the held-out images that are right after the last epoch; 0 if the run failed."
+    return run.metrics.validation_accuracy.iloc[-1] if run.state == "finished" else 0.0
 
 
 def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[str, int]:
@@ -175,23 +180,25 @@ def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> No
             student(name, best[name], seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, **whole(data))
 
 
+def measured(run: Run) -> dict:
+    result, held_out = run.result, run.config["holdout"]
+    accuracy = dict(validation=validation(run) if held_out else float("nan"), test_last=result["test_accuracy_last"], test_best=result["test_accuracy_best"])
+    accuracy |= {f"test_step_{step}": value for step, value in enumerate(result["test_accuracy_last_by_step"], start=1)}
+    cost = dict(firing_rate=round(result["firing_rate"], 4), microjoule=round(result["microjoule"], 2))
+    return dict(state="finished") | {name: round(100 * value, 2) for name, value in accuracy.items()} | cost
+
+
 def table(folder: Path) -> None:
     "One row per finished run, beside this script."
     rows = []
-    for file in sorted(folder.glob("*/*/result.json")):
+    for file in sorted(folder.glob("*/*/status.json")):
         run = Run(file.parent)
+        if run.state not in ("finished", "failed"):
+            continue
         name, number, seed = run.folder.name.rsplit("-", 2)
-        about = dict(part=run.folder.parent.name, method=name, weights=int(number), seed=run.config["seed"], epochs=run.config["epochs"])
-        names = arms()[name].weights
-        about["chosen_from"] = "; ".join(f"{setting} {run.config[setting]:g}" for setting in names)
-        accuracy = dict(
-            validation=validation(run) if run.config["holdout"] else float("nan"),
-            test_last=run.result["test_accuracy_last"],
-            test_best=run.result["test_accuracy_best"],
-        )
-        accuracy |= {f"test_step_{step}": value for step, value in enumerate(run.result["test_accuracy_last_by_step"], start=1)}
-        cost = dict(firing_rate=round(run.result["firing_rate"], 4), microjoule=round(run.result["microjoule"], 2))
-        rows.append(about | {name: round(100 * value, 2) for name, value in accuracy.items()} | cost)
+        weights = "; ".join(f"{setting} {run.config[setting]:g}" for setting in arms()[name].weights)
+        about = dict(part=run.folder.parent.name, method=name, number=int(number), seed=run.config["seed"], epochs=run.config["epochs"], weights=weights)
+        rows.append(about | (measured(run) if run.state == "finished" else dict(state="diverged")))
     pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
     (HERE / "costs.json").write_text((folder / "costs.json").read_text())
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
