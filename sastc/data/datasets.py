@@ -444,7 +444,12 @@ def images_from(
     first = _form_of(readers["train"], image_size)
     readers = {split: reader._replace(image_size=first.image_size, channels=first.channels) for split, reader in readers.items()}
     names = {split: _names(reader.dataset, reader.columns[1]) for split, reader in readers.items()}
-    about = dict(names=names, classes=list(classes) or names["train"], statistics=(tuple(mean), tuple(std)) if mean else None, flip=_keeps_class(name, first.channels, mirror))
+    about = dict(
+        names=names,
+        classes=list(classes) or names["train"],
+        statistics=(tuple(mean), tuple(std)) if mean else None,
+        flip=_keeps_class(name, first.channels, mirror),
+    )
     return (_streamed if workers else _kept)(name, readers, image_size, test_share, workers=workers, **about)
 
 # %% ../../nbs/data/06_datasets.ipynb #13e27a29

@@ -8,7 +8,6 @@ __all__ = ['ROUTES', 'WEIGHT_SCHEDULES', 'depth_weights', 'fixed_route', 'weight
 
 # %% ../../nbs/methods/10_routed.ipynb #9f3cd127
 import math
-from typing import ClassVar
 
 import torch
 

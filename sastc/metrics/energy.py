@@ -79,7 +79,10 @@ class _CostListener(Recorder):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
         self.images, self._batch, self._steps, self._spiking = 0, 0, getattr(model, "time_steps", None) or 1, {}
         if names := _uncounted(model):
-            warnings.warn(f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}", stacklevel=3)
+            warnings.warn(
+                f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
+                stacklevel=3,
+            )
 
     def __enter__(self):
         super().__enter__()
