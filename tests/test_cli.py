@@ -421,10 +421,19 @@ def test_help_needs_no_pytorch_and_is_what_the_settings_say():
         (["compare", "--seeds", "2-0"], "seeds: expected whole numbers such as 0,1,2 or 0-2, got '2-0'"),
         (["evaluate"], "run: expected one, got none"),
         (["evaluate", "nowhere"], "folder: expected the folder of a run"),
+        (["layers", "vgg11", "--image-size", "-1"], "image_size: expected a whole number from 0 to 10000, got -1"),
+        (["layers", "a file"], "checkpoint: expected a file with weights, written by sastc, got a file, which is none"),
+        (["layers", ""], "network: expected one of"),
+        (["distill", "--method", "baseline", "--data", "digits", "--folder", "a file/run"], "folder: expected a folder, got 'a file', which is a file"),
     ],
 )
 def test_a_slip_is_answered_in_one_line(typed, sentence, tmp_path):
+    (tmp_path / "a file").write_text("something else")
     assert sentence in refused(*typed, cwd=tmp_path)
+
+
+def test_layers_are_those_for_images_of_the_size_that_is_asked_for():
+    assert "VGG11 for images of 3x64x64" in whole("layers", "vgg11", "--image-size", "64").stdout
 
 
 def test_dashes_spaces_and_ranges_are_understood(teacher, tmp_path):

@@ -500,6 +500,15 @@ def test_runs_of_another_budget_stand_apart_in_every_study(tmp_path):
     assert grid_figure(grid_table(tmp_path / "grid")).data
 
 
+def test_runs_of_several_processes_stand_apart(tmp_path):
+    for seed, processes in enumerate((None, 1, 2)):
+        recorded(tmp_path / f"kd-seed{seed}", 0.2 + 0.2 * seed, method="kd", seed=seed)
+        if processes:
+            write_json(tmp_path / f"kd-seed{seed}" / "environment.json", dict(processes=processes))
+    table = summarise(tmp_path)
+    assert table.accuracy_last.to_dict() == pytest.approx({("processes 1", "kd"): 30, ("processes 2", "kd"): 60})
+
+
 @pytest.mark.parametrize("keep", ["epochs", "steps"])
 def test_a_study_of_few_images_is_one_budget(tmp_path, keep):
     for images, epochs in ((100, 10), (25, 40 if keep == "steps" else 10)):

@@ -552,6 +552,9 @@ def test_a_run_of_two_processes_evaluates_the_whole_test_set(teacher, tmp_path):
     done = subprocess.run([sys.executable, *TWO, str(script)], capture_output=True, text=True, timeout=180, env=os.environ | dict(OMP_NUM_THREADS="1"))
     assert done.returncode == 0, done.stderr[-3000:]
     run, assessed = Run(folder), assess(folder)
+    assert run.environment["processes"] == 2
+    with pytest.raises(ValueError, match="processes: expected 2, with which the run in .* was started and each of which takes a batch at a step, got 1"):
+        distill(folder=folder, resume=True, epochs=3)
     assert run.steps.index[-1] == 2 * (115 // 32)  # 115 images to train on, two processes of 16
     assert run.result["test_accuracy_best"] == pytest.approx(assessed["accuracy"])
     assert run.result["rates"] == pytest.approx(assessed["rates"], rel=1e-4)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import quick_stop
 from .options import Parser, config_text, file_settings, numbers, parse, parser_for, words
-from ..common.checks import one_of
+from ..common.checks import in_range, one_of
 from ..common.progress import speak, speaks, tell
 from ..common.settings import Settings, entries, setting
 
@@ -179,9 +179,18 @@ def _failed(error: Exception) -> bool:
 def _ended(name: str, error: BaseException, status: int, output: Output) -> int:
     if output.verbose:
         traceback.print_exception(error)
-    if str(error):
-        print(f"sastc {name}: {error}", file=sys.stderr)
+    if said := _sentence(error):
+        print(f"sastc {name}: {said}", file=sys.stderr)
     return status
+
+
+def _sentence(error: BaseException) -> str:
+    "What an error says; of a file where a folder is needed, that it is one."
+    if isinstance(error, (NotADirectoryError, FileExistsError)) and error.errno and error.filename:
+        places = Path(error.filename), *Path(error.filename).parents
+        if file := next((place for place in places if place.is_file()), None):
+            return f"folder: expected a folder, got {str(file)!r}, which is a file"
+    return str(error)
 
 # %% ../../nbs/cli/02_commands.ipynb #0173a1c2
 class Start(Settings):
@@ -735,15 +744,29 @@ def bench_command(
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
 
 # %% ../../nbs/cli/02_commands.ipynb #7d174c90
-def _network_named(network: str, time_steps: int, num_classes: int, in_channels: int):
+def _network_named(network: str, image_size: int, time_steps: int, num_classes: int, in_channels: int):
     from sastc.models.networks import NETWORKS, create_model
     from sastc.models.teachers import is_teacher_name
-    from sastc.training.checkpoints import load_model
+    from sastc.training.checkpoints import check_model, load_model
 
-    if is_teacher_name(network) or Path(network).exists():
+    if is_teacher_name(network) or (network and Path(network).exists()):
+        check_model(network)
         return load_model(network)
     NETWORKS.find(network)  # raises the sentence with the nearest name
-    return create_model(network, num_classes, time_steps or None, in_channels)
+    return create_model(network, num_classes, time_steps or None, in_channels, image_size=image_size or None)
+
+
+def _table_of(network: str, built, image_size: int, channels: int) -> "pd.DataFrame":
+    "Layers of a network for images of a size. Raises `ValueError` for a size that it does not take."
+    import torch
+
+    from sastc.models.layers import layer_table
+
+    image = torch.zeros(1 + 2 * (getattr(built, "time_steps", None) or 1), channels, image_size, image_size)
+    try:
+        return layer_table(built, image)
+    except RuntimeError as error:
+        raise ValueError(f"image_size: expected one that {network} takes, got {image_size} ({str(error).splitlines()[0]})") from error
 
 
 @command("layers")
@@ -755,16 +778,16 @@ def layers_command(
     in_channels: int = 3,  # of a network by name
 ):
     "List the layers of a network that may be compared, with their shapes and the sets of candidates that contain them, and draw them."
-    import torch
+    from sastc.models.layers import layer_drawing
 
-    from sastc.models.layers import layer_drawing, layer_table
-
-    built = _network_named(network, time_steps, num_classes, in_channels)
+    for name, given in dict(image_size=image_size, time_steps=time_steps).items():
+        in_range(name, given, least=0, most=10_000, whole=True)
+    built = _network_named(network, image_size, time_steps, num_classes, in_channels)
     spec, seen = getattr(built, "spec", None) or {}, getattr(built, "preprocessing", None)
     size = image_size or (seen.image_size if seen else 0) or spec.get("image_size") or 32
     steps = getattr(built, "time_steps", None) or 1
     channels = spec.get("in_channels") or (len(seen.mean) if seen and seen.mean else in_channels)
-    table = layer_table(built, torch.zeros(1 + 2 * steps, channels, size, size))
+    table = _table_of(network, built, size, channels)
     heading = f"{type(built).__name__} for images of {channels}x{size}x{size}" + (f", {steps} time steps" if steps > 1 else "")
     text = [heading, "", table.reset_index().to_string(index=False), "", layer_drawing(table)]
     return Answer("\n".join(text), dict(network=network, image_size=size), dict(layers=table))

@@ -12,6 +12,9 @@ from difflib import get_close_matches
 from types import ModuleType
 
 # %% ../../nbs/common/00_checks.ipynb #490a18cf
+_MANY = 100
+
+
 def one_of(argument: str, given: str, accepted: Iterable[str]) -> str:
     "Return `given` if it is among `accepted`; otherwise raise `ValueError` with the nearest accepted name."
     accepted = [str(name) for name in accepted]
@@ -20,7 +23,8 @@ def one_of(argument: str, given: str, accepted: Iterable[str]) -> str:
     by_small = {name.lower(): name for name in reversed(accepted)}
     near = get_close_matches(str(given).lower(), by_small, n=1)
     hint = f" (did you mean {by_small[near[0]]!r}?)" if near else ""
-    raise ValueError(f"{argument}: expected one of {', '.join(accepted)}, got {given!r}{hint}")
+    more = f" and {len(accepted) - _MANY:,} more" if len(accepted) > _MANY else ""  # another library may know a thousand
+    raise ValueError(f"{argument}: expected one of {', '.join(accepted[:_MANY])}{more}, got {given!r}{hint}")
 
 # %% ../../nbs/common/00_checks.ipynb #814e3859
 def in_range(argument: str, given: float, least: float | None = None, most: float | None = None, whole: bool = False) -> float:

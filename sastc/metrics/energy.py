@@ -104,7 +104,7 @@ class _CostListener(Recorder):
             return received, output.numel() * received.shape[-1]
         return received, (received if getattr(module, "transposed", False) else output).numel() * module.weight[0].numel()
 
-# %% ../../nbs/metrics/01_energy.ipynb #c057rec0
+# %% ../../nbs/metrics/01_energy.ipynb #8a7a5026
 def _got_spikes(received: torch.Tensor) -> bool | None:
     "Whether a layer gets spikes, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
     return bool(((received == 0) | (received == 1)).all()) if bool(received.any()) else None

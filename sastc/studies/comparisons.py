@@ -285,6 +285,7 @@ def by_budget(
     "Runs that may be compared: of the same data, student, optimisation and teacher. Those that learned without a teacher stand beside each teacher."
     aside = [{*BESIDE, *_BY_CONTENT, *varied, *(() if within_methods else _method_settings(run))} for run in runs]
     fixed = [{name: value for name, value in run.completed.items() if name not in ignored} for run, ignored in zip(runs, aside)]
+    fixed = [settings | dict(processes=run.environment.get("processes", 1)) for run, settings in zip(runs, fixed)]  # each takes a batch at a step
     data = _from_where(runs, "data", lambda run: None if "train_images" in varied else run.data.get("fingerprint"))  # of the images that are learned from
     found = {}
     alike = _grouped(runs, [one | other for one, other in zip(data, fixed)])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'annotate', 'RunWriter', 'check_free',
-           'check_no_links', 'find_runs', 'environment', 'compare']
+           'check_no_links', 'find_runs', 'processes', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -425,6 +425,11 @@ def _package_checksum() -> str:
     return digest.hexdigest()[:16]
 
 
+def processes() -> int:
+    "How many processes train together; each takes a batch of its own at a step."
+    return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
+
+
 def environment() -> dict:
     "Versions, machine, command and working folder of this process, and the git commit there."
     commit = _git("rev-parse", "HEAD")
@@ -444,6 +449,7 @@ def environment() -> dict:
         device=device,
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
+        processes=processes(),
     )
 
 # %% ../../nbs/training/04_runs.ipynb #c6731c3a

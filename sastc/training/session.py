@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'data_of', 'learned_from',
            'training_data', 'batches_of', 'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network',
-           'say_what_is_passed', 'tried', 'network_for', 'train_teacher', 'distill', 'rehearse', 'student_for',
-           'build_method', 'check_teacher', 'learner_for']
+           'check_processes', 'say_what_is_passed', 'tried', 'network_for', 'train_teacher', 'distill', 'rehearse',
+           'student_for', 'build_method', 'check_teacher', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import atexit
@@ -49,7 +49,7 @@ from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
-from .runs import Run, RunWriter, check_free, check_no_links, sentence_of
+from .runs import Run, RunWriter, check_free, check_no_links, processes, sentence_of
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -326,6 +326,16 @@ def check_network(
         raise ValueError(f"{argument}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
 
 
+def check_processes(
+    run: Run,  # one of an older version recorded nothing
+) -> None:
+    "Raise a sentence for another number of processes than a run began with, whose steps, batches and learning rates would be others."
+    if (before := run.environment.get("processes", processes())) != processes():
+        raise ValueError(
+            f"processes: expected {before}, with which the run in {run.folder} was started and each of which takes a batch at a step, got {processes()}"
+        )
+
+
 def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
     "Make settings agree with a student of the user's own. Raises `ValueError` for what was typed and is otherwise in it."
     module = getattr(getattr(config, "student", None), "module", None)
@@ -442,6 +452,7 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
             f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
         )
     if resume:
+        check_processes(Run(config.folder))
         check_network(Run(config.folder), learner.network)
         check_origins(Run(config.folder), origins)
     batches = batches_of(config, data, perturbed, accelerator)
