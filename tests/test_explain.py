@@ -286,7 +286,7 @@ def test_information_at_several_epochs_stands_side_by_side(study, tmp_path):
             f"{run.config['method']}: centroid {information_centroid(found):.2f}"
         )
     assert epochs.data[0].y != epochs.data[1].y
-    with pytest.raises(FileNotFoundError, match="epoch-3.pt; the folder has best, last, epoch-1, epoch-2"):
+    with pytest.raises(FileNotFoundError, match="epoch-3.pt, which is not there; the folder has best, last, epoch-1, epoch-2"):
         fisher_figure(runs, which=("epoch-1", "epoch-3"))
     with pytest.raises(ValueError, match="which: expected at least one name"):
         fisher_figure(runs, which=[])
@@ -367,7 +367,7 @@ def test_sentences(study, tmp_path):
             wrong()
     with pytest.raises(FileNotFoundError, match="teacher: expected a run folder or checkpoint, got .*gone"):
         similarity_figure(run, teacher=tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match="first.pt; the folder has best, last"):
+    with pytest.raises(FileNotFoundError, match="first.pt, which is not there; the folder has best, last"):
         activation_figure(run, which="first")
 
 

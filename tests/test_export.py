@@ -516,7 +516,7 @@ def test_wrong_exports_are_answered_in_a_sentence(tmp_path, capsys):
     for arguments, sentence in (
         ([teacher], "expected the run of a student, got that of a teacher"),
         ([run, "--to", "keras"], "to: expected one of nir, torch, onnx, got 'keras'"),
-        ([run, "--which", "first"], "first.pt; the folder has best"),
+        ([run, "--which", "first"], "first.pt, which is not there; the folder has best"),
         ([run, "--image-size", "64"], "image_shape: expected one on which VGG11 runs, got [3, 64, 64]"),
     ):
         assert main(["export", *arguments, "--file", str(tmp_path / "files" / "student.nir")]) == 2

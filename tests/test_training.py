@@ -131,7 +131,7 @@ def test_kept_epochs_hold_the_weights_of_their_epoch_alone(tmp_path, monkeypatch
         assert kept["epoch"] == epoch and "optimizer" not in kept and same_state(kept["model"], then["model"])
     assert not same_state(run.checkpoint("epoch-1")["model"], run.checkpoint("epoch-3")["model"])
     assert same_state(run.model("epoch-3").state_dict(), run.checkpoint("last")["model"])
-    with pytest.raises(FileNotFoundError, match="no file .*epoch-2.pt; the folder has best, last, epoch-1, epoch-3"):
+    with pytest.raises(FileNotFoundError, match="got .*epoch-2.pt, which is not there; the folder has best, last, epoch-1, epoch-3"):
         assess(run.folder, "epoch-2")
     assert assess(run.folder, "epoch-3")["accuracy"] == pytest.approx(run.result["test_accuracy_last"])
 

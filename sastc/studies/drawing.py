@@ -42,7 +42,8 @@ pio.templates["sastc"] = go.layout.Template(
 
 # %% ../../nbs/studies/00_drawing.ipynb #35fa690a
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "hexagon")
-_numbers = {}  # of the methods that have been drawn
+_OFTEN = "baseline kd feature_kd sastc uniform routed rsa".split()  # in one figure
+_numbers = {name: number for number, name in enumerate(_OFTEN)}  # of the methods that have been drawn
 
 
 def nth_style(
