@@ -239,9 +239,8 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
         name, progress = (broken or ["of another process"])[-1], self.progress  # the total comes first and is broken by its parts
         last = self.writer and self.writer.folder / "checkpoints" / "last.pt"
         kept = f"the last good checkpoint is {last}" if last and last.exists() else "there is no checkpoint yet"
-        raise NotFinite(
-            f"loss: expected finite parts, got {name!r} = {parts.get(name, 'not finite')} at step {progress['step']} (epoch {progress['epoch'] + 1}); {kept}"
-        )
+        where = f"at step {progress['step']} (epoch {progress['epoch'] + 1})"
+        raise NotFinite(f"loss: expected finite parts, got {name!r} = {parts.get(name, 'not finite')} {where}; {kept}")
 
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
