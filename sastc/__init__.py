@@ -32,7 +32,7 @@ def __dir__():
 
 # %% ../nbs/common/04_package.ipynb #bu5y0002
 _WAITING = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
-_SPINS = 1000  # some ten microseconds: most waits inside an operation are shorter, and a time slice of another program is far longer
+_SPINS = 3000  # some thirty microseconds: most waits inside an operation are shorter, and a time slice of another program is far longer
 
 if sys.platform == "linux" and "torch" not in sys.modules and not any(name in os.environ for name in _WAITING):
     os.environ["GOMP_SPINCOUNT"] = str(_SPINS)  # before PyTorch loads the library that reads it
