@@ -33,7 +33,6 @@ from sastc.common.settings import (
     resolve,
     written,
 )
-from ..training.records import read_json
 
 # %% ../../nbs/cli/01_options.ipynb #2407bf9b
 class Shown(NamedTuple):
@@ -337,7 +336,8 @@ def file_settings(
         raise ValueError(f"config: expected YAML or JSON, got {path} ({' '.join(str(error).split())})") from error
     of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)  # its folder is that run's, which is not to be written again
     if of_run:
-        from sastc.training.upgrade import upgraded  # here: it loads torch
+        from sastc.training.records import read_json  # here: both load torch
+        from sastc.training.upgrade import upgraded
 
         content = upgraded(dict(kind="student") | content, read_json(path.with_name("layers.json"), {}))
         content.pop("folder", None)
