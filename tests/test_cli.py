@@ -421,6 +421,8 @@ def test_help_needs_no_pytorch_and_is_what_the_settings_say():
         (["compare", "--seeds", "2-0"], "seeds: expected whole numbers such as 0,1,2 or 0-2, got '2-0'"),
         (["evaluate"], "run: expected one, got none"),
         (["evaluate", "nowhere"], "folder: expected the folder of a run"),
+        (["layers", "vgg11", "--in-channels", 10**20], "in_channels: expected a whole number from 1 to 2147483647"),
+        (["distill", *STUDENT, "--method", "baseline", "--image-size", 10**20], "image_size: expected a whole number below 2**63"),
         (["layers", "vgg11", "--image-size", "-1"], "image_size: expected a whole number from 0 to 10000, got -1"),
         (["layers", "a file"], "checkpoint: expected a file with weights, written by sastc, got a file, which is none"),
         (["layers", ""], "network: expected one of"),
@@ -434,6 +436,11 @@ def test_a_slip_is_answered_in_one_line(typed, sentence, tmp_path):
 
 def test_layers_are_those_for_images_of_the_size_that_is_asked_for():
     assert "VGG11 for images of 3x64x64" in whole("layers", "vgg11", "--image-size", "64").stdout
+
+
+def test_a_size_that_no_memory_holds_is_a_sentence(tmp_path):
+    done = sastc("distill", *STUDENT, "--method", "baseline", "--image-size", "99999999", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 1 and "memory: expected sizes that fit into it" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_dashes_spaces_and_ranges_are_understood(teacher, tmp_path):

@@ -12,6 +12,7 @@ __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
 import json
 import math
+import re
 import shlex
 import sys
 import traceback
@@ -157,6 +158,15 @@ def run_command(
         if isinstance(error, BrokenPipeError):
             raise
         return _ended(name, error, STATUS["failed" if _failed(error) else "misused"], output)
+    except (RuntimeError, MemoryError) as error:
+        if not _lacks_memory(error):
+            raise
+        return _ended(name, MemoryError(f"memory: expected sizes that fit into it, got {str(error).splitlines()[0]}"), STATUS["failed"], output)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    "Whether PyTorch or Python could not have the memory that was asked for; PyTorch has no kind of error for it on a CPU."
+    return isinstance(error, MemoryError) or bool(re.search("allocate memory|out of memory|calculation overflowed", str(error)))
 
 
 def _prepare() -> None:
@@ -169,7 +179,7 @@ def _called(function: Callable, given: dict) -> Answer:
     several = [given.pop(name) for name, kind in signature(function).parameters.items() if kind.kind is kind.VAR_POSITIONAL]
     return function(*(several[0] if several else ()), **given)
 
-
+# %% ../../nbs/cli/02_commands.ipynb #5a1d0001
 def _failed(error: Exception) -> bool:
     "Whether something broke, rather than that it was asked for wrongly: a loss that is not a number, a full disk."
     asked_for = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -782,6 +792,8 @@ def layers_command(
 
     for name, given in dict(image_size=image_size, time_steps=time_steps).items():
         in_range(name, given, least=0, most=10_000, whole=True)
+    for name, given in dict(num_classes=num_classes, in_channels=in_channels).items():
+        in_range(name, given, least=1, most=2**31 - 1, whole=True)
     built = _network_named(network, image_size, time_steps, num_classes, in_channels)
     spec, seen = getattr(built, "spec", None) or {}, getattr(built, "preprocessing", None)
     size = image_size or (seen.image_size if seen else 0) or spec.get("image_size") or 32

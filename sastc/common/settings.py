@@ -98,6 +98,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
             raise ValueError(f"{name}: expected a whole number, got {value!r}")
+        if abs(value) >= 2**63:
+            raise ValueError(f"{name}: expected a whole number below 2**63, got {value!r}")
         return int(in_range(name, value, rule.get("least"), rule.get("most")))
     if isinstance(default, float):
         if isinstance(value, bool):
