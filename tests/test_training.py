@@ -649,3 +649,13 @@ def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):
     ]
     quiet = distill(folder=str(tmp_path / "quiet"), **small)
     assert quiet.steps.ce.tolist() == run.steps.ce.tolist() and len(logged) == len(steps) + 1  # off by default, and nothing is trained otherwise
+
+
+def test_sums_of_an_older_checkpoint_count_their_steps(tmp_path):
+    run = distill(method="baseline", student="vgg11", time_steps=2, epochs=1, folder=tmp_path / "run", **TINY)
+    file = run.folder / "checkpoints" / "last.pt"
+    content = torch.load(file, weights_only=True)
+    content["record_sums"] = dict(total=6.0, ce=6.0, steps=3, images=48, seconds=1.0, right=5) | {"attention/": 3}
+    torch.save(content, file)
+    sums = run.checkpoint("last")["record_sums"]
+    assert sums["steps of total"] == sums["steps of ce"] == 3 and "steps" not in sums and "steps of attention/" not in sums

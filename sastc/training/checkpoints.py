@@ -67,12 +67,15 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def _as_today(content: dict) -> dict:
-    "What the first version of the package wrote, in today's words."
+    "What older versions of the package wrote, in today's words."
     if "calibrator" in content:
         content["method"] = content.pop("calibrator") or {}
         sums = content["record_sums"]
         watched = {name: sums.pop(name) for name in ("attention", "saturation", "entropy") if name in sums}
         sums |= {f"attention/{name}": value for name, value in watched.items()} | ({"attention/": sums["steps"]} if watched else {})
+    for sums in (content.get("epoch_sums", {}), content.get("record_sums", {})):
+        if steps := sums.pop("steps", 0):  # every part of the loss had as many
+            sums |= {f"steps of {name}": steps for name in sums if "/" not in name}
     return content
 
 

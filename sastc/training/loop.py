@@ -247,7 +247,7 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
     if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
         self._name_terms(outcome)
-    both = {**parts, "steps": 1, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
+    both = {**parts, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
     both |= {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
     for name, value in both.items():
         self.epoch_sums[name] += value
@@ -384,9 +384,8 @@ def resume(self: Trainer, content: dict) -> None:
     if self.accelerator.scaler is not None:
         self.accelerator.scaler.load_state_dict(content["scaler"])
     self.progress, self.labelled, self.saved = {name: content.get(name, value) for name, value in self.progress.items()}, content.get("labelled", {}), True
-    for sums, kept in ((self.epoch_sums, content["epoch_sums"]), (self.record_sums, content["record_sums"])):
-        sums.update({f"steps of {name}": kept["steps"] for name in ("total", *self.labelled) if name in kept})  # older versions did not count them apart
-        sums.update(kept)
+    self.epoch_sums.update(content["epoch_sums"])
+    self.record_sums.update(content["record_sums"])
     torch.set_rng_state(content["rng"].cpu())
 
 

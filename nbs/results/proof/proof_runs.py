@@ -137,13 +137,19 @@ def validation(run: Run) -> float:
 
 def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[str, int]:
     "The best of each method's weights in the time of six KD epochs, by held-out images; the defaults are tried first."
-    seconds, made, tried = costs(folder)["seconds"], arms(), {name: {} for name in names}
+    made, tried = arms(), {name: {} for name in names}
     for number in (1, 0, 2):
         for name in names:
             if number < len(next(iter(made[name].weights.values()), [0])):
-                epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
-                tried[name][number] = student(name, number, 0, folder / f"short-{Path(data).stem}", teacher, epochs, **few(data))
+                tried[name][number] = shortly(folder, teacher, data, name, number, seed=0)
     return {name: max(runs, key=lambda number: validation(runs[number])) for name, runs in tried.items()}
+
+
+def shortly(folder: Path, teacher: Run, data: str, name: str, number: int, seed: int) -> Run:
+    "A run of the time of six KD epochs on few images."
+    seconds = costs(folder)["seconds"]
+    epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
+    return student(name, number, seed, folder / f"short-{Path(data).stem}", teacher, epochs, **few(data))
 
 
 def few(data: str) -> dict:
@@ -158,16 +164,10 @@ def breadth(folder: Path) -> None:
     "Each method in the time of six KD epochs, three weights with seed 0; then the best five methods with seeds 1 and 2."
     teacher = go_on(train_teacher, folder / "teacher-cifar10-10000", model=TEACHER, epochs=20, lr=0.1, seed=0, **few("cifar10"))
     best = short(folder, teacher, "cifar10", list(arms()))
-    seconds = costs(folder)["seconds"]
-
-    def train(name: str, seed: int) -> Run:
-        epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
-        return student(name, best[name], seed, folder / "short-cifar10", teacher, epochs, **few("cifar10"))
-
-    ranked = sorted(best, key=lambda name: -validation(train(name, 0)))
+    ranked = sorted(best, key=lambda name: -validation(shortly(folder, teacher, "cifar10", name, best[name], seed=0)))
     for seed in (1, 2):
         for name in ranked[:5]:
-            train(name, seed)
+            shortly(folder, teacher, "cifar10", name, best[name], seed)
 
 
 def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
