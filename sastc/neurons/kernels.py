@@ -132,7 +132,7 @@ class Kernel:
         with torch.no_grad(), _without_autocast(tensors[0].device.type):
             if backend == "compiled" or (not forced and self._pays(tensors[0])):
                 if compiled := self._compiled(tensors, constants, forced):
-                    return compiled(*tensors, **constants)
+                    return compiled(*(tensor.detach() for tensor in tensors), **constants)  # one that requires a gradient would be compiled apart
             return in_slices(self.function, *tensors, **constants)
 
     def _pays(self, tensor):

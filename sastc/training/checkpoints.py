@@ -65,7 +65,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise ValueError(f"checkpoint: expected a checkpoint of sastc, got {path}, which holds {found}; load it into a module of your own and pass that")
     return _as_today(content)
 
-
+# %% ../../nbs/training/02_checkpoints.ipynb #a570day0
 def _as_today(content: dict) -> dict:
     "What older versions of the package wrote, in today's words."
     if "calibrator" in content:
