@@ -50,6 +50,10 @@ def as_version_1(run, **changes):
             content["calibrator"] = content.pop("method") or None
             content["record_sums"].pop("attention/", None)
             content["record_sums"] = {name.removeprefix("attention/"): value for name, value in content["record_sums"].items()}
+        for name in ("epoch_sums", "record_sums"):
+            if sums := content.get(name):  # nothing yet, or a best checkpoint, which has none
+                steps = sums["steps of total"]  # one count for all parts of the loss
+                content[name] = {key: value for key, value in sums.items() if not key.startswith("steps of ")} | dict(steps=steps)
         torch.save(content, path)
     return Run(folder)
 
