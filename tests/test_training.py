@@ -146,6 +146,19 @@ def test_a_run_of_a_version_without_kept_epochs_is_read_and_resumed(tmp_path):
     assert distill(folder=str(folder), resume=True).config["keep_epochs"] == []
 
 
+def test_resuming_elsewhere_is_said(tmp_path, capsys):
+    folder = tmp_path / "run"
+    distill(**TINY, method="baseline", epochs=1, folder=folder)
+    capsys.readouterr()
+    distill(folder=folder, resume=True)
+    assert "resumed with" not in capsys.readouterr().err
+    environment = json.loads((folder / "environment.json").read_text())
+    threads = environment["threads"]
+    (folder / "environment.json").write_text(json.dumps(environment | dict(threads=threads + 1)))
+    distill(folder=folder, resume=True)
+    assert f"resumed with threads {threads} (was {threads + 1}): its last digits will differ" in capsys.readouterr().err
+
+
 def test_resuming_with_another_setting_is_refused(unbroken):
     with pytest.raises(ValueError, match="lr: expected 0.02, with which the run in .* was started, got 0.5; leave it out to resume"):
         distill(folder=str(unbroken.folder), resume=True, lr=0.5)

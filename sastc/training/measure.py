@@ -48,10 +48,10 @@ def measure(
 ) -> dict:  # accuracy (0 to 1), loss, precision; of a spiking network accuracy_by_step, rates {layer: rate}; with costs firing_rate, operations, microjoule, ann_microjoule for one image
     "Evaluate a network on all images of all processes."
     from torchmetrics import MeanMetric  # here: commands start sooner
-    from torchmetrics.classification import MulticlassAccuracy
+    from torchmetrics.classification import MulticlassStatScores
 
     device, taps = batches.device, Taps(network, ())
-    by_step = [MulticlassAccuracy(num_classes, average="micro").to(device) for _ in range(taps.time_steps or 1)]
+    by_step = [MulticlassStatScores(num_classes, average="micro").to(device) for _ in range(taps.time_steps or 1)]
     loss = MeanMetric().to(device)
     with (
         evaluating(network),
@@ -62,12 +62,12 @@ def measure(
         for images, labels in watched(batches.epoch(0), about, len(batches)):
             outputs, _ = taps(images)
             outputs = outputs if outputs.ndim == 3 else outputs[None]
-            for steps, accuracy in enumerate(by_step[:-1], 1):
-                accuracy.update(mean_output(outputs[:steps]), labels)
+            for steps, scores in enumerate(by_step[:-1], 1):
+                scores.update(mean_output(outputs[:steps]), labels)
             logits = mean_output(outputs)
             by_step[-1].update(logits, labels)
             loss.update(F.cross_entropy(logits, labels), weight=len(labels))
-    accuracies = [accuracy.compute().item() for accuracy in by_step]
+    accuracies = [right / images for right, *_, images in (scores.compute().tolist() for scores in by_step)]
     found = dict(accuracy=accuracies[-1], loss=loss.compute().item(), precision=precision)
     if taps.time_steps:
         found["accuracy_by_step"] = accuracies

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'data_of', 'learned_from',
            'training_data', 'batches_of', 'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network',
-           'check_processes', 'say_what_is_passed', 'tried', 'network_for', 'train_teacher', 'distill', 'rehearse',
-           'student_for', 'build_method', 'check_teacher', 'learner_for']
+           'check_processes', 'say_what_is_passed', 'say_what_differs', 'tried', 'network_for', 'train_teacher',
+           'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import atexit
@@ -31,6 +31,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import nn
 
 from ..common.files import reading_only
+from ..common.progress import tell
 from ..common.settings import flat, objects, own_settings
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
@@ -49,7 +50,7 @@ from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
-from .runs import Run, RunWriter, check_free, check_no_links, processes, sentence_of
+from .runs import Run, RunWriter, check_free, check_no_links, environment, processes, sentence_of
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -354,6 +355,14 @@ def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
             )
     config.time_steps = module.time_steps
 
+# %% ../../nbs/training/08_session.ipynb #c5d1f102
+def say_what_differs(run: Run) -> None:
+    "Tell of a device, a number of threads or a version of PyTorch other than before the break, with which the last digits come out otherwise."
+    before, after = run.environment, environment()
+    differing = [f"{name} {after[name]} (was {before[name]})" for name in ("device", "threads", "torch") if before.get(name, after[name]) != after[name]]
+    if differing:
+        tell(f"resumed with {', '.join(differing)}: its last digits will differ from those of a run without a break")
+
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def _blank(network: nn.Module, data: Data) -> torch.Tensor:
     # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
@@ -455,6 +464,7 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
         check_processes(Run(config.folder))
         check_network(Run(config.folder), learner.network)
         check_origins(Run(config.folder), origins)
+        say_what_differs(Run(config.folder))
     batches = batches_of(config, data, perturbed, accelerator)
     if compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)

@@ -2,7 +2,8 @@
 
     python proof_runs.py costs FOLDER        processor time of a step of each method, in turns in one process
     python proof_runs.py breadth FOLDER      CIFAR-10, 10,000 images, the time of six KD epochs; weights chosen on held-out images
-    python proof_runs.py length FOLDER DATA MINUTES SEEDS [METHOD ...]     all images, for minutes of one thread; DATA: a name or an .npz file
+    python proof_runs.py same_epochs FOLDER DATA SEEDS [METHOD ...]        10,000 images, six epochs of each, whatever they cost; DATA: a name or an .npz file
+    python proof_runs.py length FOLDER DATA MINUTES SEEDS [METHOD ...]     all images, for minutes of one thread
     python proof_runs.py table FOLDER        a row for each finished run, as CSV beside this script
 
 Set OMP_NUM_THREADS=1. FOLDER holds teachers and runs; `data` is the folder with CIFAR. Minutes are counted on the step times of `costs`,
@@ -22,6 +23,7 @@ import pandas as pd
 
 from sastc import Run, distill, train_teacher
 from sastc.methods import METHODS
+from sastc.methods.routed import Routed
 from sastc.models import candidates, create_model
 from sastc.neurons.kernels import expecting
 from sastc.studies.bench import Step, build_step, machine
@@ -76,6 +78,7 @@ def arms() -> dict[str, Arm]:
         bkdsnn=Arm(dict(method="bkdsnn"), scaled(bkd_weight=2e-3)),
         ckdsnn=Arm(dict(method="ckdsnn"), scaled(samd_weight=1.0, nld_weight=1.0)),
         routed_twd=Arm(dict(method="routed+twd"), beta),
+        routed_early=Arm(dict(method="routed", weight_schedule="early"), beta),
     )
 
 
@@ -84,12 +87,19 @@ def costs(folder: Path) -> dict:
     file = folder / "costs.json"
     if file.exists():
         return json.loads(file.read_text())
+    constant = {name: arm.settings for name, arm in arms().items() if "weight_schedule" not in arm.settings}
     with expecting(10**12):  # neurons are compiled from the start, as in a long run
-        steps = {name: build_step(Step(teacher=TEACHER, method=arm.settings["method"], options=without_method(arm.settings))) for name, arm in arms().items()}
+        steps = {name: build_step(Step(teacher=TEACHER, method=settings["method"], options=without_method(settings))) for name, settings in constant.items()}
         found = dict(machine=machine(), seconds=thread_seconds(steps, 15))
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1))
     return found
+
+
+def step_seconds(folder: Path) -> dict:
+    "Mean seconds of a step over a training: calibration that ends early costs nothing from then on."
+    seconds = costs(folder)["seconds"]
+    return seconds | dict(routed_early=seconds["kd"] + Routed().calibrate_until * (seconds["routed"] - seconds["kd"]))
 
 
 def thread_seconds(calls: Mapping, rounds: int) -> dict:
@@ -147,7 +157,7 @@ def short(folder: Path, teacher: Run, data: str, names: Sequence[str]) -> dict[s
 
 def shortly(folder: Path, teacher: Run, data: str, name: str, number: int, seed: int) -> Run:
     "A run of the time of six KD epochs on few images."
-    seconds = costs(folder)["seconds"]
+    seconds = step_seconds(folder)
     epochs = max(1, round(6 * seconds["kd"] / seconds[name]))
     return student(name, number, seed, folder / f"short-{Path(data).stem}", teacher, epochs, **few(data))
 
@@ -170,10 +180,24 @@ def breadth(folder: Path) -> None:
             shortly(folder, teacher, "cifar10", name, best[name], seed)
 
 
+def teacher_of(folder: Path, data: str) -> Run:
+    "The teacher of the long runs, which has seen all images."
+    return go_on(train_teacher, folder / f"teacher-{Path(data).stem}", model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **whole(data))
+
+
+def same_epochs(folder: Path, data: str, seeds: str, *names: str) -> None:
+    "Six epochs of each method; the weights are those that did best in a short run."
+    teacher = teacher_of(folder, data)
+    best = short(folder, teacher, data, names)
+    for seed in range(int(seeds)):
+        for name in names:
+            student(name, best[name], seed, folder / f"6epochs-{Path(data).stem}", teacher, 6, **few(data))
+
+
 def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
     "All training images for minutes of one thread; the weights are those that did best in a short run on held-out images."
-    teacher = go_on(train_teacher, folder / f"teacher-{Path(data).stem}", model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **whole(data))
-    seconds, best = costs(folder)["seconds"], short(folder, teacher, data, names)
+    teacher = teacher_of(folder, data)
+    seconds, best = step_seconds(folder), short(folder, teacher, data, names)
     for seed in range(int(seeds)):
         for name in names:
             epochs = max(1, round(60 * float(minutes) / (seconds[name] * STEPS)))
@@ -188,22 +212,37 @@ def measured(run: Run) -> dict:
     return dict(state="finished") | {name: round(100 * value, 2) for name, value in accuracy.items()} | cost
 
 
+def row(run: Run, seconds: Mapping) -> dict:
+    "What a table says of a run."
+    name, number, seed = run.folder.name.rsplit("-", 2)
+    weights = "; ".join(f"{setting} {run.config[setting]:g}" for setting in arms()[name].weights)
+    learned = run.config["train_images"] or 50_000
+    steps = run.config["epochs"] * int(learned * (1 - run.config["holdout"])) // BATCH
+    about = dict(
+        data=Path(run.config["data"]).stem,
+        images=learned,
+        minutes=round(steps * seconds[name] / 60, 1),
+        method=name,
+        number=int(number),
+        seed=run.config["seed"],
+    )
+    about |= dict(epochs=run.config["epochs"], weights=weights)
+    return about | (measured(run) if run.state == "finished" else dict(state="diverged"))
+
+
 def table(folder: Path) -> None:
-    "One row per finished run, beside this script."
-    rows = []
-    for file in sorted(folder.glob("*/*/status.json")):
-        run = Run(file.parent)
-        if run.state not in ("finished", "failed"):
-            continue
-        name, number, seed = run.folder.name.rsplit("-", 2)
-        weights = "; ".join(f"{setting} {run.config[setting]:g}" for setting in arms()[name].weights)
-        about = dict(part=run.folder.parent.name, method=name, number=int(number), seed=run.config["seed"], epochs=run.config["epochs"], weights=weights)
-        rows.append(about | (measured(run) if run.state == "finished" else dict(state="diverged")))
-    pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
-    (HERE / "costs.json").write_text((folder / "costs.json").read_text())
+    "One row per finished run, beside this script; `chosen` are the weights that did best on held-out images, of so many `tried`."
+    seconds = step_seconds(folder)
+    ended = [run for run in (Run(file.parent) for file in sorted(folder.glob("*/*/status.json"))) if run.state in ("finished", "failed")]
+    rows = pd.DataFrame([dict(part=run.folder.parent.name) | row(run, seconds) for run in ended])
+    short = rows[rows.part.str.startswith("short") & (rows.seed == 0)].sort_values("validation", na_position="first").groupby(["data", "method"])
+    key = list(zip(rows.data, rows.method))
+    rows["chosen"], rows["tried"] = rows.number == short.number.last().reindex(key).to_numpy(), short.size().reindex(key).to_numpy()
+    rows.to_csv(HERE / "runs.csv", index=False)
+    (HERE / "costs.json").write_text(json.dumps(costs(folder) | dict(seconds=seconds), indent=1))
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
 
 
 if __name__ == "__main__":
     what, place, *arguments = sys.argv[1:]
-    dict(costs=costs, breadth=breadth, length=length, table=table)[what](Path(place), *arguments)
+    dict(costs=costs, breadth=breadth, same_epochs=same_epochs, length=length, table=table)[what](Path(place), *arguments)
