@@ -33,7 +33,7 @@ BATCH, HELD_OUT = 64, 0.1
 COMMON = dict(batch_size=BATCH, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
 STUDENT = dict(student="vgg11", width=0.25, time_steps=2, lr=0.05)
 TEACHER, TEACHER_EPOCHS = "wrn16_2", 32  # an hour of one thread, 0.14 s a step
-STEPS = 50_000 // BATCH  # of an epoch
+STEPS = 50_000 // BATCH  # of an epoch; a tenth of the images is held out, and what is left of the time pays for evaluating them
 SCALES = (1 / 3, 1.0, 3.0)
 
 
@@ -195,13 +195,14 @@ def same_epochs(folder: Path, data: str, seeds: str, *names: str) -> None:
 
 
 def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> None:
-    "All training images for minutes of one thread; the weights are those that did best in a short run on held-out images."
+    "All training images for minutes of one thread; a METHOD with the weights that did best in a short run on held-out images, METHOD-0 to METHOD-2 with these."
     teacher = teacher_of(folder, data)
-    seconds, best = step_seconds(folder), short(folder, teacher, data, names)
+    seconds, best = step_seconds(folder), short(folder, teacher, data, [name for name in names if "-" not in name])
+    best |= {name: int(number) for name, _, number in (name.partition("-") for name in names) if number}
     for seed in range(int(seeds)):
-        for name in names:
+        for name, number in best.items():
             epochs = max(1, round(60 * float(minutes) / (seconds[name] * STEPS)))
-            student(name, best[name], seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, **whole(data))
+            student(name, number, seed, folder / f"{minutes}min-{Path(data).stem}", teacher, epochs, **whole(data))
 
 
 def measured(run: Run) -> dict:
@@ -214,33 +215,36 @@ def measured(run: Run) -> dict:
 
 def row(run: Run, seconds: Mapping) -> dict:
     "What a table says of a run."
-    name, number, seed = run.folder.name.rsplit("-", 2)
-    weights = "; ".join(f"{setting} {run.config[setting]:g}" for setting in arms()[name].weights)
-    learned = run.config["train_images"] or 50_000
-    steps = run.config["epochs"] * int(learned * (1 - run.config["holdout"])) // BATCH
-    about = dict(
-        data=Path(run.config["data"]).stem,
-        images=learned,
-        minutes=round(steps * seconds[name] / 60, 1),
-        method=name,
-        number=int(number),
-        seed=run.config["seed"],
-    )
-    about |= dict(epochs=run.config["epochs"], weights=weights)
+    config, (name, number, _) = run.config, run.folder.name.rsplit("-", 2)
+    images = round((config["train_images"] or 50_000) * (1 - config["holdout"]))  # that it learns from
+    minutes = config["epochs"] * (images // BATCH) * seconds[name] / 60
+    weights = "; ".join(f"{setting} {config[setting]:g}" for setting in arms()[name].weights)
+    about = dict(part=run.folder.parent.name, data=Path(config["data"]).stem, images=images, minutes=round(minutes, 2), method=name, number=int(number))
+    about |= dict(seed=config["seed"], epochs=config["epochs"], weights=weights)
     return about | (measured(run) if run.state == "finished" else dict(state="diverged"))
 
 
 def table(folder: Path) -> None:
-    "One row per finished run, beside this script; `chosen` are the weights that did best on held-out images, of so many `tried`."
+    "One row per ended run, beside this script; `chosen` are the weights that did best on held-out images, of so many `tried`. And one per epoch of these."
     seconds = step_seconds(folder)
     ended = [run for run in (Run(file.parent) for file in sorted(folder.glob("*/*/status.json"))) if run.state in ("finished", "failed")]
-    rows = pd.DataFrame([dict(part=run.folder.parent.name) | row(run, seconds) for run in ended])
-    short = rows[rows.part.str.startswith("short") & (rows.seed == 0)].sort_values("validation", na_position="first").groupby(["data", "method"])
-    key = list(zip(rows.data, rows.method))
-    rows["chosen"], rows["tried"] = rows.number == short.number.last().reindex(key).to_numpy(), short.size().reindex(key).to_numpy()
+    rows = pd.DataFrame([row(run, seconds) for run in ended])
+    first = rows[rows.seed == 0].sort_values("validation", na_position="first")
+    best, tried = first.groupby(["part", "method"]).number.last(), first[first.part.str.startswith("short")].groupby(["data", "method"]).size()
+    rows["chosen"] = rows.number.to_numpy() == best.reindex(zip(rows.part, rows.method)).to_numpy()
+    rows["tried"] = tried.reindex(zip(rows.data, rows.method)).to_numpy()
     rows.to_csv(HERE / "runs.csv", index=False)
+    curves = [curve(run, about) for run, about in zip(ended, rows.itertuples()) if about.chosen and about.state == "finished"]
+    pd.concat(curves).to_csv(HERE / "curves.csv", index=False)
     (HERE / "costs.json").write_text(json.dumps(costs(folder) | dict(seconds=seconds), indent=1))
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
+
+
+def curve(run: Run, about) -> pd.DataFrame:
+    "Accuracy on held-out images after each epoch, in percent, against minutes of steps."
+    epochs = run.metrics.epoch
+    found = dict(part=about.part, method=about.method, seed=about.seed, minutes=(about.minutes * epochs / about.epochs).round(2))
+    return pd.DataFrame(found | dict(validation=(100 * run.metrics.validation_accuracy).round(2)))
 
 
 if __name__ == "__main__":
