@@ -85,10 +85,10 @@ def surrogate_slope(
     potential: torch.Tensor,  # u, any shape
     threshold: float = 1.0,  # firing threshold V_th
     gamma: float = 1.0,  # width; of a triangle half its base
-    surrogate: str = "triangle",  # name in `SURROGATES`
+    surrogate: str = "triangle",  # name in `SURROGATES`, or an import path
 ) -> torch.Tensor:  # sigma'(u), same shape
     "What stands for the derivative of the spike (paper eq. 11)."
-    return SURROGATES[surrogate](potential - threshold, gamma)
+    return SURROGATES.find(surrogate)(potential - threshold, gamma)
 
 # %% ../../nbs/neurons/02_neuron.ipynb #63af61b0
 class Dynamics(NamedTuple):
@@ -215,7 +215,7 @@ class Neuron(Component):
         "Constants for the kernels."
         decay = self.decay_factor()
         known = None if isinstance(decay, torch.Tensor) else decay
-        return Dynamics(RESETS[self.reset], SURROGATES[self.surrogate], self.threshold, self.gamma, self.detach_reset, known)
+        return Dynamics(RESETS[self.reset], SURROGATES.find(self.surrogate, importing=False), self.threshold, self.gamma, self.detach_reset, known)
 
 # %% ../../nbs/neurons/02_neuron.ipynb #189f36c8
 from fastcore.basics import patch
@@ -240,6 +240,10 @@ def fire(
 ) -> torch.Tensor:  # spikes [T, ...], 0 or 1, dtype of `current`
     "Spikes of every step, differentiable once."
     decay = self.decay_factor()
+    if isinstance(decay, torch.Tensor) and decay.numel() != 1:
+        raise ValueError(
+            f"decay_factor: expected a number or a tensor of one entry from {type(self).__name__}, got {list(decay.shape)}; override `fire` for several"
+        )
     return _Fire.apply(current, decay if isinstance(decay, torch.Tensor) else None, time_steps, self.dynamics, self.backend)
 
 
