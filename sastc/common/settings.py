@@ -96,8 +96,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
             raise ValueError(f"{name}: expected True or False, got {value!r}")
         return value
     if isinstance(default, str):
-        if isinstance(registry := _choices(declared), Registry):
-            return registry.named(name, value)
+        if named := getattr(_choices(declared), "named", None):  # of a `Registry`, which may hold functions
+            return named(name, value)
         if not isinstance(value, (str, PurePath)):
             raise ValueError(f"{name}: expected a text, got {value!r}")
         return one_of(name, value, names) if (names := choices_of(declared)) else str(value)
@@ -236,7 +236,7 @@ def name_of(self: Registry, thing: type | Callable) -> str:
     )
     return known or f"{thing.__module__}:{thing.__qualname__}"
 
-
+# %% ../../nbs/common/02_settings.ipynb #72c5be92
 @patch
 def named(
     self: Registry,
