@@ -220,7 +220,7 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == "StepLogits"
     code = f"from sastc.training import open_run\nopen_run({str(run.folder)!r}).method"
     assert (
-        "import own_methods first, or pass the object itself"
+        "import own_methods first (for a command: --parts own_methods), or pass the object itself"
         in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stderr
     )
 

@@ -71,8 +71,12 @@ def part_class(declared: dataclasses.Field) -> type:
 
 def choices_of(declared: dataclasses.Field) -> tuple[str, ...]:
     "Accepted names of a setting; empty where it is not a choice among names."
+    return tuple(_choices(declared))
+
+
+def _choices(declared: dataclasses.Field) -> "Iterable[str] | Registry":
     choices = declared.metadata.get("choices")
-    return tuple(choices() if callable(choices) else choices or ())
+    return choices() if callable(choices) else choices or ()
 
 
 def entry_type(declared: dataclasses.Field) -> type:
@@ -92,6 +96,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
             raise ValueError(f"{name}: expected True or False, got {value!r}")
         return value
     if isinstance(default, str):
+        if named := getattr(_choices(declared), "named", None):  # of a `Registry`, which may hold functions
+            return named(name, value)
         if not isinstance(value, (str, PurePath)):
             raise ValueError(f"{name}: expected a text, got {value!r}")
         return one_of(name, value, names) if (names := choices_of(declared)) else str(value)
@@ -215,7 +221,7 @@ def find(
             found = getattr(found, step)
     except KeyError:
         raise ValueError(
-            f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first, or pass the object itself"
+            f"{self.kind}: expected {attribute} of a module that is imported, got {name!r}; import {module} first (for a command: --parts {module}), or pass the object itself"
         ) from None
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name of a module
         raise ValueError(f"{self.kind}: expected a name or an import path, got {name!r} ({error})") from error
@@ -229,6 +235,38 @@ def name_of(self: Registry, thing: type | Callable) -> str:
         (name for name, found in self._all().items() if found is thing or getattr(found, "value", None) == f"{thing.__module__}:{thing.__qualname__}"), None
     )
     return known or f"{thing.__module__}:{thing.__qualname__}"
+
+# %% ../../nbs/common/02_settings.ipynb #72c5be92
+@patch
+def named(
+    self: Registry,
+    argument: str,  # for the sentence
+    value,  # a name, the import path of something imported, or a function or class
+) -> str:
+    "The name under which a setting keeps what was chosen. Raises `ValueError` for what cannot be found again by a name."
+    if callable(value) and hasattr(value, "__qualname__"):
+        name = self.name_of(value)
+        if "<" in name or self.find(name, importing=False) is not value:
+            raise ValueError(f"{argument}: expected a function or class that can be found by its import path, got {name!r}; define it at the top of a module")
+        return name
+    if not isinstance(value, (str, PurePath)):
+        raise ValueError(f"{argument}: expected a name, an import path or a function, got {value!r:.80}")
+    if ":" in str(value) and value not in self:
+        self.find(str(value), importing=False)
+        return str(value)
+    return one_of(argument, str(value), self)
+
+
+@patch
+def also(
+    self: Registry,
+    first: Iterable[str] = (),  # names that come before the others
+    last: Iterable[str] = (),  # names that come after them
+) -> Registry:
+    "The same choices and some names for what is no part."
+    wider = Registry(self.kind)
+    wider._found = dict.fromkeys(first) | self._all() | dict.fromkeys(last)
+    return wider
 
 # %% ../../nbs/common/02_settings.ipynb #89b7cc2d
 class Entry(NamedTuple):
@@ -247,6 +285,12 @@ class Entry(NamedTuple):
     def choice(self) -> "Registry | None":
         "What may be chosen, where this entry says which part there is."
         return self.declared.metadata.get("registry")
+
+    @property
+    def registry(self) -> "Registry | None":
+        "Where its names come from, of parts and of functions alike."
+        names = _choices(self.declared)
+        return self.choice if self.choice is not None else names if isinstance(names, Registry) else None
 
 
 def _walk(thing: Settings, path: tuple[str, ...] = ()) -> Iterable[Entry]:
@@ -324,6 +368,8 @@ def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
         elif name in own_settings(kind):
             default = declared.default if declared.default is not MISSING else declared.default_factory()
             value, how = given.take((*path, name), default)
+            if isinstance(registry := _choices(declared), Registry) and isinstance(value, str) and ":" in value:
+                registry.find(value, given.importing or how == "typed")
             values[name] = checked(declared, value)
             if how == "typed":
                 typed[name] = declared

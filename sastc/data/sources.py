@@ -10,6 +10,7 @@ __all__ = ['Data', 'LIBRARIES', 'SOURCES', 'Source', 'Digits', 'Cifar', 'Cifar10
 # %% ../../nbs/data/05_sources.ipynb #c53f02f1
 import hashlib
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ import torch
 from ..common.checks import needed, one_of
 from ..common.files import may_write
 from ..common.settings import Registry, Settings, own_settings, setting
-from .datasets import MIRROR, StreamedData, dataset_name, frames_from, has_events, images_from, is_dataset
+from .datasets import MIRROR, StreamedData, check_dataset, dataset_name, frames_from, has_events, images_from, is_dataset
 from .folders import FolderData, load_data
 from .frames import EVENT_SETS, SLICES, VALUES, FrameData
 from .images import ImageData, check_data
@@ -330,6 +331,8 @@ class Sources(Registry):
             return None
         if hasattr(thing, "batches"):
             return type("OwnData", (OwnData,), dict(data=thing, given_as=f"own:{thing.name}"))
+        if isinstance(thing, (list, tuple, Mapping, np.ndarray, torch.Tensor)):
+            check_dataset(thing)  # its sentence says more than that this is no choice
         return _wrapped_dataset(thing) if is_dataset(thing) else None
 
 

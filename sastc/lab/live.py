@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNREADABLE', 'STATIC', 'MOST_POINTS', 'Tail', 'why_unreadable', 'LiveRun', 'poll', 'Polling', 'styles', 'bundle',
            'font', 'sheet', 'picture_html', 'shown_twice', 'Kept', 'View', 'packed_figure', 'figure_picture', 'Charts',
-           'FigureView']
+           'FigureView', 'LiveFigure']
 
 # %% ../../nbs/lab/00_live.ipynb #a0f2f5e5
 import asyncio
@@ -25,7 +25,9 @@ import plotly.graph_objects as go
 import traitlets
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from ..common.checks import in_range
 from ..common.files import without_places
+from ..studies.drawing import empty_figure, escaped
 from ..training.records import Damaged, parsed_lines, read_json
 from ..training.runs import Run
 
@@ -539,3 +541,35 @@ class FigureView(Charts, View):
 
     def picture(self) -> Image.Image | None:
         return figure_picture(self.figure, self.points)
+
+# %% ../../nbs/lab/00_live.ipynb #5880fa92
+class LiveFigure(FigureView):
+    "A figure of the user's own of a run, drawn again whenever the run has recorded something, until it has finished or the view is closed."
+
+    def __init__(
+        self,
+        function: Callable[[list[Run]], go.Figure],  # of lines, markers and bands; it gets a list of one run
+        source: Run | str | Path,  # a run or its folder, which may not exist yet
+        seconds: float = 2.0,  # between two looks
+    ):
+        super().__init__()
+        self.function, self.run, self.seconds = function, LiveRun(getattr(source, "folder", source)), in_range("seconds", seconds, least=0.1)
+        self._drawn = False
+        self.poll(self._look)
+
+    def refresh(self) -> None:
+        "Read what is new in the run folder, and draw it; what a function cannot draw yet is said in the place of the figure."
+        try:
+            if self.run.refresh() or not self._drawn:
+                self.show(self.function([self.run]))
+                self._drawn = True
+        except UNREADABLE as error:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            self.show(empty_figure("", f"{escaped([name])[0]}: {escaped([why_unreadable(error)])[0]}"))
+
+    def _look(self) -> float | None:
+        self.refresh()
+        try:
+            return None if self.run.state == "finished" else self.seconds
+        except UNREADABLE:
+            return self.seconds

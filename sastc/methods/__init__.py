@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/methods/08_methods.ipynb #6765cd36
+from .alignment import ALIGNMENTS, PROJECTIONS, Alignment, FeatureAlignment
+from .attention import ATTENTIONS, Attention, Compared, SelfAttention
 from .calibrator import Calibration, Calibrator
 from .labels import KD, Baseline
 from .loss import DistillationLoss

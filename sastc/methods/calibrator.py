@@ -36,7 +36,12 @@ def calibrate(
     "Attention and distance for every time step, image and pair of layers."
     if not stepwise:
         compared = Compared(student_features, teacher_features)
-        return Calibration(attention(compared), alignment(compared))
+        found = Calibration(attention(compared), alignment(compared))
+        wanted = (*student_features[0].shape[:2], len(student_features), len(teacher_features))
+        for name, maker, value in zip(("attention", "alignment"), (attention, alignment), found):
+            if tuple(value.shape) != wanted:  # another shape could be multiplied as well
+                raise ValueError(f"{name}: expected [T, B, S, N] = {list(wanted)} from {type(maker).__name__}, got {list(value.shape)}")
+        return found
     steps = len(student_features[0])
     if any(len(feature) != steps for feature in teacher_features):
         raise ValueError(f"teacher_features: expected {steps} steps, as the student has, or none, got {len(teacher_features[0])}")

@@ -74,7 +74,7 @@ class RoutedAlignment(FeatureAlignment):
     projection: str = setting(
         "linear",
         "from student to teacher features: linear (1x1), code (3x3, 1x1), auto (code where it is cheap enough, else linear), semckd, bottleneck",
-        lambda: ["auto", *PROJECTIONS],
+        lambda: PROJECTIONS.also(first=["auto"]),
     )
     most_macs: float = setting(4.0, "auto: millions of multiply-accumulates that a projection of one image and step may cost", least=0)
 

@@ -69,7 +69,8 @@ class _NoDistance(Alignment):
     "Nothing to compare, where only the attention is wanted."
 
     def forward(self, compared: Compared) -> torch.Tensor:
-        return torch.zeros(1)
+        first = compared.student[0]
+        return first.new_zeros(1).expand(*first.shape[:2], len(compared.student), len(compared.teacher))
 
 # %% ../../nbs/methods/06_sastc.ipynb #8c41b7fa
 def record_attention(

@@ -83,6 +83,11 @@ def _steps(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> s
         raise ValueError(f"network: expected neurons that all take one step or all take a sequence, got {one!r} (sequence) and {other!r} (one step)")
     if any(sequences.values()):
         return "all"
+    modes = {name: getattr(module, "step_mode", "") for name, module in network.named_modules() if not [*module.children()]}
+    if whole := [name for name, mode in modes.items() if mode == "m"]:
+        raise ValueError(
+            f"steps: expected one step_mode in the whole network, or to be told how it runs, got step_mode 'm' in {whole[0]!r} and 's' in the neuron {next(iter(neurons))!r}; functional.set_step_mode(network, 'm') sets it"
+        )
     hidden = all(getattr(module, "init_hidden", True) for module in neurons.values())
     passed = library != "Norse" or "state" in inspect.signature(network.forward).parameters or len(inspect.signature(network.forward).parameters) > 1
     if hidden and passed:
@@ -90,6 +95,19 @@ def _steps(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> s
     raise ValueError(
         f"steps: expected 'all' for a forward pass that takes the sequence [T, B, C, H, W], or 'image' for one that repeats its image, since the neurons of {type(network).__name__} keep no state between calls, got 'auto'"
     )
+
+
+def _check_learned(network: nn.Module, neurons: dict[str, nn.Module]) -> None:
+    "Raise a sentence for a constant that is to be learned, but that no optimiser sees and no checkpoint holds."
+    known = {id(parameter) for parameter in network.parameters()}
+    for name, module in neurons.items():
+        held = dict(module.named_buffers(recurse=False)) | {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        for key, value in held.items():
+            for constant, tensor in getattr(value, "_asdict", lambda key=key, value=value: {key: value})().items():
+                if isinstance(tensor, torch.Tensor) and tensor.requires_grad and tensor.is_leaf and id(tensor) not in known:
+                    raise ValueError(
+                        f"network: expected constants that are learned to be parameters of the network, got {constant} of {name!r}, which requires a gradient but would be neither trained nor kept; register it (register_parameter, or learn_{constant}=True in snnTorch)"
+                    )
 
 
 def _reset(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> None:
@@ -115,6 +133,7 @@ class LibraryNetwork(nn.Module):
         super().__init__()
         self.network, self.time_steps, self.read_out = network, time_steps, read_out
         self.library, neurons = _neurons(network)
+        _check_learned(network, neurons)
         self.steps = _steps(self.library, network, neurons) if steps == "auto" else steps
         self._all, self._firing = neurons, {name: module for name, module in neurons.items() if _fires(module)}
         self.spikes = nn.ModuleDict({name.replace(".", "-"): Spikes(_about(module)) for name, module in self._firing.items()})

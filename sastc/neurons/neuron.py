@@ -85,10 +85,10 @@ def surrogate_slope(
     potential: torch.Tensor,  # u, any shape
     threshold: float = 1.0,  # firing threshold V_th
     gamma: float = 1.0,  # width; of a triangle half its base
-    surrogate: str = "triangle",  # name in `SURROGATES`
+    surrogate: str = "triangle",  # name in `SURROGATES`, or an import path
 ) -> torch.Tensor:  # sigma'(u), same shape
     "What stands for the derivative of the spike (paper eq. 11)."
-    return SURROGATES[surrogate](potential - threshold, gamma)
+    return SURROGATES.find(surrogate)(potential - threshold, gamma)
 
 # %% ../../nbs/neurons/02_neuron.ipynb #63af61b0
 class Dynamics(NamedTuple):
@@ -153,6 +153,19 @@ def _gradient(current, grad_spikes, *learned, neuron):
 spike_kernel, gradient_kernel = Kernel(_spikes), Kernel(_gradient)
 
 # %% ../../nbs/neurons/02_neuron.ipynb #2e33a584
+class _Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, distance, surrogate, gamma):
+        ctx.save_for_backward(distance)
+        ctx.surrogate, ctx.gamma = surrogate, gamma
+        return torch.where(distance.isnan(), distance, (distance > 0).to(distance.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_spikes):
+        return grad_spikes * ctx.surrogate(ctx.saved_tensors[0].clone(), ctx.gamma), None, None
+
+
 class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx, current, decay, time_steps, neuron, backend):
@@ -188,8 +201,8 @@ class Neuron(Component):
     With `time_steps=None` it maps `[T, ...]` to `[T, ...]`. With `time_steps=T` it takes the place of a ReLU in a folded network and maps
     `[T*B, ...]` to `[T*B, ...]`. It keeps nothing between calls.
 
-    A neuron of your own is a subclass: override `decay_factor` for another decay, declare other defaults, or override `fire` for dynamics that
-    this class does not know. Raises `ValueError` for constants out of range and `TypeError` for a current that is not floating point."""
+    A neuron of your own is a subclass: override `decay_factor` for another decay, declare other defaults, or override `fire`, and use
+    `spike` in it, for dynamics that this class does not know. Raises `ValueError` for constants out of range and `TypeError` for a current that is not floating point."""
 
     batch: ClassVar[int | None] = None  # images in the call under way; set and cleared by `over_time`
 
@@ -215,7 +228,7 @@ class Neuron(Component):
         "Constants for the kernels."
         decay = self.decay_factor()
         known = None if isinstance(decay, torch.Tensor) else decay
-        return Dynamics(RESETS[self.reset], SURROGATES[self.surrogate], self.threshold, self.gamma, self.detach_reset, known)
+        return Dynamics(RESETS[self.reset], SURROGATES.find(self.surrogate, importing=False), self.threshold, self.gamma, self.detach_reset, known)
 
 # %% ../../nbs/neurons/02_neuron.ipynb #189f36c8
 from fastcore.basics import patch
@@ -233,6 +246,15 @@ def _check_sequence(current):
 
 
 @patch
+def spike(
+    self: Neuron,
+    distance: torch.Tensor,  # potential less threshold, any shape
+) -> torch.Tensor:  # 0 or 1, same shape and dtype
+    "Spikes of one step, with the surrogate gradient of the neuron: what a `fire` of your own is made of."
+    return _Spike.apply(distance, SURROGATES.find(self.surrogate, importing=False), self.gamma)
+
+
+@patch
 def fire(
     self: Neuron,
     current: torch.Tensor,  # [T, ...], or [1, ...] where it is the same at every step
@@ -240,6 +262,10 @@ def fire(
 ) -> torch.Tensor:  # spikes [T, ...], 0 or 1, dtype of `current`
     "Spikes of every step, differentiable once."
     decay = self.decay_factor()
+    if isinstance(decay, torch.Tensor) and decay.numel() != 1:
+        raise ValueError(
+            f"decay_factor: expected a number or a tensor of one entry from {type(self).__name__}, got {list(decay.shape)}; override `fire` for several"
+        )
     return _Fire.apply(current, decay if isinstance(decay, torch.Tensor) else None, time_steps, self.dynamics, self.backend)
 
 
@@ -247,11 +273,20 @@ def fire(
 def forward(self: Neuron, current: torch.Tensor) -> torch.Tensor:
     if self.time_steps is None:
         _check_sequence(current)
-        return self.fire(current, len(current))
+        return _fired(self, current, len(current))
     _check_dtype(current)
     static = current.shape[0] == self.batch  # no neuron has touched it yet: one row of current for all steps
     sequence = current[None] if static else unfold(current, self.time_steps, self.batch)
-    return fold(self.fire(sequence, self.time_steps))
+    return fold(_fired(self, sequence, self.time_steps))
+
+
+def _fired(neuron: Neuron, current: torch.Tensor, time_steps: int) -> torch.Tensor:
+    spikes = neuron.fire(current, time_steps)
+    if tuple(spikes.shape) != (wanted := (time_steps, *current.shape[1:])):
+        raise ValueError(
+            f"fire: expected [T, ...] = {list(wanted)} from {type(neuron).__name__}, got {list(spikes.shape)}; a current of one row is that of all steps"
+        )
+    return spikes
 
 # %% ../../nbs/neurons/02_neuron.ipynb #877a73e3
 NEURONS = Registry("neuron", "sastc.neurons")

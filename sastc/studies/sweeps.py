@@ -462,10 +462,11 @@ def write_page_of(
     folder: str | Path,  # run folder, or folder of a comparison or of a study
     out: str | Path | None = None,  # file to write; None for report.html in the folder
     plotly: str = "page",  # see `write_page`
+    figures: Sequence[Callable | str] = (),  # of your own, see `write_report`
 ) -> Path:  # the file
     "Write the page that fits a folder. Raises as `write_report` does."
     name = study_in(folder)
-    return write_study(name, folder, out, plotly) if name else write_report(folder, out, plotly=plotly)
+    return write_study(name, folder, out, plotly, figures) if name else write_report(folder, out, plotly=plotly, figures=figures)
 
 
 def write_study(
@@ -473,6 +474,7 @@ def write_study(
     folder: str | Path,  # of the study
     out: str | Path | None = None,  # file to write; None for report.html in the folder
     plotly: str = "page",  # see `write_page`
+    figures: Sequence[Callable | str] = (),  # of your own, see `write_report`
 ) -> Path:  # report.html in the folder
     "Write a page about a study, finished or not. Raises `ValueError` for an unknown name, `FileNotFoundError` for a folder without a run."
     study = STUDIES[one_of("study", name, STUDIES)]

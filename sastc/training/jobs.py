@@ -309,7 +309,7 @@ def _defined_in(entry: Entry) -> list[str]:
     found = []
     for name in dict.fromkeys([str(entry.value), *str(entry.value).split("+")]):
         try:
-            thing = entry.choice.find(name, importing=False)
+            thing = entry.registry.find(name, importing=False)
         except ValueError:  # a path with a plus in it
             continue
         builder = getattr(thing, "builder", thing)
@@ -320,7 +320,7 @@ def _defined_in(entry: Entry) -> list[str]:
 def _check_named(config: RunConfig) -> None:
     "What is chosen has to be found by another process, which has no objects of this one."
     for name, entry in entries(config).items():
-        if entry.choice is not None and (str(entry.value).startswith("own:") or "__main__" in _defined_in(entry)):
+        if entry.registry is not None and (str(entry.value).startswith("own:") or "__main__" in _defined_in(entry)):
             raise ValueError(
                 f"{name}: expected a name, a path, or module:Name of a module that can be imported, which another process can find, got {entry.value!r}; distill and train_teacher take it in this process"
             )
@@ -373,7 +373,7 @@ def _check_processes(config: RunConfig, processes: int, gpu: int | None, found: 
 # %% ../../nbs/training/09_jobs.ipynb #40eedc48
 def _modules(stages: Sequence[Stage]) -> dict[str, str]:  # name of a module: folder that it is imported from
     "Modules that define what is chosen, the package's own not among them. Raises `ValueError` for one that this process has not imported."
-    chosen = [entry for stage in stages for entry in entries(stage.config).values() if entry.choice is not None]
+    chosen = [entry for stage in stages for entry in entries(stage.config).values() if entry.registry is not None]
     found = {}
     for module in dict.fromkeys(module for entry in chosen for module in _defined_in(entry)):
         if file := getattr(sys.modules.get(module), "__file__", None):

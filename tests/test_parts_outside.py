@@ -1,0 +1,334 @@
+"""Parts of somebody who has read the pages and nothing else: what is refused is refused in a sentence, and what is read back is what was trained."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from sastc import assess, distill, open_run, train_teacher
+from sastc.cli import main
+from sastc.cli.commands import find_parts
+from sastc.data.datasets import frames_from, images_from
+from sastc.methods.alignment import SimilarityAlignment
+from sastc.methods.routed import RoutedAlignment
+from sastc.models import from_library
+from sastc.neurons import LIF, Neuron
+from sastc.studies.report import write_report
+from sastc.training import Run
+
+TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=2, device="cpu", epochs=1, image_size=16)
+NETWORK = """
+from torch import nn
+
+def small(num_classes: int, in_channels: int, act):
+    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, 4, 1), act(), nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    "A working folder with parts in it that is no place for modules, as for an installed command."
+    (tmp_path / "mine_parts.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    yield tmp_path
+    sys.modules.pop("mine_parts", None)
+
+
+def test_a_command_finds_parts_in_the_working_folder_and_imports_them_when_it_is_told(here, capsys, monkeypatch):
+    options = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
+    assert main(["distill", *options, "--method", "baseline", "--student", "mine_parts:small", "--folder", "run"]) == 0
+    assert "next: sastc evaluate run --parts mine_parts" in capsys.readouterr().out
+
+    def said(*arguments, status):
+        del sys.modules["mine_parts"]  # as in a new process
+        monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(here)])
+        assert main([*arguments]) == status
+        return "".join(capsys.readouterr())
+
+    assert f"test accuracy {Run('run').result['test_accuracy_best']:.2%}" in said("evaluate", "run", "--parts", "mine_parts", status=0)
+    assert "best.pt2" in said("export", "run", "--to", "torch", "--parts=mine_parts", status=0)
+    said("distill", "--folder", "run", "--resume", "--epochs", "2", "--parts", "mine_parts", status=0)
+    assert Run("run").config["epochs"] == 2
+    assert "import mine_parts first (for a command: --parts mine_parts)" in said("evaluate", "run", status=2)
+    assert "mine_parts" not in sys.modules
+    assert main(["evaluate", "run", "--parts", "other_parts"]) == 2
+    assert "sastc evaluate: parts: expected modules that can be imported, from here or from PYTHONPATH, got 'other_parts'" in capsys.readouterr().err
+
+
+def test_the_working_folder_comes_last_and_only_if_a_part_in_it_is_named(here, monkeypatch):
+    places = sys.path.copy()
+    for arguments, found in [
+        (["run"], False),
+        (["--teacher", "timm:vit_tiny"], False),
+        (["--method", "kd+mine_parts:Mine"], True),
+        (["--student=mine_parts:small"], True),
+        (["run", "--parts", "mine_parts"], True),
+    ]:
+        monkeypatch.setattr(sys, "path", places.copy())
+        find_parts(arguments)
+        assert sys.path == places + [str(here)] * found
+    assert "mine_parts" in sys.modules
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield Image.new("L", (8, 8)), 0
+
+
+IMAGES = TensorDataset(torch.rand(20, 1, 8, 8), torch.arange(20) % 2)
+
+
+@pytest.mark.parametrize(
+    "thing, said",
+    [
+        (Stream(), "data: expected a dataset with a length and items by number, got Stream, a stream"),
+        (DataLoader(IMAGES), "data: expected a dataset, whose order a run draws from its own seed, got a DataLoader"),
+        ([IMAGES[0]] * 20, "data: expected a dataset, a pair of a training and a test dataset, or a mapping with 'train', got list of 20"),
+        (dict(test=IMAGES), "or a mapping with 'train', got dict with test"),
+        (IMAGES.tensors, "TensorDataset(images, labels) makes one of tensors"),
+    ],
+)
+def test_what_is_no_dataset_is_refused_in_the_same_sentence_wherever_it_is_passed(thing, said, tmp_path):
+    for use in (images_from, lambda data: distill(method="baseline", student="vgg11", width=0.0625, folder=tmp_path / "run", **TINY | dict(data=data))):
+        with pytest.raises(ValueError) as refused:
+            use(thing)
+        assert said in str(refused.value)
+
+
+def test_images_are_no_recordings():
+    with pytest.raises(ValueError, match="data: expected recordings of tonic, which know their `sensor_size`"):
+        frames_from(IMAGES)
+
+
+PARTS = """
+import torch
+from torch import nn
+
+from sastc.common.settings import setting
+from sastc.methods import Attention, Alignment, Baseline, Term
+
+
+def fast(distance, gamma):
+    return 1 / (gamma * (1 + distance.abs() / gamma) ** 2) / 2
+
+
+def steep(distance, gamma):
+    return fast(distance, gamma / 2)
+
+
+class Depthwise(nn.Module):
+    def __init__(self, student_channels, teacher_channels):
+        super().__init__()
+        self.depth = nn.Conv2d(student_channels, student_channels, 3, padding=1, groups=student_channels)
+        self.point = nn.Conv2d(student_channels, teacher_channels, 1)
+
+    def forward(self, folded, time_steps):
+        return self.point(self.depth(folded))
+
+
+class Shrinking(Depthwise):
+    def forward(self, folded, time_steps):
+        return super().forward(folded, time_steps)[..., :1]
+
+
+class Narrow(Attention):
+    def forward(self, compared):
+        return torch.ones(len(compared.student), len(compared.teacher))
+
+
+class Mean(Alignment):
+    def forward(self, compared):
+        return torch.ones(len(compared.student), len(compared.teacher))
+
+
+class Bare(Baseline):
+    def terms(self, step):
+        return super().terms(step) | dict(bare=step.logits.square().mean())
+
+
+class Each(Baseline):
+    def terms(self, step):
+        return super().terms(step) | dict(each=Term(step.logits.square().mean(1)))
+
+
+class Nothing(Baseline):
+    def terms(self, step):
+        pass
+
+
+class Step(Baseline):
+    def terms(self, step):
+        step.record("mine", dict(step=step.logits.mean()))
+        return super().terms(step)
+"""
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "outside_parts.py").write_text(PARTS)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("outside_parts")
+    sys.path.remove(str(folder))
+    del sys.modules["outside_parts"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return train_teacher(model="resnet32x4", width=0.0625, folder=tmp_path_factory.mktemp("outside") / "teacher", **TINY)
+
+
+STUDENT = dict(student="vgg11", width=0.0625, time_steps=2)
+
+
+def test_a_surrogate_is_a_function_by_its_name_or_path_and_is_used(parts, tmp_path):
+    runs = [distill(method="baseline", surrogate=chosen, folder=tmp_path / name, **STUDENT, **TINY)
+            for name, chosen in dict(path="outside_parts:fast", function=parts.fast, other=parts.steep).items()]  # fmt: skip
+    assert [run.config["surrogate"] for run in runs] == ["outside_parts:fast", "outside_parts:fast", "outside_parts:steep"]
+    weights = [run.checkpoint("last")["model"] for run in runs]
+    same, other = ([weights[0][name].equal(found[name]) for name in found] for found in weights[1:])
+    assert all(same) and not all(other)
+    assert assess(runs[0])["accuracy"] == pytest.approx(runs[0].result["test_accuracy_best"])
+    longer = distill(folder=tmp_path / "path", resume=True, epochs=2)
+    assert longer.config["epochs"] == 2 and longer.config["surrogate"] == "outside_parts:fast"
+
+
+def test_the_gradient_of_a_surrogate_of_somebody_else_is_exact(parts):
+    current = torch.randn(1, 5, dtype=torch.float64, requires_grad=True)
+    LIF(surrogate=parts.fast, threshold=0.5, gamma=0.7)(current).sum().backward()
+    assert torch.allclose(current.grad, 1 / (0.7 * (1 + (current - 0.5).abs() / 0.7) ** 2) / 2)
+
+
+def test_a_surrogate_that_no_other_process_would_find_is_refused(parts):
+    for wrong, said in {
+        (lambda distance, gamma: distance): "can be found by its import path, got .*<lambda>.*define it at the top of a module",
+        "outside_parts:none": "has no attribute 'none'",
+        "arctan": "did you mean 'arctangent'",
+    }.items():
+        with pytest.raises(ValueError, match=f"surrogate: expected.*{said}"):
+            LIF(surrogate=wrong)
+
+
+def test_a_run_folder_does_not_import_the_surrogate_that_it_names(parts, tmp_path):
+    run = distill(method="baseline", surrogate=parts.fast, folder=tmp_path / "run", **STUDENT, **TINY)
+    code = f"from sastc import open_run\ntry: open_run({str(run.folder)!r}).network\nexcept ValueError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    assert "import outside_parts first (for a command: --parts outside_parts)" in done.stdout, done.stderr
+
+
+def test_a_projection_is_a_class_and_comes_back_with_what_it_learned(parts, teacher, tmp_path):
+    run = distill(method="sastc", beta=1, projection=parts.Depthwise, teacher=teacher.folder, folder=tmp_path / "run", **STUDENT, **TINY)
+    assert run.config["projection"] == "outside_parts:Depthwise"
+    kinds = {type(projection) for row in open_run(run.folder).method.alignment.projections for projection in row}
+    assert kinds == {parts.Depthwise}
+    assert RoutedAlignment(projection="auto").projection == "auto" and SimilarityAlignment(projection="none").projection == "none"
+    routed = RoutedAlignment(projection="outside_parts:Depthwise")
+    routed.build([(2, 4, 4)], [(3, 4, 4)])
+    assert isinstance(routed.projections[0][0], parts.Depthwise)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (dict(attention="Narrow"), r"attention: expected \[T, B, S, N\] = \[2, 16, \d, \d\] from Narrow, got \[\d, \d\]"),
+        (dict(alignment="Mean"), r"alignment: expected \[T, B, S, N\] = \[2, 16, \d, \d\] from Mean, got \[\d, \d\]"),
+        (dict(projection="Shrinking"), r"projection: expected \[T\*B, C, H, W\] = .* from Shrinking, got"),
+    ],
+)
+def test_weights_and_distances_of_another_shape_are_refused_instead_of_being_multiplied(given, said, parts, teacher, tmp_path):
+    given = {name: f"outside_parts:{value}" for name, value in given.items()}
+    with pytest.raises(ValueError, match=said):
+        distill(method="sastc", teacher=teacher.folder, folder=tmp_path / "run", **given, **STUDENT, **TINY)
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        ("Bare", "terms: expected a Term with a tensor for 'bare' of Bare, got Tensor"),
+        ("Each", r"terms: expected one number for 'each' of Each, got shape \[16\]"),
+        ("Nothing", "terms: expected a dict with at least one Term from Nothing, got None"),
+        ("Step", "record: expected other names than step and epoch, .* got 'step' in 'mine'"),
+    ],
+)
+def test_terms_and_records_that_the_loop_cannot_add_up_are_refused(method, said, parts, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        distill(method=getattr(parts, method), folder=tmp_path / "run", **STUDENT, **TINY)
+
+
+class Several(Neuron):
+    def decay_factor(self):
+        return torch.full((4,), 0.5)
+
+
+def test_a_decay_factor_for_each_channel_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"decay_factor: expected a number or a tensor of one entry from Several, got \[4\]; override `fire`"):
+        Several()(torch.rand(2, 4))
+
+
+def test_modules_of_spikingjelly_in_two_step_modes_are_named():
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import layer, neuron
+
+    network = nn.Sequential(
+        layer.Conv2d(1, 4, 3, step_mode="m"), neuron.LIFNode(step_mode="s"), layer.Flatten(step_mode="m"), layer.Linear(144, 10, step_mode="m")
+    )
+    with pytest.raises(ValueError, match="steps: expected one step_mode .* got step_mode 'm' in '0' and 's' in the neuron '1'"):
+        from_library(network, time_steps=2)
+
+
+FIGURES = """
+import plotly.graph_objects as go
+
+def loss(runs):
+    "The loss that I look at"
+    return go.Figure([go.Scatter(x=[*run.steps.index], y=run.steps["total"].tolist(), name=f"mine of {run.folder.name}") for run in runs])
+
+def none(runs):
+    return 1
+"""
+
+
+def test_a_figure_is_one_function_for_the_report_and_the_live_view(here, tmp_path, capsys):
+    (here / "mine_parts.py").write_text(FIGURES)
+    run = distill(method="baseline", folder=here / "run", **STUDENT, **TINY)
+    assert main(["report", "run", "--figures", "mine_parts:loss"]) == 0
+    page = (here / "run" / "report.html").read_text()
+    assert "Figures of your own" in page and "mine of run" in page and "The loss that I look at" in page
+    assert "Figures of your own" not in write_report(run.folder).read_text()
+    capsys.readouterr()
+    assert main(["report", "run", "--figures", "mine_parts:none"]) == 2
+    assert "figures: expected functions that return a Plotly figure, got int from none" in capsys.readouterr().err
+
+    pytest.importorskip("anywidget")
+    from sastc.lab import LiveFigure
+
+    view = LiveFigure(sys.modules["mine_parts"].loss, here / "other")
+    assert view.figure["data"] == [] and "loss" in view.figure["layout"]["annotations"][0]["text"]
+    distill(method="baseline", folder=here / "other", **STUDENT, **TINY)
+    view.refresh()
+    assert [trace["name"] for trace in view.figure["data"]] == ["mine of other"]
+
+
+def test_a_learned_constant_that_no_optimiser_sees_is_refused():
+    norse = pytest.importorskip("norse.torch")
+    learned = nn.Parameter(torch.tensor(0.3))
+    network = norse.SequentialState(nn.Flatten(), nn.Linear(64, 10), norse.LIFCell(norse.LIFParameters(v_th=learned)), nn.Linear(10, 10))
+    with pytest.raises(ValueError, match="network: expected constants that are learned to be parameters of the network, got v_th of '2'"):
+        from_library(network, time_steps=2)
+    network[2].register_parameter("v_th", learned)
+    student = from_library(network, time_steps=2)
+    student(torch.rand(4, 1, 8, 8) * 9).sum().backward()
+    assert learned.grad is not None and any(parameter is learned for parameter in student.parameters())
+
+    snn = pytest.importorskip("snntorch")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), snn.Leaky(beta=nn.Parameter(torch.tensor(0.9)), init_hidden=True))
+    with pytest.raises(ValueError, match="got beta of '2'"):
+        from_library(network, time_steps=2)
+    assert from_library(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), snn.Leaky(beta=0.9, learn_beta=True, init_hidden=True)), time_steps=2)
