@@ -242,7 +242,9 @@ def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
     filter.fill("nowhere")
     page.locator(".sastc").get_by_text("No run matches.").wait_for()
     filter.fill("(")
-    page.locator(".sastc").get_by_text("The filter is not a regular expression yet.").wait_for()
+    said = page.locator(".sastc").get_by_text("The filter is not a regular expression yet.")
+    said.wait_for()
+    assert said.bounding_box()["y"] < page.locator(".tall").bounding_box()["y"]  # not below rows that scroll
     filter.fill("^lr=0.05")
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 6")
 
@@ -264,6 +266,17 @@ def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
     page.keyboard.press("Enter")
     page.locator(".tall tbody tr", has_text="for the talk").wait_for()
     assert json.loads((runs / "sastc-seed0" / "notes.json").read_text()) == dict(note="for the talk", tags=["good", "figure 2"])
+    page.get_by_label("note of sastc-seed0").press("Enter")
+    page.keyboard.press("End")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type('<img src=x onerror="document.title=1">, "quoted"')
+    page.keyboard.press("Enter")
+    page.locator(".tall tbody tr", has_text='"quoted"').wait_for()
+    assert json.loads((runs / "sastc-seed0" / "notes.json").read_text())["note"].splitlines() == [
+        "for the talk",
+        '<img src=x onerror="document.title=1">, "quoted"',
+    ]
+    assert page.locator(".tall .note").inner_text().count("\n") == 1 and not page.locator(".tall img").count()
     filter.fill("figure.2")
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 1")
 

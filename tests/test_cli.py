@@ -547,3 +547,170 @@ def test_many_runs_stay_a_page_that_is_read(student, tmp_path):
         (place / "config.json").write_text(json.dumps(config))
     page = Path(whole("report", tmp_path).stdout.strip()).read_text()
     assert "<details><summary>Runs</summary>" in page and page.count("Plotly.newPlot(") < 10 and page.count("<td>60</td>") == 1
+
+
+# ---- what a demanding user types ----
+
+
+@pytest.fixture(scope="module")
+def answers():
+    "Sentences of commands that are refused before anything is trained, all from one process, since PyTorch takes seconds to load."
+
+    def asked(place, *typed):
+        program = "import contextlib, io, json, sys\nfrom sastc.cli import main\nfound = []\n"
+        program += "for typed in json.loads(sys.argv[1]):\n    out, err = io.StringIO(), io.StringIO()\n"
+        program += "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n        try:\n            status = main(typed)\n"
+        program += "        except SystemExit as end:\n            status = end.code\n    found.append((status, out.getvalue(), err.getvalue()))\n"
+        program += "print(json.dumps(found))"
+        given = [sys.executable, "-c", program, json.dumps([[str(word) for word in words] for words in typed])]
+        done = subprocess.run(given, capture_output=True, text=True, cwd=place, env=QUIET, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return asked
+
+
+FILES = {
+    "lr: 1\nlr: 2": "'lr' stands there twice",
+    "": "which holds nothing",
+    "- a": "which holds a list",
+    "optimisation.lr: 0.5": "setting: expected a setting of this run (did you mean 'lr'?), got 'optimisation.lr'",
+    "method: kd\nbeta: 3": "beta: expected only with method feature_kd, sastc",
+    "data: [digits]": "data: expected a name, a class or an object of yours, got ['digits']",
+    "small: 1": "small: expected true or false, got 1",
+}
+
+
+def test_what_stands_in_a_file_has_an_effect_or_is_refused(answers, tmp_path):
+    for number, text in enumerate([*FILES, "train-images: 100\noptimisation.optimizer.lr: 0.5\nmethod: baseline"]):
+        (tmp_path / f"{number}.yaml").write_text(text)
+    (tmp_path / "many.yaml").write_text("methods: [baseline, kd]\nseeds: 3\nalpha: 0.5\n")
+    (tmp_path / "wrong.yaml").write_text("seeds: {a: 1}\n")
+    asked = [["distill", "--config", f"{number}.yaml", "--print-config", "--json"] for number in range(len(FILES) + 1)]
+    *refusals, taken = answers(tmp_path, *asked)
+    for (status, _, said), sentence in zip(refusals, FILES.values(), strict=True):
+        assert status == 2 and sentence in said, (sentence, said)
+    settings = json.loads(taken[1])["settings"]
+    assert (settings["train_images"], settings["lr"]) == (100, 0.5)
+    many, wrong, other = answers(
+        tmp_path,
+        *([["compare", "--config", file, "--print-config", "--json"] for file in ("many.yaml", "wrong.yaml")]),
+        ["distill", "--config", "many.yaml", "--method", "kd"],
+    )
+    assert json.loads(many[1])["seeds"] == [3] and json.loads(many[1])["settings"]["alpha"] == 0.5
+    assert "seeds: expected a text, a number or a list, got {'a': 1}" in wrong[2] and "got 'methods'" in other[2]
+
+
+def test_the_printed_settings_of_a_grid_are_those_of_the_grid(answers, tmp_path):
+    [printed] = answers(tmp_path, ["study", "grid", "--print-config"])
+    (tmp_path / "grid.yaml").write_text(printed[1])
+    [again] = answers(tmp_path, ["study", "grid", "--config", "grid.yaml", "--print-config"])
+    assert again == printed and "candidates:" not in printed[1]
+
+
+def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"format": 1, "spec": {}}')
+    slips = {
+        ("distill", "--student", "vgg12"): "student: expected one of vgg11",
+        ("teacher", "--model", "wrn99"): "model: expected one of vgg11",
+        ("teacher", "--student", "vgg11"): "--student: expected an option of this command; sastc teacher --help lists them",
+        ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a file, got nowhere",
+        ("distill", "--folder", "x", "--resume", "often"): "resume: expected one of yes, auto, got 'often'",
+        ("study", "noisy_labels", "--noise", "a,b", "--data", "digits"): "noise: expected numbers separated by commas, got 'a,b'",
+        ("export", teacher, "--to", "keras"): "to: expected one of nir, torch, onnx, model, got 'keras'",
+        ("evaluate", "model"): "config.json: damaged (expected kind and settings of a run, got format, spec)",
+    }
+    for (status, said, error), sentence in zip(answers(tmp_path, *slips), slips.values(), strict=True):
+        assert status == 2 and not said and sentence in error and error.count("\n") == 1, error
+
+
+def test_a_run_in_a_run_or_around_runs_is_refused(answers, student, tmp_path):
+    given = ["distill", *TINY, "--method", "baseline", "--dry-run", "--folder"]
+    inside, around = answers(tmp_path, [*given, student / "inner"], [*given, student.parent])
+    assert inside[0] == 2 and "which lies in the run" in inside[2] and not (student / "inner").exists()
+    assert around[0] == 2 and "expected one for this run alone" in around[2] and "which holds another run, kd" in around[2]
+
+
+def test_a_setting_may_follow_resume_at_once(tmp_path):
+    given = [*STUDENT, "--method", "baseline", "--folder", tmp_path / "run"]
+    whole("distill", *given)
+    whole("distill", "--folder", tmp_path / "run", "--resume", "epochs=2")
+    assert Run(tmp_path / "run").status["epoch"] == 2
+
+
+def test_a_closed_terminal_stops_a_run_with_a_checkpoint_unless_it_was_started_with_nohup(tmp_path):
+    wanted = ["distill", *STUDENT, "--epochs", "500", "--method", "baseline", "--folder"]
+    place, process = tmp_path / "run", os.fork()
+    if not process:  # the leader of a session of its own, whose terminal will be closed
+        os.setsid()
+        os.execvpe(sys.executable, [sys.executable, "-c", TERMINAL, *PROGRAM, *map(str, [*wanted, place])], QUIET)
+    os.waitpid(process, 0)
+    deadline = time.monotonic() + 120
+    while Run(place).status.get("state") == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert Run(place).state == "stopped" and Run(place).status["signal"] == "SIGHUP" and (place / "checkpoints" / "last.pt").exists()
+    place = tmp_path / "kept"
+    nohup = subprocess.Popen(["nohup", *PROGRAM, *map(str, [*wanted, place])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=QUIET)
+    after_steps(nohup, place, 4).send_signal(signal.SIGHUP)
+    after_steps(nohup, place, 12).send_signal(signal.SIGTERM)
+    assert nohup.wait(300) == 143 and Run(place).status["signal"] == "SIGTERM"
+
+
+TERMINAL = """
+import fcntl, os, subprocess, sys, termios, time
+from pathlib import Path
+ours, theirs = os.openpty()
+fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+process = subprocess.Popen(sys.argv[1:], stdin=theirs, stdout=theirs, stderr=theirs, process_group=0)
+steps = Path(sys.argv[-1]) / "steps.jsonl"
+os.set_blocking(ours, False)
+while process.poll() is None and not (steps.exists() and steps.read_bytes().count(b"\\n") > 5 and (steps.parent / "checkpoints" / "last.pt").exists()):
+    time.sleep(0.05)
+    try:
+        os.read(ours, 65536)
+    except OSError:
+        pass
+os.close(theirs)
+os.killpg(process.pid, 1)
+os.close(ours)
+"""
+
+
+def test_a_stop_during_the_test_of_a_run_ends_the_comparison(teacher, tmp_path):
+    wanted = ["compare", *STUDENT, "--teacher", teacher, "--methods", "baseline,kd", "--seeds", "0", "--folder", tmp_path]
+    process, status = started(*wanted), tmp_path / "baseline-seed0" / "status.json"
+    while process.poll() is None and not (status.exists() and '"testing"' in status.read_text()):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 130 and "which is finished; called again, it continues with the next run" in said
+    assert Run(tmp_path / "baseline-seed0").state == "finished" and not (tmp_path / "kd-seed0").exists()
+    whole(*wanted)
+
+
+def test_answers_reach_terminals_without_our_letters_and_errors_of_output_are_said(student, tmp_path):
+    ascii = dict(PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert " uJ for one image" in whole("evaluate", student, **ascii).stdout
+    for typed in (["--help"], ["distill", "--help"], ["--version"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*PROGRAM, *typed], stdout=full, stderr=subprocess.PIPE, text=True, env=QUIET)
+        assert done.returncode == 1 and done.stderr.startswith("sastc: output: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_run_goes_on_when_nobody_reads_its_lines(tmp_path):
+    command = " ".join([*map(repr, PROGRAM[:1]), "-c", '"$CODE"', "distill", *STUDENT, "--method baseline epochs=3 --folder run 2>&1 | head -1"])
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, env=QUIET | dict(CODE=PROGRAM[2]), capture_output=True, timeout=300)
+    assert Run(tmp_path / "run").state == "finished"
+
+
+def test_the_answer_is_all_that_standard_output_holds(student, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sastc.training.opening as opening\nassess = opening.assess\n\n\ndef loud(*given, **named):\n    print('a library has something to say')\n    return assess(*given, **named)\n\n\nopening.assess = loud\n"
+    )
+    done = whole("evaluate", student, "--json", PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", str(Path.cwd()))]))
+    assert json.loads(done.stdout) and "a library has something to say" in done.stderr
+
+
+def test_an_explanation_draws_no_bar_into_a_log(student):
+    assert "it/s" not in whole("explain", student, "--images", "16").stderr

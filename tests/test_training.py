@@ -427,7 +427,7 @@ def narrow_teacher(classes=10, channels=1):
 
 MISTAKES = {
     "method: expected one of .*, got 'satsc' .did you mean 'sastc'": mistake(method="satsc"),
-    "network: expected one of .*, got 'vgg12' .did you mean 'vgg1": mistake(student="vgg12"),
+    "student: expected one of .*, got 'vgg12' .did you mean 'vgg1": mistake(student="vgg12"),
     "neuron: expected one of lif, if, plif, got 'lfi'": mistake(neuron="lfi"),
     "data: expected one of .*, got 'digit' .did you mean 'digits'": mistake(data="digit"),
     "data: .* no file or folder|data: expected a file or folder": mistake(data="missing/folder"),
@@ -444,7 +444,7 @@ MISTAKES = {
     "momentum: expected only with optimizer sgd, got 0.5 with optimizer 'adam'": mistake(optimizer="adam", momentum=0.5),
     "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
     "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
-    "checkpoint: expected a file, got nowhere, which is not there": mistake(method="kd", teacher="nowhere"),
+    "teacher: expected a file, got nowhere, which is not there": mistake(method="kd", teacher="nowhere"),
     "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(
         student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None
     ),

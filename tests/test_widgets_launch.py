@@ -282,3 +282,17 @@ def test_a_panel_that_finds_a_run_shows_its_settings(tmp_path, kind):
     assert panel.configs()[-1]["epochs"] == 8
     panel.like(tmp_path / "runs" / "run")
     assert found.values()["epochs"] == 7 and panel.device.value == "cpu"
+
+
+def test_no_label_is_cut_before_it_says_what_is_set():
+    from sastc.common.settings import offered
+    from sastc.lab.launch import label_of
+    from sastc.methods import METHODS
+    from sastc.training.config import Config, settings_for
+
+    labels = {
+        name: label_of(entry.declared.metadata["help"]) for method in METHODS for name, entry in offered(settings_for(Config, dict(method=method))).items()
+    }
+    assert labels["calibrate_until"] == "share of the training after which the calibration is off"
+    assert labels["label_noise"] == "share of the training labels that are perturbed" and labels["augment"] == "random crop and mirroring"
+    assert labels["most_macs"] == "most that a projection may cost" and not {label for label in labels.values() if label in ("auto", "early", "cosine")}

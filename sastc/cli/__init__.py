@@ -6,6 +6,7 @@
 __all__ = ['COMMANDS', 'overview', 'shipped_help', 'main', 'quick_stop']
 
 # %% ../../nbs/cli/00_cli.ipynb #3ce6aecd
+import codecs
 import contextlib
 import json
 import os
@@ -39,7 +40,8 @@ def overview() -> str:
     lines = [f"  {name:{width}}  {about}" for name, about in COMMANDS.items()]
     ends = [
         "Exit status: 0 whole, 1 failed (a loss that is not a number, a full disk), 2 wrong use,",
-        "130 stopped by Ctrl-C, 143 by SIGTERM (a stopped run can be resumed).",
+        "130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed (a stopped run",
+        "can be resumed).",
     ]
     return "\n".join(
         [
@@ -71,28 +73,50 @@ def main(
     arguments: Sequence[str] | None = None,  # those of the process if None
 ) -> int:  # exit status
     "Run a subcommand."
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = arguments[0] if arguments else "--help"
+    _spell()
     try:
-        if name in ("-h", "--help"):
-            print(overview())
-            return 0
-        if name == "--version":
-            print(f"sastc {metadata.version('sastc')}")
-            return 0
-        if name not in COMMANDS:
-            return _unknown(name)
-        if "--version" in arguments:
-            return main(["--version"])
-        if text := shipped_help(arguments):
-            print(text, end="")
-            return 0
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error still has an answer
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        _to_nowhere(sys.stdout)
+        return 0
+    except OSError as error:
+        print(f"sastc: output: expected a place that takes it, got one that does not ({error.strerror})", file=sys.stderr)
+        _to_nowhere(sys.stdout)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name not in COMMANDS and name not in ("-h", "--help", "--version"):
+        return _unknown(name)
+    if "--version" in arguments:
+        print(f"sastc {metadata.version('sastc')}")
+    elif name in ("-h", "--help"):
+        print(overview())
+    elif text := shipped_help(arguments):
+        print(text, end="")
+    else:
         with quick_stop():
             from sastc.cli.commands import run_command  # here: it takes longer than the list of commands
         return run_command(name, arguments[1:])
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
-        return 0
+    return 0
+
+
+def _to_nowhere(stream) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more at exit
+
+
+_SPELT = {"µ": "u", "±": "+-", "×": "x", "·": "-", "█": "#", "←": "<-", "→": "->"}
+
+
+def _spell() -> None:
+    "Let a terminal that cannot show a letter get others: an answer must not be lost to how it is written."
+    codecs.register_error("spelt", lambda error: ("".join(_SPELT.get(c) or ascii(c)[1:-1] for c in error.object[error.start : error.end]), error.end))
+    if hasattr(sys.stdout, "reconfigure") and not (sys.stdout.encoding or "").lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="spelt")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command
            'layers_command', 'completion_command']
 
 # %% ../../nbs/cli/02_commands.ipynb #b7b2764f
+import contextlib
 import importlib
 import json
 import math
@@ -18,12 +19,15 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastcore.basics import in_notebook
+
 from . import quick_stop
-from .options import Parser, config_text, file_settings, numbers, parse, parser_for, unified, words
+from .options import FromFile, Parser, check_effects, config_text, file_settings, numbers, parse, parser_for, unified, words
 from ..common.checks import in_range, one_of
 from ..common.progress import speak, speaks, tell
 from ..common.settings import Settings, entries, setting
@@ -64,7 +68,8 @@ class Output(Settings):
         tables = {name: table.reset_index() for name, table in answer.tables.items()}
         if self.json:
             rows = {name: table.to_dict("records") for name, table in tables.items()}
-            return json.dumps(_plain({**answer.facts, **rows}), indent=1, ensure_ascii=False)
+            whole = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")  # others may lack a letter
+            return json.dumps(_plain({**answer.facts, **rows}), indent=1, ensure_ascii=not whole)
         if self.csv:
             return next(iter(tables.values())).to_csv(index=False).rstrip("\n") if tables else _one_row(answer.facts)
         return answer.text
@@ -88,7 +93,7 @@ def _one_row(facts: Mapping) -> str:
     return pd.DataFrame([{name: value for name, value in facts.items() if not isinstance(value, (dict, list))}]).to_csv(index=False).rstrip("\n")
 
 # %% ../../nbs/cli/02_commands.ipynb #60f8abb6
-STATUS = dict(failed=1, misused=2, SIGINT=130, SIGTERM=143)
+STATUS = dict(failed=1, misused=2, SIGHUP=129, SIGINT=130, SIGTERM=143)
 
 
 class Command(NamedTuple):
@@ -190,7 +195,8 @@ def run_command(
         speak(output.quiet, output.verbose)
         if not known.light:
             _prepare()
-        answer = _submitted(name, arguments, known.function, given) if getattr(given.get("sweep"), "submit", "") else _called(known.function, given)
+        with contextlib.nullcontext() if in_notebook() else contextlib.redirect_stdout(sys.stderr):  # a library's words are no part of the answer
+            answer = _submitted(name, arguments, known.function, given) if getattr(given.get("sweep"), "submit", "") else _called(known.function, given)
         if speaks() and (text := output.written(answer)):
             print(text, flush=True)
         return answer.status
@@ -240,7 +246,7 @@ def _sentence(error: BaseException) -> str:
     "What an error says; of a file where a folder is needed, that it is one."
     if isinstance(error, (NotADirectoryError, FileExistsError)) and error.errno and error.filename:
         places = Path(error.filename), *Path(error.filename).parents
-        if file := next((place for place in places if place.is_file()), None):
+        if file := next((place for place in places if place.exists() and not place.is_dir()), None):
             return f"folder: expected a folder, got {str(file)!r}, which is a file"
     return str(error)
 
@@ -266,7 +272,10 @@ def settings_of(
     from sastc.methods import METHODS
     from sastc.training.config import TeacherConfig, settings_for
 
-    base = {name: value for name, value in file_settings(start.config, kind, own).items() if name not in own} if start.config else {}
+    held = file_settings(start.config, kind, own) if start.config else {}
+    base = {name: value for name, value in held.items() if name not in own}
+    if isinstance(held, FromFile):  # a run folder has more than another method needs
+        check_effects(kind, base, given, methods)
     if not start.recipe:
         if start.small:
             raise ValueError("small: expected only together with --recipe NAME (see sastc recipes), got it alone")
@@ -559,11 +568,16 @@ def _varied(text: str) -> dict[str, tuple]:
     return varied
 
 
-def _shares(text: str) -> tuple[float, ...]:
-    return tuple(float(item) for item in text.split(",") if item.strip())
+def _shares(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in text.split(",") if item.strip())
+    except ValueError:
+        raise ValueError(f"{option}: expected numbers separated by commas, got {text!r}") from None
 
 
-_LISTS = dict(methods=tuple, seeds=tuple, noise=_shares, shares=_shares, vary=_varied, teacher_labels=str, keep=str, candidates=str)
+_LISTS = dict(
+    methods=tuple, seeds=tuple, noise=partial(_shares, "noise"), shares=partial(_shares, "shares"), vary=_varied, teacher_labels=str, keep=str, candidates=str
+)
 
 # %% ../../nbs/cli/02_commands.ipynb #e22e67c6
 @command("study", trains="student")
@@ -594,7 +608,8 @@ def study_command(
     config = settings_of(Config, start, given, chosen.methods if chosen else (), [*typed, "folder"])
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs") / name)
     if start.print_config:
-        return _printed(config, [*study.fills], **{option: typed[option] for option in lists})
+        own = set(signature(study.train).parameters) & set(_LISTS)  # a setting of the name would be taken for the option
+        return _printed(config, [*study.fills, *own], **{option: typed[option] for option in lists})
     try:
         table = study.train(config.folder, config, **lists, **_how(start, sweep, config, [f"the study {name}"]))
     except KeyboardInterrupt:
@@ -767,10 +782,10 @@ def export_command(
     image_size: int = 0,  # height and width of the images; 0 for those of the run
 ):
     "Write a trained student as a file for other tools. It takes images normalised as in training, which it says how, and gives logits for each time step."
-    from sastc.studies.export import export_run
+    from sastc.studies.export import FORMATS, export_run
     from sastc.studies.model_folder import write_model
 
-    if to == "model":
+    if one_of("to", to, [*FORMATS, "model"]) == "model":
         if image_size:
             raise ValueError(f"image_size: expected only with --to nir, torch or onnx, got {image_size} with --to model")
         written = str(write_model(run, file or Path(run) / "model", which))

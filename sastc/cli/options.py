@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'Shown', 'help_text', 'Parser', 'numbers', 'words', 'unified', 'add_own', 'add_settings', 'all_settings',
-           'choices_in', 'typed_value', 'file_settings', 'config_text', 'switches_of', 'parser_for', 'parse']
+           'choices_in', 'typed_value', 'file_settings', 'FromFile', 'check_effects', 'config_text', 'switches_of',
+           'parser_for', 'parse']
 
 # %% ../../nbs/cli/01_options.ipynb #70212b32
 import argparse
@@ -105,7 +106,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(f"--{name}", *short, action="store_true", **given)
             self.add_argument(f"--no_{name}", action="store_false", **given)
         else:
-            alone = dict(nargs="?", const=choices_of(declared)[1]) if choices_of(declared)[:1] == ("",) else {}
+            alone = dict(nargs="?", const=choices_of(declared)[1]) if _stands_alone(declared) else {}
             meta = dict(int="N", float="X", str="NAME" if choices_of(declared) or declared.metadata.get("registry") else "TEXT")
             meta = meta.get(entry_type(declared).__name__, "TEXT") if not isinstance(declared.default, tuple) else "A,B"
             spelling = f"--{name} [{choices_of(declared)[-1]}]" if alone else f"--{name} {meta}"
@@ -125,8 +126,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
-            near = get_close_matches(unknown[1].split("=")[0], self.spellings, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f"; {self.prog} --help lists them"
+            bare = {spelling.lstrip("-"): spelling for spelling in self.spellings}  # dashes are no likeness
+            near = get_close_matches(unknown[1].split("=")[0].lstrip("-"), bare, n=1)
+            hint = f" (did you mean {bare[near[0]]}?)" if near else f"; {self.prog} --help lists them"
             message = f"{unknown[1]}: expected an option of this command{hint}"
         elif argument := re.match(r"argument (--\S+): expected (?:one|at least one) argument", message):
             message = f"{argument[1].removeprefix('--')}: expected a value, got none"
@@ -161,9 +163,10 @@ def unified(
     arguments: Sequence[str],  # what was typed
     switches: Iterable[str],  # names of options without a value
     overrides: bool,  # whether name=value is a setting
+    alone: Iterable[str] = (),  # names of options that may have a value
 ) -> list[str]:
     "What was typed, in one spelling."
-    found, waits, switches = [], False, {*switches, "help", "help_all"}
+    found, waits, switches, alone = [], False, {*switches, "help", "help_all"}, {*alone}
     for text in arguments:
         option = text.startswith("--") and text != "--"
         if found and found[-1].endswith(",") and not option:  # "0, 1, 2" in a shell
@@ -176,7 +179,7 @@ def unified(
                     raise ValueError(f"{name}: expected true or false, got {value!r}")
                 name, equals, value = _SWITCHED[value.lower()] + name, "", ""
             found.append(f"--{name}{equals}{value}")
-            waits = not equals and name.removeprefix("no_") not in switches
+            waits = not equals and name.removeprefix("no_") not in switches | alone
         elif waits and re.match(r"-[\d.]", text):  # a negative number, or several
             found[-1] += f"={text}"
             waits = False
@@ -329,9 +332,10 @@ def file_settings(
 
     path = Path(place) / "config.json" if Path(place).is_dir() else Path(place)
     if not path.is_file():
-        raise FileNotFoundError(f"config: expected a file with settings or a run folder, got {place}, which is not there")
+        missing = "holds no run" if Path(place).is_dir() else "is no file" if path.exists() else "is not there"
+        raise FileNotFoundError(f"config: expected a file with settings or a run folder, got {place}, which {missing}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _once_each(yaml))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config: expected YAML or JSON, got {path} ({' '.join(str(error).split())})") from error
     of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)  # its folder is that run's, which is not to be written again
@@ -342,21 +346,68 @@ def file_settings(
         content = upgraded(dict(kind="student") | content, read_json(path.with_name("layers.json"), {}))
         content.pop("folder", None)
     if not isinstance(content, dict):
-        raise ValueError(f"config: expected names and values, got {path}, which holds {type(content).__name__}")
-    known, choices = all_settings(kind), _choices(kind)
-    return {name: _from_file(str(name).replace("-", "_"), value, known, (*choices, *own), path) for name, value in content.items()}
+        held = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"config: expected names and values, got {path}, which holds {held}")
+    content, known = {str(name).replace("-", "_"): value for name, value in content.items()}, all_settings(kind)
+    found = {name: _from_file(name, value, known, (*_choices(kind), *own), path) for name, value in content.items()}
+    return found if of_run else FromFile(found)
+
+
+class FromFile(dict):
+    "Settings that somebody wrote into a file, each of which has to have an effect."
 
 
 def _from_file(name: str, value, known: Mapping, others: Sequence[str], path: Path):
     short = name.rpartition(".")[2]
     if short not in known:
         if name in others:
-            return written(value) if isinstance(value, (list, tuple)) else value
+            return value
         near = get_close_matches(name, [*known, *others], n=1)
         raise ValueError(f"config: expected settings of this command in {path}, got {name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if isinstance(value, str) and not isinstance(known[short].default, str):
         return read(known[short], value)
     return str(value) if isinstance(known[short].default, str) and isinstance(value, (int, float)) else value
+
+
+def _once_each(yaml) -> type:
+    "A loader of plain YAML that refuses a name that stands twice, of which YAML would take the last."
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            names = [key.value for key, _ in node.value if key.value != "<<"]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise yaml.YAMLError(f"{twice!r} stands there twice")
+            return super().construct_mapping(node, deep)
+
+    return Loader
+
+
+def _as_typed(name: str, value, switch: bool):
+    "The value of a command's own option in a file, as one would type it."
+    plain = isinstance(value, bool) if switch else isinstance(value, (str, int, float, list)) and not isinstance(value, bool)
+    if not plain:
+        raise ValueError(f"{name}: expected {'true or false' if switch else 'a text, a number or a list'}, got {value!r}")
+    return value if switch else written(value)
+
+
+def check_effects(
+    kind: type[Settings],
+    values: Mapping[str, Any],  # settings of a file
+    typed: Mapping[str, Any],  # what was typed beside it
+    methods: Sequence[str] = (),  # of a comparison, in which a setting of one method is none of another
+) -> None:
+    "Raise the sentence of `resolve` for the first setting of a file that would be dropped."
+    beside = {name: value for name, value in typed.items() if name not in values}
+    contexts = [beside | dict(method=method) for method in methods] or [beside]
+    for name, value in values.items():
+        errors = []
+        for context in contexts:
+            try:
+                resolve(kind, {name: value}, {**values, **context})
+            except ValueError as error:
+                errors.append(error)
+        if len(errors) == len(contexts):
+            raise errors[0]
 
 
 def config_text(
@@ -378,10 +429,15 @@ def config_text(
     )
 
 # %% ../../nbs/cli/01_options.ipynb #cb333fa3
-def switches_of(function: Callable, kind: type[Settings] | None, common: Mapping[str, type[Settings]]) -> list[str]:
-    "Names of all options that take no value."
+def _stands_alone(declared) -> bool:
+    "Whether an option may have a value, and stands for one without."
+    return hasattr(declared, "metadata") and choices_of(declared)[:1] == ("",)
+
+
+def switches_of(function: Callable, kind: type[Settings] | None, common: Mapping[str, type[Settings]]) -> tuple[list[str], list[str]]:
+    "Names of all options that take no value, and of those that may have one."
     declared = {name: one for name, one, _, _ in _own(function, common)} | (all_settings(kind) if kind is not None else {})
-    return [name for name, one in declared.items() if isinstance(one.default, bool)]
+    return tuple([name for name, one in declared.items() if rule(one)] for rule in (lambda one: isinstance(one.default, bool), _stands_alone))
 
 
 def parser_for(
@@ -411,13 +467,15 @@ def parse(
     common: Mapping[str, type[Settings]] = {},  # classes of settings that all commands have
 ) -> dict[str, Any]:  # arguments for the function, settings that were typed among them
     "Read the arguments of a command. Exits with a sentence for what is not known, and with the help if that is asked for."
-    arguments = unified(arguments, switches_of(function, kind, common), kind is not None)
+    switches, alone = switches_of(function, kind, common)
+    arguments = unified(arguments, switches, kind is not None, alone)
     parser, names = parser_for(program, function, arguments, kind, filled, common)
     if asked := {"-h", "--help", "--help_all"} & {*arguments}:
         print(parser.help("--help_all" in asked), end="")
         parser.exit()
     if kind is not None and (place := typed_value(arguments, "config")):
-        parser.set_defaults(**{name: value for name, value in file_settings(place, kind, names).items() if name in names})
+        mine = {name: value for name, value in file_settings(place, kind, names).items() if name in names}
+        parser.set_defaults(**{name: _as_typed(name, value, name in switches) for name, value in mine.items()})
     given = {name.removeprefix("set "): value for name, value in vars(parser.parse_args(arguments)).items()}
     parts = {part: held(**{name: given.pop(name) for name in own_settings(held)}) for part, held in _held_settings(function, common).items()}
     return given | parts

@@ -35,16 +35,22 @@ def speaks() -> bool:
 
 def shows_progress() -> bool:
     "Whether somebody looks: a terminal or a notebook."
-    return speaks() and not _VOICE["quiet"] and not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or in_notebook())
+    if not speaks() or _VOICE["quiet"] or os.environ.get("TQDM_DISABLE"):
+        return False
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def tell(
     line: str,
     detail: bool = False,  # only for those who asked for details
 ) -> None:
-    "Say a line to those who wait, above a bar if there is one: on standard error, which a notebook shows as a fault, so there on standard output."
-    if speaks() and (_VOICE["verbose"] if detail else not _VOICE["quiet"]):
-        tqdm.write(line, file=sys.stdout if in_notebook() else sys.stderr)
+    """Say a line to those who wait, above a bar if there is one: on standard error, which a notebook shows as a fault, so there on standard output.
+
+    Where nobody listens any more (a closed terminal, a full disk), work goes on."""
+    stream = sys.stdout if in_notebook() else sys.stderr
+    if stream is not None and speaks() and (_VOICE["verbose"] if detail else not _VOICE["quiet"]):
+        with contextlib.suppress(OSError):
+            tqdm.write(line, file=stream)
 
 # %% ../../nbs/common/05_progress.ipynb #f4c57337
 _SECONDS = 30  # between two lines in a log file
@@ -53,16 +59,17 @@ _SECONDS = 30  # between two lines in a log file
 def watched(
     things: Iterable,
     about: str,  # what is being done: "evaluating"; empty to say nothing
-    total: int,  # how many things there are
+    total: int | None = None,  # how many things there are; None if that is not known before they are made
+    delay: float = 0.0,  # seconds that have to pass before a bar is drawn
 ) -> Iterator:
     "The things, one by one, with a bar or, in a log file, a line every half minute."
     if not about:
         yield from things
         return
     said = time.monotonic()
-    for done, thing in enumerate(tqdm(things, about, total, leave=False, disable=not shows_progress())):
+    for done, thing in enumerate(tqdm(things, about, total, leave=False, delay=delay, disable=not shows_progress())):
         if not shows_progress() and time.monotonic() - said > _SECONDS:
-            tell(f"{about}: {done:,} of {total:,}")
+            tell(f"{about}: {done:,}" + (f" of {total:,}" if total is not None else ""))
             said = time.monotonic()
         yield thing
 

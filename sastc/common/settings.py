@@ -10,6 +10,7 @@ __all__ = ['setting', 'part', 'hidden', 'own_settings', 'own_parts', 'part_class
 # %% ../../nbs/common/02_settings.ipynb #46c3b93f
 import dataclasses
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
@@ -100,7 +101,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
             return named(name, value)
         if not isinstance(value, (str, PurePath)):
             raise ValueError(f"{name}: expected a text, got {value!r}")
-        return one_of(name, value, names) if (names := choices_of(declared)) else str(value)
+        names = choices_of(declared)
+        return one_of(name, value, [one for one in names if one]) if names and value not in names else str(value)
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
             raise ValueError(f"{name}: expected a whole number, got {value!r}")
@@ -399,7 +401,10 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
         return wanted
     if isinstance(wanted, (str, PurePath)):
         wanted = str(wanted)
-        kind = registry.settings_class(registry.find(wanted, given.importing or how == "typed"), wanted)
+        try:
+            kind = registry.settings_class(registry.find(wanted, given.importing or how == "typed"), wanted)
+        except ValueError as error:  # about the setting, which a registry does not know
+            raise ValueError(re.sub(f"^{registry.kind}:", f"{path[-1]}:", str(error))) from error
     elif (kind := registry.wrapped(wanted)) is not None:
         wanted = kind.given_as
     elif not callable(wanted) or not hasattr(wanted, "__qualname__"):
@@ -461,7 +466,7 @@ def _unknown(name: str, value, kind: type, made: Settings) -> str:
         where = " or ".join(f"{part_name} {', '.join(options)}" for part_name, options in places.items())
         now = ", ".join(f"{part_name} {known[part_name].value!r}" for part_name in places if part_name in known)
         return f"{name}: expected only with {where}, got {value!r} with {now}, where it has no effect"
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, known, n=1) or [short] * (short in known)
     hint = f"a setting of this run (did you mean {near[0]!r}?)" if near else f"one of {', '.join(known)}"
     return f"setting: expected {hint}, got {name!r}"
 

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..common.checks import in_range
+from ..common.progress import watched
 from .events import Events
 from .folders import StreamedBatches, check_augment, chosen_of
 from .frames import Change, FrameData, as_bytes, frames
@@ -385,7 +385,8 @@ def _some(numbers: np.ndarray, count: int) -> Iterator[int]:
 
 
 def _measured(reader: Reader, numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    images = [reader.view(number) for number in tqdm(list(_some(numbers, 1000)), desc="measuring mean and deviation", delay=2, leave=False)]
+    some = list(_some(numbers, 1000))
+    images = [reader.view(number) for number in watched(some, "measuring mean and deviation", len(some), delay=2)]
     return channel_statistics(torch.stack(images))
 
 
@@ -410,7 +411,7 @@ def _keeps_class(name: str, channels: int, mirror: str) -> bool:
 def _in_memory(reader: Reader, image_size: int) -> tuple[torch.Tensor, list]:  # uint8 [N, C, S, S]; labels
     images = torch.empty(len(reader.dataset), reader.channels, reader.image_size, reader.image_size, dtype=torch.uint8)
     labels = []
-    for number in tqdm(range(len(images)), desc=f"reading {reader.what}", delay=2, leave=False):
+    for number in watched(range(len(images)), f"reading {reader.what}", len(images), delay=2):
         pixels, label = reader.item(number)
         images[number] = reader.in_form(_of_size(reader, pixels, number, image_size), number)
         labels.append(_plain(label, reader.what))
@@ -421,7 +422,7 @@ def _read_labels(reader: Reader) -> list:
     labels = _labels(reader)
     if labels is not None:
         return labels
-    every = tqdm(range(len(reader.dataset)), desc=f"reading labels of {reader.what}", delay=2, leave=False)
+    every = watched(range(len(reader.dataset)), f"reading labels of {reader.what}", len(reader.dataset), delay=2)
     return [_plain(reader.item(number)[1], reader.what) for number in every]
 
 # %% ../../nbs/data/06_datasets.ipynb #2ce7df87
@@ -528,7 +529,7 @@ def frames_from(
         if dataset is None:
             continue
         names[split], maps, numbers = _names(dataset, 1), [], []
-        for number in tqdm(range(len(dataset)), desc=f"{split} of {name}: recordings to frames", delay=2, leave=False):
+        for number in watched(range(len(dataset)), f"{split} of {name}: recordings to frames", len(dataset), delay=2):
             item = dataset[number]
             events = _recording(item[0], _inner(dataset).sensor_size, f"item {number} of {split} of {name}")
             maps.append(as_bytes(frames(events, time_steps, size, by, values), values))

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
 from ..common.files import atomic, may_write
+from ..common.progress import watched
 from .batches import BatchPlan, augment, epoch_plan, hashed
 from .events import Events, read_aedat2, read_aedat3, read_nmnist
 
@@ -361,7 +361,7 @@ def _cut(kind: EventSet, found: Found, time_steps: int, size: int, by: str, valu
     content, damaged = {}, []
     for split, files in found.items():
         x, y = [], []
-        for path in tqdm(files, desc=f"{kind.folder}: {split} recordings to frames", delay=2, leave=False):
+        for path in watched(files, f"{kind.folder}: {split} recordings to frames", len(files), delay=2):
             try:
                 recordings = kind.read(path)
             except (ValueError, OSError) as error:

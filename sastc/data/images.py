@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
 from ..common.files import may_write
+from ..common.progress import watched
 from .batches import Batches
 from .frames import EVENT_SETS, event_files
 
@@ -282,7 +282,7 @@ def _decoded(source, image_size):
     from torchvision.transforms.v2.functional import pil_to_tensor  # here: commands start sooner
 
     images = torch.empty(len(source), 3, image_size, image_size, dtype=torch.uint8)
-    for image, (path, _) in zip(images, tqdm(source.samples, desc=f"reading {Path(source.root).name} images", delay=2, leave=False)):
+    for image, (path, _) in zip(images, watched(source.samples, f"reading {Path(source.root).name} images", len(source.samples), delay=2)):
         image.copy_(decoded(path, lambda picture: pil_to_tensor(fitted(picture, image_size))))
     return images
 

@@ -36,8 +36,8 @@ class Source(Settings):
 
     train_images: int = setting(0, "train on this many images, balanced over classes; 0 for all", least=0)
     holdout: float = setting(0.1, "share of the training images that is held out to choose the best epoch", least=0, most=0.9)
-    augment: bool = setting(True, "random crop (with padding 4, or of random size with workers), and mirroring where a mirrored image keeps its class")
-    label_noise: float = setting(0.0, "share of the training labels, held-out ones included, that are perturbed", least=0, most=0.9)
+    augment: bool = setting(True, "random crop and mirroring (padding 4, or random sizes with workers; mirrored where the image keeps its class)")
+    label_noise: float = setting(0.0, "share of the training labels that are perturbed (held-out ones included)", least=0, most=0.9)
     noise_seed: int = setting(0, "which labels are perturbed, and how; nothing else depends on it", least=0, needs="label_noise")
 
     def verify(self) -> None:

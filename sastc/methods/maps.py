@@ -105,7 +105,7 @@ class CKDSNN(LayerPair):
     samd_reading: str = setting("code", "maps of places as in the released code, or as notes on the paper say", READINGS)
     nld_reading: str = setting("code", "soft labels under noise as in the released code, or as notes on the paper say", READINGS)
     nld_noise: float = setting(0.1, "share of the noise", least=0, most=1)
-    ckd_temperature: float = setting(2.0, "temperature of both", least=1e-3)
+    ckd_temperature: float = setting(2.0, "temperature of maps and soft labels", least=1e-3)
 
     def layers(self, student, teacher):
         self.register_buffer("head", head_of(teacher), persistent=False)  # of the teacher, and no part of what is learned

@@ -76,7 +76,7 @@ class RoutedAlignment(FeatureAlignment):
         "from student to teacher features: linear (1x1), code (3x3, 1x1), auto (code where it is cheap enough, else linear), semckd, bottleneck",
         lambda: PROJECTIONS.also(first=["auto"]),
     )
-    most_macs: float = setting(4.0, "auto: millions of multiply-accumulates that a projection of one image and step may cost", least=0)
+    most_macs: float = setting(4.0, "most that a projection may cost, millions of multiply-accumulates for one image and step (auto)", least=0)
 
     def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
         if self.projection != "auto":
@@ -98,7 +98,7 @@ class Routed(ManyLayers, KD):
     attn_scale: float = setting(1.0, "factor on the attention logits", least=0, most=100)
     alignment: RoutedAlignment = part(RoutedAlignment, "what the distance compares")
     weight_schedule: str = setting("constant", "weight of the calibration over training: constant, early (then off) or cosine", WEIGHT_SCHEDULES)
-    calibrate_until: float = setting(0.25, "early and cosine: share of the training after which the calibration is off", least=0, most=1)
+    calibrate_until: float = setting(0.25, "share of the training after which the calibration is off (early and cosine)", least=0, most=1)
 
     def build(self, shapes: Shapes) -> None:
         students, teachers = len(shapes.student), len(shapes.teacher)

@@ -31,10 +31,10 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
 from ..common.files import atomic
+from ..common.progress import watched
 from ..common.settings import own_settings
 from ..data.batches import Batches
 from ..data.images import ImageData
@@ -418,7 +418,7 @@ def run_sections(
     with _warm_from_the_start() as backend:
         print(f"{machine_words(machine())}; neurons {backend}")
         for section in sections:
-            for case in tqdm(SECTIONS[section](), desc=section):
+            for case in watched(SECTIONS[section](), section):
                 records += measure(case, rounds)
     return dict(environment=environment(), machine=machine(), backend=backend, not_compiled=warm_backend()[1], missing=peer_neurons()[1], records=records)
 

@@ -169,8 +169,11 @@ def _attempt(place: Path, config: RunConfig, own: dict, line: str, anew: bool = 
         return str(error)
     finally:
         lock.release()
+    signal = run.status.get("signal", "")
     if run.state == "stopped":
-        raise Stopped(f"{place} was stopped {where(run.status)}; called again, it continues there", run.status.get("signal", "SIGINT"))
+        raise Stopped(f"{place} was stopped {where(run.status)}; called again, it continues there", signal or "SIGINT")
+    if signal:  # it came while the run was tested
+        raise Stopped(f"stopped after {place}, which is finished; called again, it continues with the next run", signal)
     return ""
 
 

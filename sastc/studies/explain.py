@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from plotly.subplots import make_subplots
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..common.checks import in_range, one_of
+from ..common.progress import watched
 from ..data.images import balanced_sample, subset
 from ..data.sources import Data
 from ..methods import METHODS, Method
@@ -267,7 +267,7 @@ def fisher_information(
     parts, generator, found = images.split(group, axis), torch.Generator().manual_seed(seed), []
     known = itertools.repeat(None) if labels is None else labels.split(group)
     with evaluating(network), torch.enable_grad():
-        for part, of_part in zip(tqdm(parts, desc="Fisher information", leave=False), known):
+        for part, of_part in zip(watched(parts, "Fisher information", len(parts)), known):
             outputs = network(part)
             steps = torch.arange(1, len(outputs) + 1, device=outputs.device)
             scores = (outputs.cumsum(0) / steps[:, None, None]).log_softmax(-1)

@@ -9,6 +9,7 @@ __all__ = ['save_checkpoint', 'checkpoint_names', 'checkpoint_file', 'load_check
 # %% ../../nbs/training/02_checkpoints.ipynb #c57fd34d
 import zipfile
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ def _as_today(content: dict) -> dict:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 160, placeholder=" ...")
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c430747e
 def build_again(spec: dict) -> nn.Module:

@@ -32,7 +32,7 @@ from .config import RunConfig, TeacherConfig, settings_for
 from .loop import NotFinite
 from .origins import is_path
 from .records import Damaged, read_json, write_json
-from .runs import FINAL, Run, check_free, check_no_links, identity, living, now, sentence_of, state_of
+from .runs import FINAL, Run, check_apart, check_free, check_no_links, identity, living, now, sentence_of, state_of
 from .session import check_inputs, distill, train_teacher
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
@@ -340,20 +340,11 @@ def _check_size(config: RunConfig, processes: int) -> None:
         raise ValueError(f"batch_size: expected at most {left // processes:,}{each} ({left:,} of {total:,} images are trained on), got {size}")
 
 
-def _holds_run(folder: Path) -> bool:
-    "Whether a folder is that of a run or a job; other programs have a config.json too."
-    try:
-        return "stages" in read_json(folder / "job.json", {}) or {"kind", "settings"} <= read_json(folder / "config.json", {}).keys()
-    except (Damaged, OSError):
-        return False
-
-
 def _check_folder(folder: Path) -> None:
     check_free(folder, resume=False)
-    if inside := next((above for above in folder.absolute().parents if _holds_run(above)), None):
-        raise ValueError(f"folder: expected one outside of other runs, got {folder}, which lies in the run {inside}")
+    check_apart(folder)
     if runs := [job.folder for job in find_jobs(folder)]:
-        raise ValueError(f"folder: expected one for this run alone, got {folder}, which holds {len(runs)} other runs, such as {runs[0].name}")
+        raise ValueError(f"folder: expected one for this run alone, got {folder}, which holds other runs, such as {runs[0].relative_to(folder)}")
     if (folder / "job.json").exists() and (process := Job(folder).process):  # so young that it has no config.json
         raise ValueError(
             f"folder: expected one that no run writes, got {folder}, which is being written by process {process.pid}; stop that run first or choose another folder"
@@ -421,7 +412,10 @@ def work(
             importlib.import_module(module)
         for stage, place in zip(job.stages, folders, strict=True):
             with reading_only(only_read):
-                if stage.status.get("state") != "finished" and _train(stage._replace(folder=Path(place))).status["state"] == "stopped":
+                if stage.status.get("state") == "finished":
+                    continue
+                said = _train(stage._replace(folder=Path(place))).status
+                if said["state"] == "stopped" or (said.get("signal") and stage is not job.stages[-1]):  # asked for while the teacher was tested
                     return _note(job, state="stopped")
     except KeyboardInterrupt:  # a stop before the first step
         _note(job, state="stopped")

@@ -43,7 +43,7 @@ def learning_rate_factor(optimisation: Optimisation, epochs_done: float) -> floa
 
 # %% ../../nbs/training/07_loop.ipynb #dfdbbb67
 class Stopped(KeyboardInterrupt):
-    "Training was stopped, by SIGINT or SIGTERM."
+    "Training was stopped, by SIGINT, SIGTERM or SIGHUP."
 
     def __init__(self, said: str = "", signal_name: str = "SIGINT"):
         super().__init__(said)
@@ -51,19 +51,24 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    "Context in which SIGINT and SIGTERM ask for a stop."
+    "Context in which SIGINT, SIGTERM and SIGHUP (a terminal that is closed) ask for a stop."
 
     made, signal_name, at = False, "SIGINT", 0.0
 
     def __enter__(self):
         self._before = {}
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._take) for number in self._signals()}
         return self
 
     def __exit__(self, *error):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _signals(self) -> list[signal.Signals]:
+        hangup = getattr(signal, "SIGHUP", None)
+        heeded = hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN  # `nohup` has it ignored
+        return [signal.SIGINT, signal.SIGTERM, *([hangup] if heeded else [])]
 
     def _take(self, number, frame):
         if self.made:
@@ -127,7 +132,7 @@ def run(self: Trainer) -> str:
                     self._save("last")
                     self._status("stopped", signal=stop.signal_name)
                     return "stopped"
-            self._finish()
+            self._finish(stop)
         return "finished"
     except Stopped as stop:  # a second signal, which leaves no time for a checkpoint
         self._status("stopped", signal=stop.signal_name)
@@ -405,7 +410,7 @@ def _status(self: Trainer, state: str, **more) -> None:
 
 # %% ../../nbs/training/07_loop.ipynb #1dd26e0e
 @patch
-def _finish(self: Trainer) -> None:
+def _finish(self: Trainer, stop: StopRequest) -> None:
     self._status("running", stage="testing")
     self.accelerator.wait_for_everyone()
     weights, measured = dict(last=copy.deepcopy(self.network.state_dict())), {}  # the network may hold what cannot be copied, like potentials with a graph
@@ -428,4 +433,4 @@ def _finish(self: Trainer) -> None:
     if "rates" in found:
         result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates")}
     self.writer.result(**result, precision=found["precision"], minutes=round(self.progress["seconds"] / 60, 3))
-    self._status("finished")
+    self._status("finished", **(dict(signal=stop.signal_name) if stop.made else {}))  # one that came too late for this run, and may be meant for what follows

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'annotate', 'RunWriter', 'check_free',
-           'check_no_links', 'find_runs', 'processes', 'environment', 'compare']
+           'check_apart', 'check_no_links', 'find_runs', 'processes', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -141,8 +141,10 @@ class Run:
 
     @property
     def config(self) -> dict:
-        "All settings by their short names."
+        "All settings by their short names. Raises `Damaged` for a config.json of another program."
         content = self.content("config")
+        if content and not {"kind", "settings"} <= content.keys():
+            raise Damaged(f"{self.folder / 'config.json'}: damaged (expected kind and settings of a run, got {', '.join(list(content)[:3])})")
         return upgraded(content, self.content("layers")) if content else {}
 
     @property
@@ -364,6 +366,24 @@ def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
         )
     if resume and not holds_run:
         raise FileNotFoundError(f"folder: expected the folder of a run to resume, got {folder}, which holds no run to resume")
+
+
+def _is_run(folder: Path) -> bool:
+    "Whether a folder is that of a run or a job; other programs have a config.json too."
+    try:
+        return "stages" in read_json(folder / "job.json", {}) or {"kind", "settings"} <= read_json(folder / "config.json", {}).keys()
+    except (Damaged, OSError):
+        return False
+
+
+def check_apart(folder: Path) -> None:
+    "Raise a sentence for a new run that would lie in another or hold others: boards and tables, which look for runs, would miss one of them."
+    if inside := next((above for above in folder.absolute().parents if _is_run(above)), None):
+        raise ValueError(f"folder: expected one outside of other runs, got {folder}, which lies in the run {inside}")
+    held = [place.parent for place in sorted(folder.glob("*/config.json")) if _is_run(place.parent)]
+    if held and not _is_run(folder):
+        many = f"{len(held)} other run{'s' * (len(held) > 1)}, such as" if len(held) > 1 else "another run,"
+        raise ValueError(f"folder: expected one for this run alone, got {folder}, which holds {many} {held[0].name}")
 
 # %% ../../nbs/training/04_runs.ipynb #d0f1a2b5
 def check_no_links(folder: Path) -> None:

@@ -14,12 +14,14 @@ import contextlib
 import copy
 import json
 import random
+import re
 import time
 import warnings
 from collections.abc import Container, Iterator, Mapping
 from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +52,7 @@ from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
-from .runs import Run, RunWriter, check_free, check_no_links, environment, processes, sentence_of
+from .runs import Run, RunWriter, check_apart, check_free, check_no_links, environment, processes, sentence_of
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -73,10 +75,19 @@ def check_inputs(
         if not config.teacher:
             needing = f"method {config['method']}" if config.method.uses_teacher else "mismatch_batches"
             raise ValueError(f"teacher: expected a run folder or checkpoint (see sastc teacher), or a module, for {needing}, got none")
-        check_model(place or config.teacher)
+        _check_weights("teacher", place or config.teacher)
         _check_teacher_run(place or config.teacher, config.unfinished_teacher)
     if config.init:
-        check_model(config.init)
+        _check_weights("init", config.init)
+
+
+def _check_weights(argument: str, source: str) -> None:
+    "Raise the sentence of `check_model` about an argument."
+    try:
+        check_model(source)
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(re.sub("^checkpoint:", f"{argument}:", str(error))) from error
 
 
 def _check_teacher_run(teacher: str, unfinished: bool) -> None:
@@ -289,6 +300,7 @@ def settle(
     config = resolve_config(kind, config, given, resume)
     if not resume:
         check_free(Path(config.folder), False, overwrite)
+        check_apart(Path(config.folder))
         _refuse_itself(config, overwrite)
     place = getattr(config, "teacher", "")
     if resume and is_path(place) and "teacher" not in given and "teacher" not in own and config.needs_teacher:
@@ -418,7 +430,7 @@ def _begun_with(config: RunConfig, network: nn.Module) -> dict:
         network.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise ValueError(
-            f"init: expected weights of the network that is trained, got {config.init}, which do not fit ({str(error).splitlines()[1].strip()})"
+            f"init: expected weights of the network that is trained, got {config.init}, which do not fit ({shorten(str(error).splitlines()[1], 160, placeholder=' ...')})"
         ) from error
     return dict(init=origin_record(config.init, source, config.folder))
 

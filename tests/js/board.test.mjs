@@ -6,7 +6,7 @@ import { addressOf, stateIn } from "../../sastc/lab/static/address.js";
 import { groupings, switched } from "../../sastc/lab/static/choose.js";
 import { accuracyOf, settingsAxes, placesAlong } from "../../sastc/lab/static/parallel.js";
 import { StillModel } from "../../sastc/lab/static/still.js";
-import { COLUMNS, allColumns, columnsOf, csvOf, filterWords, filtered, folds, missing, ordered, shifted, textOf, underName } from "../../sastc/lab/static/table.js";
+import { COLUMNS, allColumns, columnsOf, csvOf, filterWords, filtered, folds, missing, ordered, savedColumns, shifted, textOf, underName } from "../../sastc/lab/static/table.js";
 import { byClass, byTag, bytesOf, frame, newPage } from "./dom.mjs";
 
 let el;
@@ -212,11 +212,28 @@ test("a note is written in a form below the table, and a panel takes the setting
   const model = new LiveModel(stateOf({ launches: true }));
   rendered(model);
   byTag(el, "button").find((part) => part.dataset.key === "Note sastc").fire("click");
-  const [note, tags] = byTag(byClass(el, "editor")[0], "input");
+  const [[note], [tags]] = ["textarea", "input"].map((tag) => byTag(byClass(el, "editor")[0], tag));
   Object.assign(note, { value: "good" });
   Object.assign(tags, { value: "a, b" });
   byTag(byClass(el, "editor")[0], "button")[0].fire("click");
   byTag(el, "button").find((part) => part.dataset.key === "Like this sastc").fire("click");
   assert.deepEqual(model.sent, [{ annotate: "sastc", note: "good", tags: ["a", " b"] }, { like: "sastc" }]);
   assert.equal(byClass(el, "editor")[0].childNodes.length, 0);
+});
+
+test("lines of a note stay lines, and a table that is saved has notes and tags", () => {
+  const noted = { ...ROWS[2], note: 'he said "yes",\nthen no', tags: ["a", "b"] };
+  rendered(new LiveModel(stateOf({ rows: [noted] })));
+  byTag(el, "button").find((part) => part.dataset.key === "Note sastc").fire("click");
+  assert.equal(byTag(byClass(el, "editor")[0], "textarea")[0].textContent, noted.note);
+  const line = csvOf([noted], savedColumns([noted], [])).split("\n").slice(1).join("\n");
+  assert.ok(line.endsWith('finished,"a, b","he said ""yes"",\nthen no"\n'), line);
+  assert.equal(savedColumns(ROWS, []).length, COLUMNS.length);
+  assert.deepEqual(savedColumns([noted], ["name"]).map(([key]) => key), ["name"]);
+});
+
+test("what is said about a filter stands above the rows", () => {
+  rendered(new LiveModel(stateOf({ filter: "(" })));
+  const said = el.textContent.indexOf("not a regular expression yet");
+  assert.ok(said >= 0 && said < el.textContent.indexOf("kd-seed9"));
 });

@@ -8,13 +8,13 @@ import { button, heading, html, root } from "./nodes.js";
 import { editNote } from "./notes.js";
 import { drawParallel } from "./parallel.js";
 import { drawDifferences, drawTable } from "./rows.js";
-import { columnsOf, csvOf, filtered, ordered, rowsOf } from "./table.js";
+import { csvOf, filterWords, filtered, ordered, rowsOf, savedColumns } from "./table.js";
 
 /** The rows that are shown, as a file. */
 function saveTable(model) {
   const every = rowsOf(model);
   const rows = ordered(filtered(every, model.get("filter")), model.get("sort"), model.get("descending"));
-  handOver("runs.csv", csvOf(rows, columnsOf(every, model.get("columns"))), "text/csv");
+  handOver("runs.csv", csvOf(rows, savedColumns(rows, model.get("columns"))), "text/csv");
 }
 
 /** Buttons above the table; those that the kernel answers are left out of a page without one. */
@@ -36,6 +36,7 @@ function partsOf(model, ask) {
     filter, link, columns, group,
     title: heading(3),
     words: status({ class: "soft" }),
+    matching: status(),
     bar: barOf(model, ask, filter, link),
     chooser: html("details", {}, html("summary", {}, "Columns"), columns),
     table: html("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "runs" }),
@@ -52,6 +53,7 @@ function partsOf(model, ask) {
 function drawBoard(p, model, ask) {
   const none = !model.get("rows").length;
   for (const name of ["title", "words", "notice"]) p[name].textContent = model.get(name);
+  p.matching.textContent = filterWords(rowsOf(model), model.get("filter"));
   if (p.filter.value !== model.get("filter")) p.filter.value = model.get("filter"); // setting it would move the cursor to its end
   for (const name of ["bar", "table", "chooser", "curves"]) p[name].hidden = none;
   p.grouping.hidden = none || Boolean(model.still);
@@ -83,7 +85,7 @@ function render({ model, el }) {
     else model.send(wish);
   };
   const p = partsOf(model, ask);
-  box.append(p.title, p.words, p.bar, p.chooser, p.table, p.editor, p.notice, p.report, p.grouping, p.curves, p.parallel, p.differences);
+  box.append(p.title, p.words, p.bar, p.matching, p.chooser, p.table, p.editor, p.notice, p.report, p.grouping, p.curves, p.parallel, p.differences);
   const arrived = (content, buffers) => {
     if (!downloaded(content, buffers)) showReport(p.report, content, buffers);
   };

@@ -7,7 +7,7 @@ import { textOf, underName } from "./table.js";
 function nameCell(row, folded) {
   const part = (name, text) => text && html("div", { class: name }, text);
   const tags = (row.tags ?? []).map((tag) => html("span", { class: "tag" }, tag));
-  const noted = (row.note || tags.length > 0) && html("div", { class: "soft under" }, ...tags, row.note);
+  const noted = (row.note || tags.length > 0) && html("div", { class: "soft under note" }, ...tags, row.note);
   return html("th", { scope: "row" }, row.name, part("soft under", underName(row, folded)), noted, part("problem", row.problem));
 }
 

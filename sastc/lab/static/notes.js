@@ -2,21 +2,25 @@
 import { button, html } from "./nodes.js";
 
 /**
- * Show a small form for a run; Escape leaves it.
+ * Show a small form for a run; Escape leaves it, Enter keeps it, and Enter with the shift key begins another line.
  * @param {Element} place
  * @param {object} row
  * @param {function(object): void} ask the kernel to keep it
  */
 export function editNote(place, row, ask) {
   const close = () => place.replaceChildren();
-  const note = html("input", { type: "text", "aria-label": `note of ${row.name}`, placeholder: "note", value: row.note ?? "" });
+  const lines = { rows: Math.min(6, (row.note ?? "").split("\n").length), "data-lm-suppress-shortcuts": "true" }; // an input would join the lines of a note
+  const note = html("textarea", { ...lines, "aria-label": `note of ${row.name}`, placeholder: "note" }, row.note ?? "");
   const tags = html("input", { type: "text", "aria-label": `tags of ${row.name}`, placeholder: "tags, set apart by commas", value: (row.tags ?? []).join(", ") });
   const keep = () => {
     ask({ annotate: row.name, note: note.value, tags: tags.value.split(",") });
     close();
   };
   const keys = (event) => {
-    if (event.key === "Enter") keep();
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      keep();
+    }
     if (event.key === "Escape") close();
   };
   for (const field of [note, tags]) field.addEventListener("keydown", keys);

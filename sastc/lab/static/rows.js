@@ -1,7 +1,7 @@
 // The table of runs, and the table of what differs between the chosen ones.
 import { cellOf, headOf, tickOf } from "./cells.js";
 import { button, heading, html } from "./nodes.js";
-import { columnsOf, filterWords, filtered, folds, ordered, rowsOf } from "./table.js";
+import { columnsOf, filtered, folds, ordered, rowsOf } from "./table.js";
 
 const ROOMY = 1160; // pixels in which the buttons of a run fit beside each other
 
@@ -39,8 +39,7 @@ export function drawTable(box, model, ask) {
   const heads = [all, ...columns.map((column) => headOf(model, column)), html("th")];
   const lines = rows.map((row) => rowOf(model, row, columns, folded, ask));
   const { scrollLeft, scrollTop } = box;
-  const none = filterWords(every, model.get("filter"));
-  box.replaceChildren(tableOf(heads, lines, { class: folded.length && box.clientWidth < ROOMY ? "narrow" : "" }), none && html("p", { role: "status" }, none));
+  box.replaceChildren(tableOf(heads, lines, { class: folded.length && box.clientWidth < ROOMY ? "narrow" : "" }));
   Object.assign(box, { scrollLeft, scrollTop });
   if (focused) [...box.querySelectorAll("[data-key]")].find((part) => part.dataset.key === focused)?.focus();
 }

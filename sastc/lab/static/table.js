@@ -43,6 +43,12 @@ export function columnsOf(rows, keys) {
   return keys.length ? keys.map((key) => all.find(([name]) => name === key)).filter(Boolean) : COLUMNS;
 }
 
+/** The columns of a file: those that are shown, and where none were chosen also notes and tags, which then stand under the name. */
+export function savedColumns(rows, keys) {
+  const noted = [["tags", "tags"], ["note", "note"]].filter(([key]) => rows.some((row) => !missing(row[key])));
+  return keys.length ? columnsOf(rows, keys) : [...COLUMNS, ...noted];
+}
+
 /** The keys of columns after one of them is moved by a place, to the left or to the right. */
 export function shifted(keys, key, by) {
   const from = keys.indexOf(key);
@@ -107,9 +113,9 @@ export function filterWords(rows, words) {
 /** Rows as comma-separated values, with the titles of the columns in the first line. */
 export function csvOf(rows, columns) {
   const quoted = (value) => {
-    const text = missing(value) ? "" : String(Array.isArray(value) ? value.join(" ") : value);
-    const safe = typeof value !== "number" && /^[=+@-]/.test(text) ? `'${text}` : text; // a table calculator would take it for a formula
-    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    const text = missing(value) ? "" : String(Array.isArray(value) ? value.join(", ") : value);
+    const safe = typeof value !== "number" && /^[=+@\t\r-]/.test(text) ? `'${text}` : text; // a table calculator would take it for a formula
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const lines = [columns.map(([, title]) => quoted(title)), ...rows.map((row) => columns.map(([key]) => quoted(row[key])))];
   return `${lines.map((line) => line.join(",")).join("\n")}\n`;
