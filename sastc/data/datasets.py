@@ -68,8 +68,8 @@ def _split_pair(thing) -> tuple:
 
 
 def _inner(dataset):
-    "The dataset in a subset of it."
-    while isinstance(dataset, torch.utils.data.Subset):
+    "The dataset in a subset of it, or in one of tonic's caches."
+    while isinstance(dataset, torch.utils.data.Subset) or (type(dataset).__name__.endswith("CachedDataset") and hasattr(dataset, "dataset")):
         dataset = dataset.dataset
     return dataset
 
@@ -445,6 +445,8 @@ def images_from(
     if bool(mean) != bool(std):
         raise ValueError(f"mean, std: expected both or none, got {mean} and {std}")
     check_dataset(thing)
+    if has_events(thing):
+        raise ValueError(f"data: expected images, got recordings of events ({dataset_name(thing)}); frames_from makes frames of them")
     train, test = _split_pair(thing)
     name = name or dataset_name(thing)
     readers = {}
