@@ -316,6 +316,7 @@ def test_a_figure_is_one_function_for_the_report_and_the_live_view(here, tmp_pat
     distill(method="baseline", folder=here / "other", **STUDENT, **TINY)
     view.refresh()
     assert [trace["name"] for trace in view.figure["data"]] == ["mine of other"]
+    assert view.figure["data"][0]["line"]["color"] and view.picture() is not None and "<img" in view.fragment()  # a figure that leaves colours to Plotly
 
 
 def test_a_learned_constant_that_no_optimiser_sees_is_refused():
