@@ -294,6 +294,9 @@ def loss(runs):
 
 def none(runs):
     return 1
+
+def wrong(runs):
+    return runs[0].steps["nothing"]
 """
 
 
@@ -307,6 +310,8 @@ def test_a_figure_is_one_function_for_the_report_and_the_live_view(here, tmp_pat
     capsys.readouterr()
     assert main(["report", "run", "--figures", "mine_parts:none"]) == 2
     assert "figures: expected functions that return a Plotly figure, got int from none" in capsys.readouterr().err
+    assert main(["report", "run", "--figures", "mine_parts:wrong"]) == 2
+    assert "figures: expected a figure of the records from wrong, got KeyError: 'nothing'" in capsys.readouterr().err
 
     pytest.importorskip("anywidget")
     from sastc.lab import LiveFigure
