@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from sastc import assess, distill, open_run, train_teacher
 from sastc.cli import main
 from sastc.cli.commands import find_parts
 from sastc.data.datasets import frames_from, images_from
+from sastc.methods import Baseline, Term
 from sastc.methods.alignment import SimilarityAlignment
 from sastc.methods.routed import RoutedAlignment
 from sastc.models import from_library
@@ -292,6 +294,9 @@ def loss(runs):
 
 def none(runs):
     return 1
+
+def wrong(runs):
+    return runs[0].steps["nothing"]
 """
 
 
@@ -305,6 +310,8 @@ def test_a_figure_is_one_function_for_the_report_and_the_live_view(here, tmp_pat
     capsys.readouterr()
     assert main(["report", "run", "--figures", "mine_parts:none"]) == 2
     assert "figures: expected functions that return a Plotly figure, got int from none" in capsys.readouterr().err
+    assert main(["report", "run", "--figures", "mine_parts:wrong"]) == 2
+    assert "figures: expected a figure of the records from wrong, got KeyError: 'nothing'" in capsys.readouterr().err
 
     pytest.importorskip("anywidget")
     from sastc.lab import LiveFigure
@@ -314,6 +321,7 @@ def test_a_figure_is_one_function_for_the_report_and_the_live_view(here, tmp_pat
     distill(method="baseline", folder=here / "other", **STUDENT, **TINY)
     view.refresh()
     assert [trace["name"] for trace in view.figure["data"]] == ["mine of other"]
+    assert view.figure["data"][0]["line"]["color"] and view.picture() is not None and "<img" in view.fragment()  # a figure that leaves colours to Plotly
 
 
 def test_a_learned_constant_that_no_optimiser_sees_is_refused():
@@ -332,3 +340,114 @@ def test_a_learned_constant_that_no_optimiser_sees_is_refused():
     with pytest.raises(ValueError, match="got beta of '2'"):
         from_library(network, time_steps=2)
     assert from_library(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), snn.Leaky(beta=0.9, learn_beta=True, init_hidden=True)), time_steps=2)
+
+
+def from_spikingjelly(num_classes: int, in_channels: int, time_steps: int):
+    from spikingjelly.activation_based import neuron
+
+    return from_library(nn.Sequential(nn.Conv2d(in_channels, 4, 3, 4, 1), neuron.LIFNode(), nn.Flatten(), nn.Linear(64, num_classes)), time_steps=time_steps)
+
+
+def of_four_steps(num_classes: int, in_channels: int):
+    return from_spikingjelly(num_classes, in_channels, 4)
+
+
+def without_neurons(num_classes: int, in_channels: int):
+    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def half_converted(num_classes: int, in_channels: int, act):
+    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, 4, 1), act(), nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def of_some_depth(num_classes: int, in_channels: int, act, depth: int):
+    raise AssertionError
+
+
+def test_a_builder_of_another_library_gets_the_steps_of_the_run(tmp_path):
+    pytest.importorskip("spikingjelly")
+    given = TINY | dict(method="baseline", folder=tmp_path / "run")
+    run = distill(student=from_spikingjelly, time_steps=3, **given)
+    assert len(run.result["test_accuracy_last_by_step"]) == run.config["time_steps"] == 3
+    assert assess(run)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
+    with pytest.raises(ValueError, match="time_steps: expected 4, with which .*of_four_steps builds its network, got 2"):
+        distill(student=of_four_steps, time_steps=2, overwrite=True, **given)
+    with pytest.raises(ValueError, match="neuron: expected none for .*from_spikingjelly, whose builder has no parameter act"):
+        distill(student=from_spikingjelly, neuron="plif", time_steps=3, overwrite=True, **given)
+
+
+def test_a_builder_that_forgets_to_spike_is_refused_or_warned_of(tmp_path):
+    given = TINY | dict(method="baseline", folder=tmp_path / "run")
+    for time_steps in (1, 2):  # with one step an ANN would pass for a spiking network
+        with pytest.raises(ValueError, match="network: expected activations that are made by the builder's parameter act, got .*without_neurons"):
+            distill(student=without_neurons, time_steps=time_steps, **given)
+    with pytest.warns(UserWarning, match="network: expected activations that are made by act, got 3 in .*half_converted, which stay analog"):
+        distill(student=half_converted, **given)
+    with pytest.raises(ValueError, match="network: expected a default for every parameter but .*, got .*of_some_depth, whose depth has none"):
+        distill(student=of_some_depth, overwrite=True, **given)
+
+
+class Recorded:
+    "Recordings as tonic gives them."
+
+    sensor_size, classes = (8, 8, 2), ["left", "right"]
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, number):
+        generator = np.random.default_rng(number)
+        events = np.zeros(50, dtype=[("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "i1")])
+        events["x"], events["y"], events["t"] = 4 * (number % 2) + generator.integers(0, 4, 50), generator.integers(0, 8, 50), np.arange(50)
+        return events, number % 2
+
+
+def test_recordings_in_a_cache_of_tonic_are_recordings_and_no_images():
+    tonic = pytest.importorskip("tonic")
+    cached = frames_from(tonic.MemoryCachedDataset(Recorded()), 4)
+    assert torch.equal(torch.as_tensor(cached.x_train), torch.as_tensor(frames_from(Recorded(), 4).x_train)) and cached.classes == ["left", "right"]
+    for recordings in (Recorded(), tonic.MemoryCachedDataset(Recorded())):
+        with pytest.raises(ValueError, match=r"data: expected images, got recordings of events \(recorded\)"):
+            images_from(recordings)
+
+
+class Growing(Baseline):
+    def terms(self, step):
+        step.record("mine", dict(row=torch.zeros(1 + int(4 * step.progress))))
+        return super().terms(step)
+
+
+class Fixed(Baseline):
+    def terms(self, step):
+        return {name: term._replace(value=term.value.detach()) for name, term in super().terms(step).items()}
+
+
+class Late(Baseline):
+    def terms(self, step):
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.ones(()))
+        return super().terms(step) | dict(late=Term((self.late * step.logits).square().mean()))
+
+
+class Forgetful(Baseline):
+    def terms(self, step):
+        self.mean = step.logits.detach().mean(0)
+        return super().terms(step)
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        (Growing, r"record: expected 'row' of 'mine' to keep its shape \[1\], got \[2\]"),
+        (Fixed, "terms: expected at least one with a gradient from Fixed, got none in ce"),
+        (Late, "build: expected all that Late learns, got 'late', which its `terms` makes: too late to be trained"),
+    ],
+)
+def test_what_a_method_would_lose_in_silence_is_refused(method, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        distill(method=method, folder=tmp_path / "run", **STUDENT, **TINY | dict(log_every=20))
+
+
+def test_a_state_that_no_checkpoint_holds_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match=r"Forgetful: expected buffers \(register_buffer in `build`\), got the tensor 'mean', which a resumed run would lack"):
+        distill(method=Forgetful, folder=tmp_path / "run", **STUDENT, **TINY)

@@ -27,7 +27,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from ..common.checks import in_range
 from ..common.files import without_places
-from ..studies.drawing import empty_figure, escaped
+from ..studies.drawing import COLOURS, empty_figure, escaped
 from ..training.records import Damaged, parsed_lines, read_json
 from ..training.runs import Run
 
@@ -442,13 +442,17 @@ def packed_figure(
     "A figure as a browser takes it. Raises `ValueError` for what is not drawn."
     if what := _refused(figure):
         raise ValueError(f"figure: expected scatter traces with lines, markers and bands, got {what}; show it with Plotly")
-    traces, columns = [], []
+    traces, columns, colours = [], [], {}
     for trace in figure.data:
         x, y = (_numbers(axis, getattr(trace, axis) if getattr(trace, axis) is not None else ()) for axis in "xy")
         kept = _kept(len(x), trace.fill == "toself") if len(x) else slice(0)
         columns += [x[kept], y[kept]]
         about = {name: value for name, value in trace.to_plotly_json().items() if name in _TRACE - {"x", "y", "customdata", "text", "hovertemplate"}}
-        traces.append(dict(_plain(about), count=len(x[kept])))
+        group = about.get("legendgroup") or about.get("name") or len(colours)
+        marked = _plain(about.get("marker", {})).get("color")
+        # a colour of a figure that leaves it to Plotly
+        colour = marked if isinstance(marked, str) else COLOURS[colours.setdefault(group, len(colours)) % len(COLOURS)]
+        traces.append(dict(_plain(about), line=dict(color=colour) | _plain(about.get("line", {})), count=len(x[kept])))
     layout = {name: _plain(value) for name, value in figure.layout.to_plotly_json().items() if name in _LAYOUT or re.match("[xy]axis", name)}
     return dict(data=traces, layout=layout), np.concatenate([*columns, np.zeros(0)]).astype("<f4").tobytes()
 
@@ -559,13 +563,19 @@ class LiveFigure(FigureView):
 
     def refresh(self) -> None:
         "Read what is new in the run folder, and draw it; what a function cannot draw yet is said in the place of the figure."
+        name, why = getattr(self.function, "__name__", type(self.function).__name__), ""
         try:
-            if self.run.refresh() or not self._drawn:
+            fresh = self.run.refresh()
+        except UNREADABLE as error:
+            fresh, why = False, why_unreadable(error)
+        if not why and (fresh or not self._drawn):
+            try:
                 self.show(self.function([self.run]))
                 self._drawn = True
-        except UNREADABLE as error:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
-            self.show(empty_figure("", f"{escaped([name])[0]}: {escaped([why_unreadable(error)])[0]}"))
+            except Exception as error:  # of any kind: it is the user's, and an event loop would swallow it
+                why = f"expected a figure of the records so far, got {type(error).__name__}: {error}"
+        if why:
+            self.show(empty_figure("", "".join(escaped([f"{name}: {why}"]))))
 
     def _look(self) -> float | None:
         self.refresh()

@@ -438,6 +438,8 @@ def export_run(
     """Export the student of a run into a file. A program of a student of event recordings takes their frames.
 
     Raises the sentences of `open_run` and `write_student`."""
+    if to == "model":
+        raise ValueError(f"to: expected one of {', '.join(FORMATS)}, got 'model'; write_model of sastc.studies.model_folder writes a folder to give away")
     one_of("to", to, FORMATS)
     opened = open_run(source, which, student=student)
     network, run = opened.network, opened.run

@@ -356,7 +356,10 @@ def own_figures(
     for chosen in figures:
         function = FIGURES.find(chosen) if isinstance(chosen, str) else chosen
         name = getattr(function, "__name__", type(function).__name__)
-        figure = function(list(runs))
+        try:
+            figure = function(list(runs))
+        except Exception as error:  # of any kind: the function is the user's
+            raise ValueError(f"figures: expected a figure of the records from {name}, got {type(error).__name__}: {error}") from error
         if not isinstance(figure, go.Figure):
             raise ValueError(f"figures: expected functions that return a Plotly figure, got {type(figure).__name__} from {name}")
         parts.append(Picture(figure, (inspect.getdoc(function) or name).splitlines()[0]))

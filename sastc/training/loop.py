@@ -263,7 +263,11 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
         for name, value in record.values.items():
-            self.record_sums[f"{stream}/{name}"] += value.cpu() if value.ndim else value.item()
+            found = value.cpu() if value.ndim else value.item()
+            before = self.record_sums[f"{stream}/{name}"]
+            if getattr(before, "shape", value.shape) != value.shape:
+                raise ValueError(f"record: expected {name!r} of {stream!r} to keep its shape {list(before.shape)}, got {list(value.shape)}")
+            self.record_sums[f"{stream}/{name}"] = before + found
 
 
 @patch
