@@ -617,6 +617,8 @@ def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
         ("teacher", "--student", "vgg11"): "--student: expected an option of this command; sastc teacher --help lists them",
         ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a file, got nowhere",
         ("distill", "--folder", "x", "--resume", "often"): "resume: expected one of yes, auto, got 'often'",
+        ("distill", "--folder", "x", "--resume", "--small"): "small: expected only together with --recipe",
+        ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/",
         ("study", "noisy_labels", "--noise", "a,b", "--data", "digits"): "noise: expected numbers separated by commas, got 'a,b'",
         ("export", teacher, "--to", "keras"): "to: expected one of nir, torch, onnx, model, got 'keras'",
         ("evaluate", "model"): "config.json: damaged (expected kind and settings of a run, got format, spec)",

@@ -104,7 +104,7 @@ def _run(arguments: list[str]) -> int:
         return run_command(name, arguments[1:])
     return 0
 
-
+# %% ../../nbs/cli/00_cli.ipynb #de5c0001
 def _to_nowhere(stream) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more at exit
 

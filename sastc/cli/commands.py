@@ -248,6 +248,8 @@ def _sentence(error: BaseException) -> str:
         places = Path(error.filename), *Path(error.filename).parents
         if file := next((place for place in places if place.exists() and not place.is_dir()), None):
             return f"folder: expected a folder, got {str(file)!r}, which is a file"
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"file: expected one that can be read or written, got {str(error.filename)!r} ({error.strerror})"
     return str(error)
 
 # %% ../../nbs/cli/02_commands.ipynb #0173a1c2
@@ -259,6 +261,10 @@ class Start(Settings):
     config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it")
     print_config: bool = setting(False, "print the settings that would be used, as such a file, and end")
     dry_run: bool = setting(False, "do what comes before the first step (load data, build networks; fetch nothing), say what would be trained, and end")
+
+    def check(self) -> None:
+        if self.small and not self.recipe:
+            raise ValueError("small: expected only together with --recipe NAME (see sastc recipes), got it alone")
 
 
 def settings_of(
@@ -277,8 +283,6 @@ def settings_of(
     if isinstance(held, FromFile):  # a run folder has more than another method needs
         check_effects(kind, base, given, methods)
     if not start.recipe:
-        if start.small:
-            raise ValueError("small: expected only together with --recipe NAME (see sastc recipes), got it alone")
         return settings_for(kind, given, base)
     from sastc.studies.recipes import recipe
 

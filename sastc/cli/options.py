@@ -368,7 +368,7 @@ def _from_file(name: str, value, known: Mapping, others: Sequence[str], path: Pa
         return read(known[short], value)
     return str(value) if isinstance(known[short].default, str) and isinstance(value, (int, float)) else value
 
-
+# %% ../../nbs/cli/01_options.ipynb #de5c0011
 def _once_each(yaml) -> type:
     "A loader of plain YAML that refuses a name that stands twice, of which YAML would take the last."
 
@@ -409,7 +409,7 @@ def check_effects(
         if len(errors) == len(contexts):
             raise errors[0]
 
-
+# %% ../../nbs/cli/01_options.ipynb #de5c0012
 def config_text(
     config: Settings,
     without: Sequence[str] = (),  # settings to leave out

@@ -177,10 +177,12 @@ class Run:
         "How the run stands (see `state_of`)."
         return "finished" if self.result and not self.status else state_of(self.status)
 
-    def __repr__(self):
-        return f"Run({str(self.folder)!r}, {self.kind}, {self.state})"
-
 # %% ../../nbs/training/04_runs.ipynb #30f9ac95
+@patch
+def __repr__(self: Run) -> str:
+    return f"Run({str(self.folder)!r}, {self.kind}, {self.state})"
+
+
 @patch(as_prop=True)
 def checkpoints(self: Run) -> list[str]:
     "Names of the checkpoints that there are: best, last, and kept epochs such as epoch-20, in their order."
