@@ -61,7 +61,6 @@ def _check_counted(images: int, not_finite: int) -> None:
     if not_finite:
         raise NotFinite(f"network: expected outputs that are finite numbers, got others for {not_finite:,} of {images:,} images")
 
-
 # %% ../../nbs/training/06_measure.ipynb #04fed4c2
 def measure(
     network: nn.Module,  # ANN or spiking network
