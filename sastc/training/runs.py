@@ -378,7 +378,7 @@ def check_no_links(folder: Path) -> None:
 
 _FILES = ("config", "status", "environment", "origins", "data", "networks", "layers", "terms", "result", "job", "process")
 
-
+# %% ../../nbs/training/04_runs.ipynb #e29bbaa2
 def streams_of(
     folder: str | Path,  # of a run
 ) -> list[str]:  # such as "steps" and "attention"

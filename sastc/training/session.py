@@ -643,7 +643,7 @@ def check_own_weights(student: nn.Module, teacher: nn.Module | None) -> None:
     if shared:
         raise ValueError(f"teacher: expected weights of its own, got {shared[0]!r}, which the student has too and trains; copy one of them (copy.deepcopy)")
 
-
+# %% ../../nbs/training/08_session.ipynb #7db8f11a
 def learner_for(
     config: Config,
     student: nn.Module,
