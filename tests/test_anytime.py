@@ -172,7 +172,7 @@ def test_an_older_run_shows_nothing(older, run):
 def test_a_damaged_list_is_said(older, value):
     path = older.folder / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {FIELDS[1]: value}))
-    with pytest.raises(Damaged, match=f"{FIELDS[1]}: expected a list of numbers, got"):
+    with pytest.raises(Damaged, match=f"{FIELDS[1]}: expected a list of numbers from 0 to 1, got"):
         assert not Run(older.folder).result
     assert RunBoard(older.folder).rows[0]["state"] == "damaged"
 

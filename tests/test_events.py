@@ -300,9 +300,8 @@ def test_events_off_the_sensor_are_named(spoil):
 
 def test_frames_of_unordered_and_of_no_events():
     back = recording([30, 10, 20], [0, 1, 2], [0, 0, 0], [1, 1, 1])
-    assert [maps.nonzero()[:, 2].tolist() for maps in frames(back, 3)] == [[0], [1], [2]]
-    assert [maps.nonzero()[:, 2].tolist() for maps in frames(back, 3, by="time")] == [[1], [2], [0]]
-    for by in ("count", "time"):
+    for by in ("count", "time"):  # the order of a file need not be that of time
+        assert [maps.nonzero()[:, 2].tolist() for maps in frames(back, 3, by=by)] == [[1], [2], [0]]
         assert not frames(back[:0], 3, by=by).any()
 
 

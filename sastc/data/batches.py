@@ -39,6 +39,8 @@ def normalise(
 
     if images.dtype != torch.uint8 and not images.is_floating_point():  # torchvision would take 255 of 2**63 for black
         raise ValueError(f"images: expected uint8 of 0..255 or floating point of 0..1, got {images.dtype}")
+    if images.is_floating_point() and images.numel() and not 0 <= images.min() <= images.max() <= 1:
+        raise ValueError(f"images: expected floating point of 0..1, got numbers from {images.min():g} to {images.max():g}")
     return v2.functional.normalize(v2.functional.to_dtype(images, torch.float32, scale=True), list(mean), list(std))
 
 # %% ../../nbs/data/01_batches.ipynb #3e2932eb

@@ -308,6 +308,8 @@ def _numbered(splits: Sequence[Sequence], classes: Sequence[str]) -> tuple[list[
         raise ValueError(
             f"classes: expected names, since the labels are not 0, 1, 2, and so on, each in use, but {len(found)} numbers from {found[0]} to {found[-1]}, got none"
         )
+    if classes and not 0 <= found[0] <= found[-1] < len(classes):
+        raise ValueError(f"classes: expected a name for every label, and labels from 0 on, got {len(classes)} names for labels from {found[0]} to {found[-1]}")
     return [torch.tensor([int(label) for label in labels]) for labels in splits], list(classes) or [str(label) for label in found]
 
 # %% ../../nbs/data/06_datasets.ipynb #fcfc7eec
@@ -502,6 +504,10 @@ def _recording(item, sensor: Sequence[int], what: str) -> Events:
     fields = getattr(getattr(item, "dtype", None), "names", None) or ()
     if not {"x", "y", "t", "p"} <= set(fields):
         raise ValueError(f"data: expected events with fields x, y, t and p, got {type(item).__name__} in {what}; leave out a transform that cuts frames")
+    for field in ("t", "x", "y", "p"):
+        column = np.asarray(item[field])
+        if column.dtype.kind == "f" and (odd := column[column != np.rint(column)]).size:  # seconds, say
+            raise ValueError(f"data: expected whole numbers in field {field!r}, times in microseconds, got {odd[0]:g} in {what}")
     width, height = int(sensor[0]), int(sensor[1])
     return Events(*(np.asarray(item[field]).astype(np.int64) for field in ("t", "x", "y", "p")), height, width)
 

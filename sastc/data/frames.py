@@ -34,7 +34,10 @@ VALUES = ("counts", "binary")
 def _slices(events: Events, time_steps: int, by: str) -> np.ndarray:
     "The slice of each event, int64 [n]."
     if by == "count":
-        return np.arange(len(events)) * time_steps // max(len(events), 1)
+        place = np.arange(len(events))
+        if (np.diff(events.t) < 0).any():  # the order of a file need not be that of time
+            place[events.t.argsort(kind="stable")] = np.arange(len(events))
+        return place * time_steps // max(len(events), 1)
     passed = events.t - events.t.min(initial=events.t.max(initial=0))
     return passed * time_steps // (passed.max(initial=0) + 1)
 
@@ -56,8 +59,8 @@ def frames(
     values: str = "counts",  # "counts": events of each pixel; "binary": 1 where there was any
 ) -> torch.Tensor:  # float32 [T, 2, H, W]; channel 0 darker, channel 1 brighter
     "Add up the events of each slice of a recording."
-    in_range("time_steps", time_steps, least=1)
-    in_range("size", size, least=0)
+    in_range("time_steps", time_steps, least=1, whole=True)
+    in_range("size", size, least=0, whole=True)
     for name, values_of, most in (("x", events.x, events.width - 1), ("y", events.y, events.height - 1), ("polarity", events.polarity, 1)):
         if len(events) and not 0 <= values_of.min() <= values_of.max() <= most:
             raise ValueError(f"{name}: expected numbers from 0 to {most}, got {values_of.min()} to {values_of.max()}")
@@ -396,7 +399,10 @@ def load_frames(
 
     Raises `FileNotFoundError` for data that are not there, `ValueError` naming file and byte for a damaged recording."""
     kind, root = EVENT_SETS[one_of("data", name, EVENT_SETS)], Path(root).expanduser()
-    time_steps, size = in_range("frames", time_steps, least=0) or kind.time_steps, in_range("image_size", image_size, least=0) or kind.image_size
+    time_steps, size = (
+        in_range("frames", time_steps, least=0, whole=True) or kind.time_steps,
+        in_range("image_size", image_size, least=0, whole=True) or kind.image_size,
+    )
     settings = dict(time_steps=time_steps, size=size, by=one_of("by", by, SLICES), values=one_of("values", values, VALUES))
     found = event_files(name, root)
     key, path = _key(found, root, settings), root / "frames" / f"{name}-T{time_steps}-{size}-{by}-{values}.npz"

@@ -7,6 +7,7 @@ __all__ = ['NAMED', 'ImageData', 'channel_statistics', 'image_folders', 'fitted'
            'subset', 'balanced_sample', 'perturbed_labels', 'with_labels', 'split_holdout']
 
 # %% ../../nbs/data/00_images.ipynb #bae30f8d
+import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -185,7 +186,7 @@ def _npz(path, image_size):
 
 def _class_names(arrays, labels):
     if "class_names" in arrays:
-        return [str(name) for name in arrays["class_names"].tolist()]
+        return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in arrays["class_names"].tolist()]
     found = sorted(set(labels.tolist())) or [0]
     low, high = found[0], found[-1]
     if low >= 0 and len(found) <= high:  # a class without images would make the networks wider than they have to be
@@ -223,22 +224,36 @@ def image_folders(
     return sources
 
 
+def _images_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
+    "Image files of a class, in the order of torchvision; what is hidden, and links that lead back to where they lie, are left out."
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        above = {os.path.realpath(one) for one in (place, *Path(place).parents)}
+        folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in above]
+        found.append((place, sorted(name for name in files if name.lower().endswith(endings) and not name.startswith("."))))
+    return [os.path.join(place, name) for place, names in sorted(found) for name in names]
+
+
 def _image_folder(path, split):
     from torchvision.datasets import ImageFolder  # here: commands start sooner
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     class Visible(ImageFolder):
+        @staticmethod
+        def make_dataset(directory, class_to_idx, **_):
+            found = {name: _images_below(Path(directory) / name, IMG_EXTENSIONS) for name in class_to_idx}
+            if empty := [name for name, files in found.items() if not files]:
+                raise FileNotFoundError(f"there is no image for {', '.join(empty)}")
+            return [(file, class_to_idx[name]) for name, files in found.items() for file in files]
+
         def find_classes(self, directory):
             names = sorted(place.name for place in Path(directory).iterdir() if place.is_dir() and not place.name.startswith("."))
             if not names:
                 raise FileNotFoundError(f"there is no class folder in {directory}")
             return names, {name: number for number, name in enumerate(names)}
 
-    def is_image(file):
-        return file.lower().endswith(IMG_EXTENSIONS) and not any(part.startswith(".") for part in Path(file).relative_to(path / split).parts)
-
     try:
-        return Visible(path / split, is_valid_file=is_image)
+        return Visible(path / split)
     except OSError as error:
         raise FileNotFoundError(f"data: expected train/<class>/ and test/<class>/ with images in each, got {str(path)!r} ({error})") from error
 

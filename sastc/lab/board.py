@@ -7,6 +7,7 @@ __all__ = ['find_runs', 'row_of', 'by_settings', 'by_value', 'settings_in_rows',
 
 # %% ../../nbs/lab/02_board.ipynb #c036d752
 import json
+import math
 import os
 import tempfile
 import time
@@ -64,7 +65,7 @@ def _told(live: LiveRun) -> dict:
     return dict(
         method=method_of(live), pair=_pair(live) if student else config["model"],
         **{name: config.get(name) for name in ("time_steps", "beta", "seed")},
-        validation=max((record["validation_accuracy"] for record in epochs if "validation_accuracy" in record), default=None),
+        validation=max(filter(math.isfinite, (record["validation_accuracy"] for record in epochs if "validation_accuracy" in record)), default=None),
         last=result.get("test_accuracy_last"), best=result.get("test_accuracy_best"), by_step=_by_step(result),
         rate=result.get("firing_rate"), energy=result.get("microjoule"),
         minutes=result.get("minutes", sum(record["seconds"] for record in epochs) / 60 if epochs else None),

@@ -17,6 +17,8 @@ def sastc_loss(
     distance: torch.Tensor,  # [T, B, S, N]
 ) -> torch.Tensor:  # scalar
     "Attention-weighted distance, a sum over teacher layers and a mean over everything else (paper eq. 7)."
+    if attention.shape != distance.shape:  # which the product would broadcast
+        raise ValueError(f"distance: expected {list(attention.shape)}, the shape of the attention, got {list(distance.shape)}")
     return (attention * distance).sum(-1).mean()
 
 # %% ../../nbs/methods/01_losses.ipynb #c65f4bcc
@@ -33,6 +35,8 @@ def kd_loss(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # scalar
     "Kullback-Leibler divergence of softened outputs, times temperature squared (method page, section 2.9)."
+    if student_logits.ndim != 2:  # with a time axis, the mean would be over the steps alone
+        raise ValueError(f"student_logits: expected [B, K], of one step or of the mean over all, got {list(student_logits.shape)}")
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"teacher_logits: expected {list(student_logits.shape)}, the shape of the student's, got {list(teacher_logits.shape)}")
     student, teacher = ((logits / temperature).log_softmax(-1) for logits in map(wide, (student_logits, teacher_logits)))

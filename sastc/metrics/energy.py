@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
 
+from ..models.taps import evaluating, time_steps_of
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
@@ -53,8 +55,8 @@ def firing_rates(
     model: nn.Module,  # spiking network
     x: torch.Tensor,  # [B, C, H, W] or [T, B, C, H, W]
 ) -> dict[str, float]:  # by module name, 0 to 1
-    "Share of neurons that fire at a step, for each layer."
-    with torch.no_grad(), RateRecorder(model) as recorder:
+    "Share of neurons that fire at a step, for each layer, in evaluation mode."
+    with evaluating(model), RateRecorder(model) as recorder:
         model(x)
     return recorder.rates()
 
@@ -68,8 +70,13 @@ _COUNTED = _ConvNd, nn.Linear, Product
 
 def _uncounted(model: nn.Module) -> list[str]:
     "Modules with matrices of their own, of recurrent cells or attention, say, that are no layer which is counted."
-    others = {name: module for name, module in model.named_modules() if not isinstance(module, (*_COUNTED, nn.Embedding))}
-    return [name or type(model).__name__ for name, module in others.items() if any(weight.ndim == 2 for weight in module.parameters(recurse=False))]
+    others = {name: module for name, module in model.named_modules() if not isinstance(module, (*_COUNTED, nn.Embedding, ParametrizationList))}
+    return [name or type(model).__name__ for name, module in others.items() if any(map(_is_matrix, module.parameters(recurse=False)))]
+
+
+def _is_matrix(weight: torch.Tensor) -> bool:
+    "Whether products may be made with it: a matrix, or kernels; not what is added or multiplied to each place of a map."
+    return weight.ndim == 2 or (weight.ndim > 2 and min(weight.shape[:2]) > 1)
 
 
 class _CostListener(Recorder):
@@ -77,7 +84,7 @@ class _CostListener(Recorder):
 
     def __init__(self, model: nn.Module):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
-        self.images, self._batch, self._steps, self._spiking = 0, 0, getattr(model, "time_steps", None) or 1, {}
+        self.images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
         if names := _uncounted(model):
             warnings.warn(
                 f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
@@ -151,8 +158,8 @@ def synaptic_operations(
     model: nn.Module,  # spiking network or ANN
     x: torch.Tensor,  # images [B, C, H, W], or [T, B, C, H, W] for a spiking network
 ) -> pd.DataFrame:  # a row for each layer, per image: macs (one step), spiking_input, input_rate, operations, picojoule, ann_picojoule
-    "Arithmetic of every convolution, linear layer and product of spikes for one image, measured on `x`."
-    with torch.no_grad(), CostRecorder(model) as recorder:
+    "Arithmetic of every convolution, linear layer and product of spikes for one image, measured on `x` in evaluation mode."
+    with evaluating(model), CostRecorder(model) as recorder:
         model(x)
     return recorder.table()
 

@@ -192,7 +192,7 @@ class Watch(TorchDispatchMode):
         return result
 
     def _bends(self, operation, args, kwargs, followed) -> bool:
-        if "rnn" in operation.overloadpacket.__name__:  # a whole layer in one operation, with its activations
+        if any(name in operation.overloadpacket.__name__ for name in ("rnn", "rrelu")):  # a whole layer in one operation; one that draws its slopes
             return True
         key = operation, *("followed" if value is followed else type(value) if isinstance(value, torch.Tensor) else repr(value) for value in args)
         for positive in (False, True):
@@ -304,7 +304,10 @@ def spiking(
     Raises `ValueError` if there is no ReLU, if an activation would stay analog, if `stem_once` does not fit, or if the network already spikes."""
     if getattr(ann, "time_steps", None) is not None:
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
-    snn = copy.deepcopy(ann)
+    try:
+        snn = copy.deepcopy(ann)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"ann: expected a network that can be copied, got {type(ann).__name__} ({str(error).splitlines()[0]})") from error
     if not _exchange(snn, lambda: neuron_for(time_steps, neuron, **constants)):
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")
     snn.__dict__.pop("spec", None)  # which builds the ANN again

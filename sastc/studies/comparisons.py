@@ -27,7 +27,8 @@ from ..data.sources import Data
 from ..methods import Method
 from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
-from ..training.loop import NotFinite, Stopped
+from ..training.loop import Stopped
+from ..training.measure import NotFinite
 from ..training.runs import Run, find_runs, living, where
 from ..training.session import check_inputs, distill, loading_once, rehearse, train_teacher
 

@@ -98,8 +98,10 @@ def write_model(
     weights = {name: value.contiguous().clone() for name, value in content["model"].items()}  # safetensors takes no shared memory
     about = dict(format=_FORMAT, sastc=metadata.version("sastc"), spec=content["spec"], preprocessing=content.get("preprocessing"))
     about |= dict(kind=run.kind, which=which, data={name: run.data.get(name) for name in ("name", "shape", "num_classes", "classes", "fingerprint")})
-    files = {"model.safetensors": save(weights, dict(format="pt")), "config.json": json.dumps(about, indent=1).encode()}
-    files["README.md"] = model_card(run, which, content.get("preprocessing")).encode()
+    files = {"model.safetensors": save(weights, dict(format="pt")), "README.md": model_card(run, which, content.get("preprocessing")).encode()}
+    files["config.json"] = json.dumps(about, indent=1).encode()
+    for name in ("config.json", "README.md"):  # a write that fails must not leave the card of an older model beside new weights
+        (folder / name).unlink(missing_ok=True)
     for name, written in files.items():
         with atomic(folder / name) as file:
             file.write(written)

@@ -7,8 +7,7 @@ __all__ = []
 
 # %% ../../nbs/training/11_training.ipynb #dd52257f
 from .config import Config, TeacherConfig
-from .loop import NotFinite
-from .measure import measure
+from .measure import NotFinite, measure
 from .opening import assess, open_run
 from .runs import Run
 from .session import distill, train_teacher

@@ -29,7 +29,7 @@ from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
 from ..neurons.kernels import keep_freed_memory
 from .config import RunConfig, TeacherConfig, settings_for
-from .loop import NotFinite
+from .measure import NotFinite
 from .origins import is_path
 from .records import Damaged, read_json, write_json
 from .runs import FINAL, Run, check_apart, check_free, check_no_links, identity, living, now, sentence_of, state_of

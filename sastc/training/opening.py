@@ -16,7 +16,7 @@ from torch import nn
 from ..common.files import reading_only
 from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method, Step
-from ..models.preprocessing import adapted
+from ..models.preprocessing import adapted, restored
 from ..models.taps import Taps
 from .checkpoints import load_model
 from .config import RunConfig, settings_for
@@ -56,6 +56,8 @@ class OpenRun:
             self._student.load_state_dict(content["model"])
         except RuntimeError as error:
             raise ValueError(f"student: expected the network that the run trained, got one whose weights differ ({str(error).splitlines()[0]})") from error
+        if how := restored(content.get("preprocessing")):  # the same module may have been trained otherwise since
+            self._student.preprocessing = how
         return self._student.eval()
 
     @cached_property

@@ -55,8 +55,12 @@ def _is_names(value) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-def _is_numbers(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
+def _is_share(value) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_shares(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_share, value))
 
 # %% ../../nbs/training/01_records.ipynb #eae43285
 _WORDS = {
@@ -66,19 +70,23 @@ _WORDS = {
     _is_time: "a time",
     _is_text: "text",
     _is_names: "a list of names",
-    _is_numbers: "a list of numbers",
+    _is_share: "a number from 0 to 1",
+    _is_shares: "a list of numbers from 0 to 1",
     _is_mapping: "entries by name",
 }
 _PROCESS = dict(pid=_is_pid, started=_is_number, host=_is_text)
 _PROGRESS = dict.fromkeys(("step", "steps", "epoch", "epochs"), _is_count)
-_NUMBERS = ("test_accuracy_last", "test_accuracy_best", "validation_accuracy_best", "firing_rate", "operations", "microjoule", "ann_microjoule", "minutes")
+_ACCURACIES = ("test_accuracy_last", "test_accuracy_best", "validation_accuracy_best")
+_NUMBERS = ("firing_rate", "operations", "microjoule", "ann_microjoule", "minutes")
 _FORMS = {  # by name of the file
     "config.json": dict(kind=_is_text, version=_is_count, settings=_is_mapping),
     "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, signal=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
     "process.json": _PROCESS,
     "layers.json": dict(student=_is_names, teacher=_is_names),
     "notes.json": dict(note=_is_text, tags=_is_names),
-    "result.json": dict.fromkeys(_NUMBERS, _is_number) | dict.fromkeys(("test_accuracy_last_by_step", "test_accuracy_best_by_step"), _is_numbers),
+    "result.json": dict.fromkeys(_ACCURACIES, _is_share)
+    | dict.fromkeys(_NUMBERS, _is_number)
+    | dict.fromkeys(("test_accuracy_last_by_step", "test_accuracy_best_by_step"), _is_shares),
 }
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'annotate', 'RunWriter', 'check_free',
-           'check_apart', 'check_no_links', 'find_runs', 'processes', 'environment', 'compare']
+           'check_apart', 'check_no_links', 'streams_of', 'find_runs', 'processes', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -342,8 +343,8 @@ class RunWriter:
 
     def rewind(self, step: int) -> None:
         "Forget the records after a step."
-        for path in self.folder.glob("*.jsonl"):
-            keep_lines(path, step)
+        for stream in streams_of(self.folder):
+            keep_lines(self.folder / f"{stream}.jsonl", step)
 
     def checkpoint(self, which: str, content: dict) -> None:
         'Write the checkpoint "last", "best" or, for a kept epoch, "epoch-20".'
@@ -399,10 +400,30 @@ def check_no_links(folder: Path) -> None:
 
 _FILES = ("config", "status", "environment", "origins", "data", "networks", "layers", "terms", "result", "job", "process")
 
+# %% ../../nbs/training/04_runs.ipynb #e29bbaa2
+def streams_of(
+    folder: str | Path,  # of a run
+) -> list[str]:  # such as "steps" and "attention"
+    "Records that a run wrote: JSON-lines files, without those of somebody else, whose first line is no record with a step."
+    return sorted(path.stem for path in Path(folder).glob("*.jsonl") if path.stem in ("steps", "epochs", "attention") or not _foreign(path))
+
+
+def _foreign(path: Path) -> bool:
+    if not path.is_file():
+        return False  # reading it says so
+    with open(path, "rb") as file:
+        first = file.readline()
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return not isinstance(record, dict) or "step" not in record
+
 
 def _clear(folder: Path) -> None:
     "Remove what a run wrote, and nothing else."
-    for path in [*(folder / f"{name}.json" for name in _FILES), folder / "label_noise.csv", *folder.glob("*.jsonl"), *folder.glob("checkpoints/*.pt")]:
+    streams = [folder / f"{stream}.jsonl" for stream in streams_of(folder)]
+    for path in [*(folder / f"{name}.json" for name in _FILES), folder / "label_noise.csv", *streams, *folder.glob("checkpoints/*.pt")]:
         path.unlink(missing_ok=True)
 
 
@@ -412,6 +433,8 @@ def find_runs(
     "Runs in a folder. One that is damaged does not keep the others from being looked at."
     found, damaged = [], []
     for config in sorted(Path(folder).glob("*/config.json")):
+        if config.parent.name.startswith("."):  # a run that was put aside is no further seed
+            continue
         try:
             found.append(_verified(Run(config.parent)))
         except Damaged as error:
@@ -424,8 +447,10 @@ def _verified(run: Run) -> Run:
     contents = {name: run.content(name) for name in _FILES}
     if not {"kind", "settings"} <= contents["config"].keys():
         raise Damaged(f"{run.folder / 'config.json'}: damaged (expected a kind and settings)")
-    for path in run.folder.glob("*.jsonl"):
-        read_lines(path)
+    if contents["result"] and not {"test_accuracy_last", "test_accuracy_best"} <= contents["result"].keys():
+        raise Damaged(f"{run.folder / 'result.json'}: damaged (expected test_accuracy_last and test_accuracy_best)")
+    for stream in streams_of(run.folder):
+        run.lines(stream)
     return run
 
 # %% ../../nbs/training/04_runs.ipynb #5ae32bbb

@@ -6,7 +6,7 @@
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'data_of', 'learned_from',
            'training_data', 'batches_of', 'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network',
            'check_processes', 'say_what_is_passed', 'say_what_differs', 'tried', 'network_for', 'train_teacher',
-           'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher', 'learner_for']
+           'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher', 'check_own_weights', 'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import atexit
@@ -17,7 +17,7 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,16 +107,19 @@ def _check_teacher_run(teacher: str, unfinished: bool) -> None:
 # %% ../../nbs/training/08_session.ipynb #e2996b31
 @contextlib.contextmanager
 def as_found() -> Iterator[None]:
-    "Context after which random states and Accelerate's state are what the user had. One of several processes leaves their group as it ends."
+    """Context after which random states and Accelerate's state are what the user had, with gradients even if the user works without them.
+
+    One of several processes leaves their group as it ends."""
     if PartialState().num_processes > 1:
         atexit.unregister(_leave_group)
         atexit.register(_leave_group)
-        yield
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
         return
     kinds = AcceleratorState, PartialState, GradientState
     shared, python, array = [dict(kind._shared_state) for kind in kinds], random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         random.setstate(python)
@@ -378,7 +381,7 @@ def say_what_differs(run: Run) -> None:
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def _blank(network: nn.Module, data: Data) -> torch.Tensor:
     # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
-    image = torch.zeros(1 + 2 * (getattr(network, "time_steps", None) or 1), data.channels, data.image_size, data.image_size)
+    image = torch.zeros(1 + 2 * (getattr(network, "time_steps", None) or 1), data.channels, data.image_size, data.image_size, dtype=torch.float32)
     return image.expand(data.time_steps, *image.shape) if isinstance(data, FrameData) else image
 
 
@@ -388,7 +391,8 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     if argument == "teacher":
         image = adapted(image, preprocessing_of(data), getattr(taps.model, "preprocessing", None))
     try:
-        output, shapes = tap_shapes(taps, image)
+        with evaluating(taps.model):
+            output, features = taps(image)
     except RuntimeError as error:
         if image.ndim == 4 and taps.time_steps is not None and taps.model.stem_once and _runs_with_repeated_images(taps, image):
             raise ValueError(
@@ -397,9 +401,21 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
         raise ValueError(
             f"{argument}: expected a network that takes images of shape {list(image.shape[-3:])}, got {type(taps.model).__name__} ({str(error).splitlines()[0]})"
         ) from error
-    if output[-1] != data.num_classes:
-        raise ValueError(f"{argument}: expected a network that tells {data.num_classes} classes apart, as {data.name} has, got one with {output[-1]} outputs")
-    return shapes
+    steps = () if image.ndim == 4 and taps.time_steps is None else (taps.time_steps or len(image),)
+    _check_logits(argument, output, (*steps, image.shape[-4]), data)
+    return [feature.shape[1 + len(steps) :] for feature in features]
+
+
+def _check_logits(argument: str, output: torch.Tensor, leading: tuple[int, ...], data: Data) -> None:
+    "Raise a sentence for outputs that are no logits of the classes."
+    if output.shape[-1] != data.num_classes:
+        raise ValueError(
+            f"{argument}: expected a network that tells {data.num_classes} classes apart, as {data.name} has, got one with {output.shape[-1]} outputs"
+        )
+    if tuple(output.shape[:-1]) != leading:
+        raise ValueError(f"{argument}: expected a network that returns logits {[*leading, data.num_classes]} for these images, got {list(output.shape)}")
+    if 0 <= output.min() and torch.allclose(output.sum(-1), torch.ones(()).to(output), atol=1e-3) and not ((output == 0) | (output == 1)).all():
+        raise ValueError(f"{argument}: expected a network that returns logits, got one that returns probabilities, of sum 1; leave its last softmax out")
 
 
 def _runs_with_repeated_images(taps: Taps, image: torch.Tensor) -> bool:
@@ -465,6 +481,8 @@ class _Ready(NamedTuple):
 def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict]:
     "Batches, perturbed labels and what is recorded of the data. Raises a sentence for what differs from the run that goes on."
     learner, data, config, kind, _, accelerator, resume, _, origins, compared = ready
+    if any(weight.is_inference() for weight in learner.network.parameters()):
+        raise ValueError(f"{kind}: expected weights that can be trained, got those of {type(learner.network).__name__}, made under torch.inference_mode")
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
     perturbed, identity = _perturbed(config, data, resume), identity_of(data)
@@ -619,15 +637,35 @@ def check_teacher(teacher: nn.Module | None, data: Data) -> None:
     how = getattr(teacher, "preprocessing", None)
     if how is None:
         return
-    places = {name: number for number, name in enumerate(data.classes)}
-    if moved := [name for number, name in enumerate(how.classes) if places.get(name, number) != number]:
+    alike = _alike(data.classes, how.classes)
+    places = {alike(name): number for number, name in enumerate(data.classes)}
+    if moved := [name for number, name in enumerate(how.classes) if places.get(alike(name), number) != number]:
         raise ValueError(
-            f"teacher: expected one that numbers the classes as {data.name} does ({moved[0]!r} is {places[moved[0]]}), got one in which it is {how.classes.index(moved[0])}"
+            f"teacher: expected one that numbers the classes as {data.name} does ({moved[0]!r} is {places[alike(moved[0])]}), got one in which it is {how.classes.index(moved[0])}"
         )
     if not how.resize and how.image_size not in (0, data.image_size):
         warnings.warn(f"teacher: it was trained on images of {how.image_size} pixels and sees those of {data.name} with {data.image_size}", stacklevel=2)
 
 
+def _alike(*lists: Sequence[str]) -> Callable[[str], str]:
+    "What makes names equal that differ in capitals, spaces or signs only, unless those tell the classes of a list apart."
+
+    def bare(name):
+        return "".join(filter(str.isalnum, name)).casefold()
+
+    return bare if all(len(set(map(bare, names))) == len(names) for names in lists) else str
+
+
+def check_own_weights(student: nn.Module, teacher: nn.Module | None) -> None:
+    "Raise a sentence for a teacher that would change while the student learns."
+    if teacher is None:
+        return
+    trained = {tensor.data_ptr() for tensor in (*student.parameters(), *student.buffers()) if tensor.numel()}
+    shared = [name for name, tensor in (*teacher.named_parameters(), *teacher.named_buffers()) if tensor.numel() and tensor.data_ptr() in trained]
+    if shared:
+        raise ValueError(f"teacher: expected weights of its own, got {shared[0]!r}, which the student has too and trains; copy one of them (copy.deepcopy)")
+
+# %% ../../nbs/training/08_session.ipynb #7db8f11a
 def learner_for(
     config: Config,
     student: nn.Module,
@@ -644,6 +682,7 @@ def learner_for(
             f"save_memory: expected only with neurons of this package, whose spikes can be kept as bits, got it for {type(student).__name__}, which has none"
         )
     check_teacher(teacher, data)
+    check_own_weights(student, teacher)
     method = copy.deepcopy(config.method)  # a method that is passed twice learns twice
     student_layers, teacher_layers = build_method(method, student, teacher, config, data)
     taps = None if teacher is None else Taps(teacher, teacher_layers)
