@@ -312,7 +312,7 @@ def chosen_name(held, registry: Registry) -> str:
     "The name under which an object is chosen."
     return getattr(held, "given_as", "") or registry.name_of(type(held))
 
-
+# %% ../../nbs/common/02_settings.ipynb #89b7cc2e
 def entries(
     thing: Settings,
 ) -> dict[str, Entry]:  # by short name, or by path where another part has the name already

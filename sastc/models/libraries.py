@@ -96,7 +96,7 @@ def _steps(library: str, network: nn.Module, neurons: dict[str, nn.Module]) -> s
         f"steps: expected 'all' for a forward pass that takes the sequence [T, B, C, H, W], or 'image' for one that repeats its image, since the neurons of {type(network).__name__} keep no state between calls, got 'auto'"
     )
 
-
+# %% ../../nbs/models/13_libraries.ipynb #610ea45b
 def _check_learned(network: nn.Module, neurons: dict[str, nn.Module]) -> None:
     "Raise a sentence for a constant that is to be learned, but that no optimiser sees and no checkpoint holds."
     known = {id(parameter) for parameter in network.parameters()}

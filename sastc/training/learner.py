@@ -80,7 +80,7 @@ class Outcome(NamedTuple):
             total = weighted if total is None else total + weighted
         return total
 
-
+# %% ../../nbs/training/05_learner.ipynb #847d094a
 class Learner(nn.Module):
     "A network, the method by which it learns, and its teacher if it has one."
 
