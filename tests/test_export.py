@@ -515,7 +515,7 @@ def test_wrong_exports_are_answered_in_a_sentence(tmp_path, capsys):
     run, teacher = run_of(student(), tmp_path / "run"), run_of(student(), tmp_path / "teacher", TeacherConfig)
     for arguments, sentence in (
         ([teacher], "expected the run of a student, got that of a teacher"),
-        ([run, "--to", "keras"], "to: expected one of nir, torch, onnx, got 'keras'"),
+        ([run, "--to", "keras"], "to: expected one of nir, torch, onnx, model, got 'keras'"),
         ([run, "--which", "first"], "first.pt, which is not there; the folder has best"),
         ([run, "--image-size", "64"], "image_shape: expected one on which VGG11 runs, got [3, 64, 64]"),
     ):

@@ -807,12 +807,13 @@ def bench_command(
     "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios."
     import pandas as pd
 
-    from sastc.studies.bench import SECTIONS, bench_table, run_sections, write_bench
+    from sastc.studies.bench import SECTIONS, bench_table, machine_words, run_sections, write_bench
 
     result = run_sections(sections or tuple(SECTIONS), rounds)
     page = str(write_bench(result, folder))
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
-    text = "\n".join([str(bench_table(result["records"])), *left_out, f"page: {page}"])
+    about = f"{machine_words(result['machine'])}; neurons {result['backend']}"
+    text = "\n".join([about, str(bench_table(result["records"])), *left_out, f"page: {page}"])
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
 
 # %% ../../nbs/cli/02_commands.ipynb #7d174c90

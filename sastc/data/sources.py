@@ -331,7 +331,8 @@ class Sources(Registry):
             return None
         if hasattr(thing, "batches"):
             return type("OwnData", (OwnData,), dict(data=thing, given_as=f"own:{thing.name}"))
-        if isinstance(thing, (list, tuple, Mapping, np.ndarray, torch.Tensor)):
+        words = isinstance(thing, (list, tuple)) and all(isinstance(item, str) for item in thing)
+        if isinstance(thing, (list, tuple, Mapping, np.ndarray, torch.Tensor)) and not words:
             check_dataset(thing)  # its sentence says more than that this is no choice
         return _wrapped_dataset(thing) if is_dataset(thing) else None
 

@@ -34,7 +34,7 @@ from torch import nn
 
 from ..common.checks import in_range, one_of
 from ..common.files import atomic
-from ..common.progress import watched
+from ..common.progress import tell, watched
 from ..common.settings import own_settings
 from ..data.batches import Batches
 from ..data.images import ImageData
@@ -409,14 +409,14 @@ def run_sections(
     sections: Sequence[str] = tuple(SECTIONS),  # names of `SECTIONS`
     rounds: int = 7,  # turns of each variant
 ) -> dict:  # environment, machine, backend of the neurons, why it is not compiled, missing peers, records
-    "Measure whole sections, with progress, and print the machine first. Raises `ValueError` for an unknown section."
+    "Measure whole sections, with progress, and say the machine first. Raises `ValueError` for an unknown section."
     for section in sections:
         one_of("sections", section, SECTIONS)
     in_range("rounds", rounds, least=1, whole=True)
     keep_freed_memory()
     records = []
     with _warm_from_the_start() as backend:
-        print(f"{machine_words(machine())}; neurons {backend}")
+        tell(f"{machine_words(machine())}; neurons {backend}")
         for section in sections:
             for case in watched(SECTIONS[section](), section):
                 records += measure(case, rounds)

@@ -15,7 +15,7 @@ export function setAttributes(element, attributes) {
 function grow(element, attributes, children) {
   setAttributes(element, attributes);
   // JupyterLab would take the arrow keys for itself: they belong to the slider that has the focus
-  if (element.matches("button, input, select, a, [tabindex]")) element.setAttribute("data-lm-suppress-shortcuts", "true");
+  if (element.matches("button, input, select, textarea, a, [tabindex]")) element.setAttribute("data-lm-suppress-shortcuts", "true");
   element.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 }

@@ -9,17 +9,18 @@ import { button, html } from "./nodes.js";
  */
 export function editNote(place, row, ask) {
   const close = () => place.replaceChildren();
-  const lines = { rows: Math.min(6, (row.note ?? "").split("\n").length), "data-lm-suppress-shortcuts": "true" }; // an input would join the lines of a note
-  const note = html("textarea", { ...lines, "aria-label": `note of ${row.name}`, placeholder: "note" }, row.note ?? "");
+  const rows = Math.min(6, (row.note ?? "").split("\n").length);
+  const note = html("textarea", { rows, "aria-label": `note of ${row.name}`, placeholder: "note" }, row.note ?? "");
   const tags = html("input", { type: "text", "aria-label": `tags of ${row.name}`, placeholder: "tags, set apart by commas", value: (row.tags ?? []).join(", ") });
   const keep = () => {
     ask({ annotate: row.name, note: note.value, tags: tags.value.split(",") });
     close();
   };
   const keys = (event) => {
-    if (event.key === "Enter" && !event.shiftKey) {
-      event.preventDefault();
-      keep();
+    if (event.key === "Enter") {
+      event.preventDefault(); // also with the shift key, whose line break JupyterLab would take away
+      if (event.shiftKey && event.target === note) note.setRangeText("\n", note.selectionStart, note.selectionEnd, "end");
+      else keep();
     }
     if (event.key === "Escape") close();
   };
