@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CANDIDATES', 'evaluating', 'inside', 'time_steps_of', 'Layout', 'Comparable', 'comparable_of', 'layouts_of', 'Taps',
-           'tap_shapes', 'candidates']
+           'trial', 'tap_shapes', 'candidates']
 
 # %% ../../nbs/models/05_taps.ipynb #e58c43df
 import contextlib
@@ -168,15 +168,24 @@ def _feature(name, caught):
     return output
 
 # %% ../../nbs/models/05_taps.ipynb #c1cca331
+def trial(
+    taps: Taps,
+    image: torch.Tensor,  # one batch of any size, [B, C, H, W] or [T, B, C, H, W]
+) -> tuple[torch.Tensor, list[torch.Size]]:  # output; shape of each feature without the batch and time axes
+    "What the taps give for a batch, in evaluation mode."
+    with evaluating(taps.model):
+        output, features = taps(image)
+    leading = 1 if image.ndim == 4 and taps.time_steps is None else 2
+    return output, [feature.shape[leading:] for feature in features]
+
+
 def tap_shapes(
     taps: Taps,
     image: torch.Tensor,  # one batch of any size, [B, C, H, W] or [T, B, C, H, W]
 ) -> tuple[torch.Size, list[torch.Size]]:  # shape of the output; shape of each feature without the batch and time axes
     "Shapes that the taps will give."
-    with evaluating(taps.model):
-        output, features = taps(image)
-    leading = 1 if image.ndim == 4 and taps.time_steps is None else 2
-    return output.shape, [feature.shape[leading:] for feature in features]
+    output, shapes = trial(taps, image)
+    return output.shape, shapes
 
 # %% ../../nbs/models/05_taps.ipynb #f5cd7c42
 CANDIDATES = ("code", "paper", "stages")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'Run', 'annotate', 'RunWriter', 'check_free',
-           'check_apart', 'check_no_links', 'streams_of', 'find_runs', 'processes', 'environment', 'compare']
+           'check_apart', 'check_no_links', 'streams_of', 'find_runs', 'processes', 'arithmetic', 'environment',
+           'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -477,13 +478,18 @@ def processes() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_available() and torch.distributed.is_initialized() else 1
 
 
+def arithmetic() -> dict:
+    "What the last digits depend on: device, threads, version of PyTorch."
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return dict(device=device, threads=torch.get_num_threads(), torch=metadata.version("torch"))
+
+
 def environment() -> dict:
     "Versions, machine, command and working folder of this process, and the git commit there."
     commit = _git("rev-parse", "HEAD")
     if commit and _git("status", "--porcelain", "--untracked-files=no"):
         commit += ", with changes that are not committed"
-    packages = ("sastc", "torch", "torchvision", "accelerate", "numpy")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    packages = ("sastc", "torchvision", "accelerate", "numpy")
     return dict(
         started=now(),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -493,9 +499,8 @@ def environment() -> dict:
         python=platform.python_version(),
         platform=platform.platform(),
         **{name: metadata.version(name) for name in packages},
-        device=device,
+        **arithmetic(),
         cores=os.cpu_count(),
-        threads=torch.get_num_threads(),
         processes=processes(),
     )
 

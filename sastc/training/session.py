@@ -42,7 +42,7 @@ from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Baseline, Method, Shapes
 from ..models.networks import Network, build_network
 from ..models.preprocessing import Preprocessing, adapted
-from ..models.taps import Taps, evaluating, tap_shapes
+from ..models.taps import Taps, evaluating, tap_shapes, trial
 from ..neurons.kernels import expecting
 from ..neurons.network import Spikes
 from ..neurons.neuron import NEURONS, Neuron
@@ -52,7 +52,7 @@ from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
-from .runs import Run, RunWriter, check_apart, check_free, check_no_links, environment, processes, sentence_of
+from .runs import Run, RunWriter, arithmetic, check_apart, check_free, check_no_links, processes, sentence_of
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -373,8 +373,8 @@ def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
 # %% ../../nbs/training/08_session.ipynb #c5d1f102
 def say_what_differs(run: Run) -> None:
     "Tell of a device, a number of threads or a version of PyTorch other than before the break, with which the last digits come out otherwise."
-    before, after = run.environment, environment()
-    differing = [f"{name} {after[name]} (was {before[name]})" for name in ("device", "threads", "torch") if before.get(name, after[name]) != after[name]]
+    before = run.environment
+    differing = [f"{name} {value} (was {before[name]})" for name, value in arithmetic().items() if before.get(name, value) != value]
     if differing:
         tell(f"resumed with {', '.join(differing)}: its last digits will differ from those of a run without a break")
 
@@ -391,8 +391,7 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
     if argument == "teacher":
         image = adapted(image, preprocessing_of(data), getattr(taps.model, "preprocessing", None))
     try:
-        with evaluating(taps.model):
-            output, features = taps(image)
+        output, shapes = trial(taps, image)
     except RuntimeError as error:
         if image.ndim == 4 and taps.time_steps is not None and taps.model.stem_once and _runs_with_repeated_images(taps, image):
             raise ValueError(
@@ -403,7 +402,7 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
         ) from error
     steps = () if image.ndim == 4 and taps.time_steps is None else (taps.time_steps or len(image),)
     _check_logits(argument, output, (*steps, image.shape[-4]), data)
-    return [feature.shape[1 + len(steps) :] for feature in features]
+    return shapes
 
 
 def _check_logits(argument: str, output: torch.Tensor, leading: tuple[int, ...], data: Data) -> None:

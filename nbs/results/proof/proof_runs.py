@@ -208,8 +208,8 @@ def length(folder: Path, data: str, minutes: str, seeds: str, *names: str) -> No
 def measured(run: Run) -> dict:
     result, held_out = run.result, run.config["holdout"]
     accuracy = dict(validation=validation(run) if held_out else float("nan"), test_last=result["test_accuracy_last"], test_best=result["test_accuracy_best"])
-    accuracy |= {f"test_step_{step}": value for step, value in enumerate(result["test_accuracy_last_by_step"], start=1)}
-    cost = dict(firing_rate=round(result["firing_rate"], 4), microjoule=round(result["microjoule"], 2))
+    accuracy |= {f"test_step_{step}": value for step, value in enumerate(result.get("test_accuracy_last_by_step", ()), start=1)}
+    cost = {name: round(result[name], digits) for name, digits in dict(firing_rate=4, microjoule=2).items() if name in result}  # of a spiking network
     return dict(state="finished") | {name: round(100 * value, 2) for name, value in accuracy.items()} | cost
 
 
@@ -237,6 +237,9 @@ def table(folder: Path) -> None:
     curves = [curve(run, about) for run, about in zip(ended, rows.itertuples()) if about.chosen and about.state == "finished"]
     pd.concat(curves).to_csv(HERE / "curves.csv", index=False)
     (HERE / "costs.json").write_text(json.dumps(costs(folder) | dict(seconds=seconds), indent=1))
+    teachers = {place.name: Run(place) for place in sorted(folder.glob("teacher-*"))}
+    learned = {name: dict(epochs=run.config["epochs"], **measured(run)) for name, run in teachers.items()}
+    (HERE / "teachers.json").write_text(json.dumps(learned, indent=1))
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
 
 
