@@ -310,9 +310,12 @@ def broken(self, images, labels):
     step(self, images, labels)
 loop.Trainer.step = broken
 try:
-    print("ended", rank, distill(**{given!r}).state, flush=True)
+    said = f"ended {{rank}} {{distill(**{given!r}).state}}"
 except (NotFinite, ValueError) as error:
-    print("sentence", rank, error, flush=True)
+    said = f"sentence {{rank}} {{error}}"
+# one write for the line and its end: two processes share the pipe, and `print` writes piece by piece where Python does not buffer
+sys.stdout.write(said + "\\n")
+sys.stdout.flush()
 """
 FAULTS = dict(nan="images = images * float('nan')", sigterm="os.kill(os.getpid(), signal.SIGTERM)")
 
