@@ -80,6 +80,10 @@ def arms() -> dict[str, Arm]:
         ckdsnn=Arm(dict(method="ckdsnn"), scaled(samd_weight=1.0, nld_weight=1.0)),
         routed_twd=Arm(dict(method="routed+twd"), beta),
         routed_early=Arm(dict(method="routed", weight_schedule="early"), beta),
+        routed_half=Arm(dict(method="routed", weight_schedule="early", calibrate_until=0.5), beta),
+        routed_fade=Arm(dict(method="routed", weight_schedule="cosine", calibrate_until=1.0), beta),
+        routed_then_labels=Arm(dict(method="routed", teacher_until=0.25), beta),
+        kd_then_labels=Arm(dict(method="kd", teacher_until=0.25), scaled(alpha=1.0)),
     )
 
 
@@ -87,7 +91,7 @@ def costs(folder: Path) -> dict:
     "Seconds of a training step of each method, median of turns; a method that is new is measured beside KD, in whose seconds the others were taken."
     file = folder / "costs.json"
     found = json.loads(file.read_text()) if file.exists() else dict(machine=machine(), seconds={})
-    constant = {name: arm.settings for name, arm in arms().items() if "weight_schedule" not in arm.settings}
+    constant = {name: arm.settings for name, arm in arms().items() if not {"weight_schedule", "teacher_until"} & arm.settings.keys()}
     if new := [name for name in constant if name not in found["seconds"]]:
         with expecting(10**12):  # neurons are compiled from the start, as in a long run
             measured = thread_seconds({name: training_step(constant[name]) for name in {*new, "kd"}}, 15)
@@ -103,9 +107,14 @@ def training_step(settings: Mapping) -> Callable:
 
 
 def step_seconds(folder: Path) -> dict:
-    "Mean seconds of a step over a training: calibration that ends early costs nothing from then on."
+    "Mean seconds of a step over a training: what ends early costs nothing from then on."
     seconds = costs(folder)["seconds"]
-    return seconds | dict(routed_early=seconds["kd"] + Routed().calibrate_until * (seconds["routed"] - seconds["kd"]))
+    for name, settings in {name: arm.settings for name, arm in arms().items() if name not in seconds}.items():
+        whole, then, until = seconds[settings["method"]], seconds["kd"], settings.get("calibrate_until", Routed().calibrate_until)
+        if "teacher_until" in settings:
+            then, until = seconds["baseline"], settings["teacher_until"]
+        seconds |= {name: then + until * (whole - then)}
+    return seconds
 
 
 def thread_seconds(calls: Mapping, rounds: int) -> dict:
