@@ -8,6 +8,7 @@ __all__ = ['RESERVED', 'learning_rate_factor', 'Stopped', 'StopRequest', 'Traine
 # %% ../../nbs/training/07_loop.ipynb #e14e6304
 import contextlib
 import copy
+import inspect
 import math
 import signal
 import threading
@@ -22,6 +23,7 @@ from fastcore.basics import patch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from ..common.checks import in_range
 from ..common.progress import shows_progress, tell
 from ..common.settings import flat, written
 from ..data.batches import BatchPlan
@@ -30,7 +32,7 @@ from ..models.taps import Taps
 from ..neurons.kernels import peak_memory_mib
 from ..neurons.memory import saving_memory
 from ..neurons.time import fold, unfold
-from .config import Optimisation, RunConfig
+from .config import Optimisation, Optimizer, RunConfig
 from .learner import Learner, Outcome
 from .measure import NotFinite, evaluate_mismatch, measure
 from .runs import Run, RunWriter
@@ -39,7 +41,8 @@ from .runs import Run, RunWriter
 def learning_rate_factor(optimisation: Optimisation, epochs_done: float) -> float:
     "Factor on the learning rate after a (fractional) number of epochs."
     warm = min(1.0, epochs_done / optimisation.warmup) if optimisation.warmup else 1.0
-    return warm * optimisation.schedule.factor(epochs_done / optimisation.epochs)
+    schedule, share = optimisation.schedule, epochs_done / optimisation.epochs
+    return warm * in_range(f"factor of {type(schedule).__name__} after {share:.0%} of the epochs", schedule.factor(share), least=0)
 
 # %% ../../nbs/training/07_loop.ipynb #dfdbbb67
 class Stopped(KeyboardInterrupt):
@@ -78,11 +81,15 @@ class StopRequest:
         self.made, self.signal_name, self.at = True, signal.Signals(number).name, time.monotonic()
 
 # %% ../../nbs/training/07_loop.ipynb #7fd88c6b
-def _optimizer(optimisation: Optimisation, trained: list) -> torch.optim.Optimizer:
-    chosen = optimisation.optimizer
-    if hasattr(chosen, "momentum"):
-        return torch.optim.SGD(trained, chosen.lr, chosen.momentum, weight_decay=chosen.weight_decay)
-    return torch.optim.Adam(trained, chosen.lr, weight_decay=chosen.weight_decay)
+def _built(chosen: Optimizer, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    "The optimiser of the weights. Raises `ValueError` for one with which the loop cannot make a step."
+    built = chosen.build(trained)
+    if not isinstance(built, torch.optim.Optimizer):
+        raise ValueError(f"optimizer: expected a torch.optim.Optimizer from `build` of {type(chosen).__name__}, got {type(built).__name__}")
+    closure = inspect.signature(type(built).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(f"optimizer: expected one that makes a step from gradients, got {type(built).__name__}, which computes the loss anew (a closure)")
+    return built
 
 
 class Trainer:
@@ -103,7 +110,7 @@ class Trainer:
                 taps.model.to(accelerator.device)
         trained = [p for p in learner.parameters() if p.requires_grad]
         steps_per_epoch = len(batches["train"])
-        optimizer = _optimizer(self.optimisation, trained)
+        optimizer = _built(self.optimisation.optimizer, trained)
         self.scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(self.optimisation, step / steps_per_epoch))
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
@@ -215,8 +222,7 @@ def step(
     with saving_memory(self.network) if self.saves_memory else contextlib.nullcontext():
         outcome = self.learner(images, labels, self.progress["step"] / self.steps)
     total = outcome.total
-    shown = dict(total=total) | {name: term.value for name, term in outcome.terms.items() if term.recorded}
-    parts = dict(zip(shown, torch.stack([value.detach().float() for value in shown.values()]).tolist()))
+    parts, right = _numbers(total, outcome, labels)
     self._refuse_not_finite(parts)
     self.accelerator.backward(total)
     if self.optimisation.clip:
@@ -226,7 +232,15 @@ def step(
     self.optimizer.zero_grad()
     self.progress["step"] += 1
     self.progress["batch"] += 1
-    self._add(parts, outcome, labels, time.perf_counter() - began)
+    self._add(parts, outcome, dict(images=len(labels), right=right, seconds=time.perf_counter() - began))
+
+
+def _numbers(total: torch.Tensor, outcome: Outcome, labels: torch.Tensor) -> tuple[dict[str, float], float]:
+    "The recorded parts of the loss, the total first, and how many images the network is right about; one copy from the device for all of them."
+    shown = dict(total=total) | {name: term.value for name, term in outcome.terms.items() if term.recorded}
+    right = (outcome.logits.argmax(-1) == labels).sum()
+    *values, right = torch.stack([value.detach().to(total.device, torch.float32).reshape(()) for value in (*shown.values(), right)]).tolist()
+    return dict(zip(shown, values)), right
 
 
 def _laid_out(images: torch.Tensor) -> torch.Tensor:
@@ -247,12 +261,12 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
-def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
+def _add(self: Trainer, parts: dict[str, float], outcome: Outcome, counts: dict[str, float]) -> None:
+    "Add up what a step gave, for the next line and for the epoch."
     if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
         self._name_terms(outcome)
-    both = {**parts, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
-    both |= {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
-    for name, value in both.items():
+    steps = {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
+    for name, value in (parts | counts | steps).items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
     if not outcome.records.keys() <= self.watched.keys():
