@@ -89,6 +89,10 @@ class Method(Component):
         "Whether it names layers."
         return type(self).layers is not Method.layers
 
+    def several_layers(self, student: nn.Module, teacher: nn.Module) -> tuple[list[str], list[str]]:
+        "Names of `layers` for a method that compares several, between which a mismatch is measured; none where that takes the candidates."
+        return [], []
+
     def build(self, shapes: Shapes) -> None:
         "Make what is learned, now that the layers are known. Raises `ValueError` for layers that cannot be compared."
 
@@ -124,12 +128,20 @@ class Sum(Method):
             raise ValueError(
                 f"method: expected a sum in which one method weights layers by attention, got {type(self.first).__name__} and {type(self.second).__name__}, whose records would overwrite each other"
             )
-        self.counts, self.compared = None, set()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.counts = None  # student and teacher layers of the first method, which `layers` finds; the rest are the second's
+        self.compared = set()  # names of terms that both have, once they were found to be one quantity
 
     def layers(self, student, teacher):
         found = [method.layers(student, teacher) for method in (self.first, self.second)]
         self.counts = [len(found[0][0]), len(found[0][1])]
         return tuple(first + second for first, second in zip(*found))
+
+    def several_layers(self, student, teacher):
+        each = (method.several_layers(student, teacher) for method in (self.first, self.second))
+        return next((layers for layers in each if any(layers)), ([], []))
 
     @property
     def compares_layers(self) -> bool:

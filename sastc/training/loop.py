@@ -271,6 +271,8 @@ def _add(self: Trainer, parts: dict[str, float], outcome: Outcome, counts: dict[
         self.record_sums[name] += value
     if not outcome.records.keys() <= self.watched.keys():
         self._check_names(outcome.records)
+        if "attention" in outcome.records:
+            _check_attention(outcome.records["attention"].values)
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
@@ -287,6 +289,16 @@ def _check_names(self: Trainer, names: Iterable[str]) -> None:
     for name in names:
         if name in RESERVED or "/" in name:
             raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+
+
+def _check_attention(values: Mapping[str, torch.Tensor]) -> None:
+    "Raise `ValueError` for a record called attention that the views of attention could not read."
+    if "saturation" not in values or getattr(values.get("attention"), "ndim", 0) != 3:
+        found = ", ".join(f"{name} {list(value.shape)}" for name, value in values.items())
+        raise ValueError(
+            "record: expected weights `attention` [T, S, N] and a number `saturation` in a record called 'attention', as `record_attention` makes it, "
+            f"got {found}; call it otherwise"
+        )
 
 
 @patch

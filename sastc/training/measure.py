@@ -23,6 +23,7 @@ from ..common.progress import watched
 from ..data.batches import BatchPlan
 from ..data.sources import Data
 from ..methods.losses import mean_output
+from ..methods.method import Method
 from ..metrics.energy import CostRecorder, RateRecorder, StepRecorder
 from ..metrics.mismatch import mismatch
 from ..models.preprocessing import Preprocessing, adapted
@@ -182,20 +183,17 @@ def early_exit(
 
 # %% ../../nbs/training/06_measure.ipynb #5849d786
 def compared_layers(
-    method,  # of the run; if it compares layers, these are taken
+    method: Method,  # of the run; if it compares several layers, these are taken
     student: nn.Module,
     teacher: nn.Module,
 ) -> tuple[Taps, Taps]:
-    "Student and teacher with the candidate layers, or those that the method names."
-    preset = getattr(method, "candidates", None)
-    named = (student, getattr(method, "student_layers", ())), (teacher, getattr(method, "teacher_layers", ()))
-    return tuple(Taps(network, list(layers) or _candidates(network, preset)) for network, layers in named)
+    "Student and teacher with the layers that a method compares, or with the candidates."
+    named = zip((student, teacher), method.several_layers(student, teacher))
+    return tuple(Taps(network, layers or _candidates(network)) for network, layers in named)
 
 
-def _candidates(network: nn.Module, preset: str | None) -> list[str]:
-    "Layers of a preset; for a method that has none the default, or in a network that is too small for it all that could be compared."
-    if preset is not None:
-        return candidates(network, preset)
+def _candidates(network: nn.Module) -> list[str]:
+    "Layers of the default set, or in a network that is too small for it all that could be compared."
     try:
         return candidates(network, "code")
     except ValueError:
