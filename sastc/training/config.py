@@ -10,7 +10,7 @@ __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'TEACHER_MODES', 'Optimizer', 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -113,6 +113,8 @@ class RunConfig(Settings):
     Keyword arguments are the parts themselves; `settings_for` takes short names. Raises `ValueError` with a sentence for a value that is not
     accepted."""
 
+    network: ClassVar[str]  # the part that is trained
+
     data: Source = part(Cifar10, "data set, or the path of an .npz file or of an image folder; the last three are event recordings", SOURCES, first=True)
     optimisation: Optimisation = part(Optimisation)
     seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, first=True)
@@ -172,6 +174,7 @@ def _teachers_optimisation() -> Optimisation:
 class TeacherConfig(RunConfig):
     "Settings for training an ANN teacher."
 
+    network: ClassVar[str] = "model"
     optimisation: Optimisation = part(_teachers_optimisation)
     model: Network = part(_network("resnet19"), "network to train", NETWORKS, first=True)
     frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0, where="of_events")
@@ -197,6 +200,7 @@ def _stem(name: str) -> str:
 class Config(RunConfig):
     "Settings for training a spiking student, with or without a teacher."
 
+    network: ClassVar[str] = "student"
     student: Network = part(_network("vgg11"), "spiking network to train", NETWORKS, first=True)
     time_steps: int = setting(2, "T, time steps of the student", least=1, group="student", first=True)
     neuron: Neuron = part(LIF, "neurons of the student", NEURONS)

@@ -39,8 +39,7 @@ class OpenRun:
     @cached_property
     def settings(self) -> RunConfig:
         "Settings as objects; what was passed takes the place of what the run names."
-        network = "student" if self.run.kind == "student" else "model"
-        own = {network: self._student, "data": self._data, "method": self._method, "root": self._root or None}
+        own = {KINDS[self.run.kind].network: self._student, "data": self._data, "method": self._method, "root": self._root or None}
         given = {name: thing for name, thing in own.items() if thing is not None}
         return settings_for(KINDS[self.run.kind], given, self.run.config | _seen_from_then(self.run), importing=False)
 

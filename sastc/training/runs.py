@@ -278,7 +278,7 @@ def attention_bounds(self: Run) -> tuple[float, float]:
     recorded = self.lines("attention")
     if recorded and "bounds" in recorded[-1]:
         return tuple(recorded[-1]["bounds"])
-    if self.content("config").get("version", 1) >= CONFIG_VERSION:
+    if not recorded or self.content("config").get("version", 1) >= CONFIG_VERSION:
         return 0.0, 1.0
     return old_attention_bounds(self.config, len(self.layers["teacher"]))
 

@@ -77,4 +77,4 @@ def old_attention_bounds(
 ) -> tuple[float, float]:
     "Least and greatest attention weight of a run whose records do not say."
     factor = RSA_SCALE if settings.get("method") == "rsa" else 1.0
-    return attention_bounds(max(teacher_layers, 1), factor * settings.get("attn_scale", 1.0))
+    return attention_bounds(teacher_layers, factor * settings.get("attn_scale", 1.0))
