@@ -97,7 +97,7 @@ class Optimisation(Settings):
 
     epochs: int = setting(240, "passes over the training images", least=1, first=True)
     batch_size: int = setting(64, "images for each step in each process", least=1, first=True)
-    optimizer: Optimizer = part(SGD, "optimiser: sgd or adam", OPTIMIZERS)
+    optimizer: Optimizer = part(SGD, "optimiser of the weights", OPTIMIZERS)
     schedule: Schedule = part(StepSchedule, "learning rate over time: step (times 0.1 at each milestone) or cosine (to zero)", SCHEDULES)
     warmup: float = setting(0.0, "epochs of linear warm-up", least=0)
     clip: float = setting(0.0, "largest norm of the gradient; 0 for no clipping", least=0)
