@@ -202,7 +202,7 @@ def run_command(
         return answer.status
     except KeyboardInterrupt as stop:
         return _ended(name, stop, STATUS[getattr(stop, "signal_name", "SIGINT")], output)
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError) as error:  # the last: a part that lacks what it has to have
         if isinstance(error, BrokenPipeError):
             raise
         return _ended(name, error, STATUS["failed" if _failed(error) else "misused"], output)

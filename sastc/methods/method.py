@@ -58,8 +58,10 @@ class Step:
         "Note something to watch; it goes to the file NAME.jsonl of the run folder."
         if taken := {"step", "epoch"} & values.keys():
             raise ValueError(f"record: expected other names than step and epoch, which every line has already, got {min(taken)!r} in {name!r}")
-        # copies, since what is noted of a parameter is its value before the step
-        self.records[name] = Record({key: torch.as_tensor(value).detach().clone() for key, value in values.items()}, derived)
+        try:  # copies, since what is noted of a parameter is its value before the step
+            self.records[name] = Record({key: torch.as_tensor(value).detach().clone() for key, value in values.items()}, derived)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"record: expected tensors or numbers in {name!r}, got others ({error})") from error
 
 
 class Shapes(NamedTuple):

@@ -159,7 +159,8 @@ def _about(module: nn.Module) -> dict:
     held = {name: value for name, value in held.items() if not name.startswith("_") and name not in _OF_A_CALL}
     parameters = getattr(module, "p", None)  # Norse keeps its constants in a tuple
     if hasattr(parameters, "_asdict"):
-        held |= {name: float(value) for name, value in parameters._asdict().items() if isinstance(value, (int, float)) or getattr(value, "ndim", 1) == 0}
+        constants = {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in parameters._asdict().items()}
+        held |= {name: float(value) for name, value in constants.items() if isinstance(value, (int, float)) or getattr(value, "ndim", 1) == 0}
     return dict(neuron=f"{type(module).__module__}.{type(module).__qualname__}", **held)
 
 # %% ../../nbs/models/13_libraries.ipynb #610ea45a

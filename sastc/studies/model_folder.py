@@ -45,9 +45,9 @@ def _facts(run: Run, which: str) -> dict[str, str]:
         lines["teacher"] = _short(config.get("teacher", "")) or "none"
     lines["accuracy"] = f"{result[f'test_accuracy_{which}']:.2%} on the test set, {which} epoch" + (" by validation accuracy" if which == "best" else "")
     if student and which == "best" and "microjoule" in result:
-        lines["energy"] = (
-            f"{result['microjoule']:.3f} µJ for one image by {result['operations'] / 1e6:.3f} million operations, {result['ann_microjoule']:.3f} µJ as an ANN; {result['firing_rate']:.1%} of the neurons fire at a step"
-        )
+        arithmetic = f"{result['microjoule']:.3f} µJ for one image by {result['operations'] / 1e6:.3f} million operations"
+        fires = f"; {result['firing_rate']:.1%} of the neurons fire at a step" if "firing_rate" in result else ""
+        lines["energy"] = f"{arithmetic}, {result['ann_microjoule']:.3f} µJ as an ANN{fires}"
     lines["training"] = f"{config['epochs']} epochs, seed {config['seed']}, {result.get('precision', 'fp32')}"
     return lines
 

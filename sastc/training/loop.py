@@ -86,8 +86,12 @@ def _built(chosen: Optimizer, trained: list[torch.nn.Parameter]) -> torch.optim.
     built = chosen.build(trained)
     if not isinstance(built, torch.optim.Optimizer):
         raise ValueError(f"optimizer: expected a torch.optim.Optimizer from `build` of {type(chosen).__name__}, got {type(built).__name__}")
-    closure = inspect.signature(type(built).step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
+    _, *taken = inspect.signature(type(built).step).parameters.values()
+    if not taken:  # Accelerate passes it on, as None
+        raise ValueError(
+            f"optimizer: expected a method step(self, closure=None), as PyTorch's optimisers have, got one without closure in {type(built).__name__}"
+        )
+    if taken[0].default is taken[0].empty and taken[0].kind is taken[0].POSITIONAL_OR_KEYWORD:
         raise ValueError(f"optimizer: expected one that makes a step from gradients, got {type(built).__name__}, which computes the loss anew (a closure)")
     return built
 
@@ -288,7 +292,9 @@ def _add(self: Trainer, parts: dict[str, float], outcome: Outcome, counts: dict[
 def _check_names(self: Trainer, names: Iterable[str]) -> None:
     for name in names:
         if name in RESERVED or "/" in name:
-            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+            raise ValueError(
+                f"terms: expected other names than {', '.join(RESERVED)}, and none with a slash, got {name!r} from method {type(self.method).__name__}"
+            )
 
 
 def _check_attention(values: Mapping[str, torch.Tensor]) -> None:
@@ -349,7 +355,10 @@ def _watched_record(stream: str, sums: dict, derived) -> dict:
     count = own.pop("")
     averages = {name: value / count for name, value in own.items()}
     averages = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in averages.items()}
-    return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
+    try:
+        return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: expected numbers by name from what is derived of {stream!r}, got others ({error})") from error
 
 
 def _rounded(value):
@@ -458,7 +467,7 @@ def _finish(self: Trainer, stop: StopRequest) -> None:
     counts = dict(parameters=self.network, training_parameters=self.learner)
     result |= {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in counts.items()}
     result |= {f"test_accuracy_{name}_by_step": value["accuracy_by_step"] for name, value in measured.items() if "accuracy_by_step" in value}
-    if "rates" in found:
-        result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates")}
+    if "accuracy_by_step" in found:  # a spiking network
+        result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates") if name in found}
     self.writer.result(**result, precision=found["precision"], minutes=round(self.progress["seconds"] / 60, 3))
     self._status("finished", **(dict(signal=stop.signal_name) if stop.made else {}))  # one that came too late for this run, and may be meant for what follows

@@ -8,6 +8,7 @@ __all__ = ['EXIT_THRESHOLDS', 'in_precision', 'NotFinite', 'measure', 'silent_la
 
 # %% ../../nbs/training/06_measure.ipynb #9d7f44ce
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -116,12 +117,14 @@ def _over_processes(count: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _rates_and_costs(recorder: RateRecorder, cost: CostRecorder | None, images: int, device: torch.device) -> dict:
     "What all processes counted, for one image."
     found, spikes = {}, _over_processes(recorder.counts, device)
-    if len(spikes):
+    fired, chances = spikes.sum(0).tolist()
+    if chances:
         found["rates"] = recorder.rates(spikes)
+    elif len(spikes):
+        warnings.warn("network: expected neurons that are called, got some that never were, so nothing is known of their rates", stacklevel=4)
     if cost is None:
         return found
-    if len(spikes):
-        fired, chances = spikes.sum(0).tolist()
+    if chances:
         found["firing_rate"] = fired / chances
     table = cost.table(_over_processes(cost.counts, device), images)
     sums = dict(operations=table.operations.sum(), microjoule=table.picojoule.sum() / 1e6, ann_microjoule=table.ann_picojoule.sum() / 1e6)

@@ -530,8 +530,8 @@ def _train(ready: _Ready) -> Run:
     elements = _neuron_elements(learner.network, data)
     goes_on = ready.resume and (Path(config.folder) / "checkpoints" / "last.pt").exists()
     content = Run(config.folder).checkpoint("last") if goes_on else None
-    writer = _writer(ready, identity, perturbed)
-    trainer = Trainer(learner, batches, config, accelerator, writer, data.num_classes, ready.compared, preprocessing_of(data))
+    trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
+    writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder
     if ready.resume and writer:
         writer.rewind(content["step"] if content else 0)
         (writer.folder / "result.json").unlink(missing_ok=True)  # the end is measured again
@@ -644,6 +644,8 @@ def build_method(
 ) -> tuple[list[str], list[str]]:  # layers of the student and of the teacher that are compared
     "Build a method for both networks. Raises `ValueError` for a network that does not fit the data, and the method's own sentences."
     layers = method.layers(student, teacher)
+    if not isinstance(layers, tuple) or len(layers) != 2 or any(isinstance(side, str) for side in layers):
+        raise ValueError(f"layers: expected a list of student layers and one of teacher layers from {type(method).__name__}, got {layers!r:.80}")
     shapes = tried("student", Taps(student, layers[0]), data), [] if teacher is None else tried("teacher", Taps(teacher, layers[1]), data)
     method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), config.optimisation.batch_size, data.num_classes, student.time_steps))
     return layers
