@@ -620,7 +620,7 @@ def test_an_optimiser_that_makes_no_step_is_refused_and_leaves_no_folder(given, 
 
 
 def test_a_setting_beside_an_optimiser_that_was_passed_is_refused_by_its_name(parts, tmp_path):
-    with pytest.raises(ValueError, match=r"lr: expected inside the object that was passed, as optimizer=Lion\(lr=0.02\), got 0.02 beside it"):
+    with pytest.raises(ValueError, match=r"lr: expected inside the object that was passed, as optimizer=outside_parts:Lion\(lr=0.02\), got 0.02 beside it"):
         distill(method="baseline", optimizer=parts.Lion(), folder=tmp_path / "run", **STUDENT, **TINY)
 
 

@@ -462,7 +462,7 @@ def _unknown(name: str, given: Mapping[str, Any], kind: type, made: Settings) ->
         places.setdefault(part_name, []).append(choice)
     if name in known:
         passed = next(part for part in known[name].path if part in given)
-        return f"{name}: expected inside the object that was passed, as {passed}={type(given[passed]).__name__}({short}={value!r}), got {value!r} beside it"
+        return f"{name}: expected inside the object that was passed, as {passed}={known[passed].value}({short}={value!r}), got {value!r} beside it"
     if short not in known and places:
         where = " or ".join(f"{part_name} {', '.join(options)}" for part_name, options in places.items())
         now = ", ".join(f"{part_name} {known[part_name].value!r}" for part_name in places if part_name in known)
