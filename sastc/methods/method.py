@@ -171,15 +171,20 @@ class Sum(Method):
                 raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
         return theirs | mine
 
-    def _own_steps(self, step: Step) -> list[tuple[Method, Step]]:
-        found = []
-        for method, (student, teacher) in zip((self.first, self.second), self._parts(step.student_features, step.teacher_features)):
-            own = Step(step.images, step.labels, step.outputs, student, step.teacher_logits, teacher, step.progress, step.records)
-            own.__dict__["logits"] = step.logits  # worked out once
-            found.append((method, own))
-        return found
-
 # %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
+from fastcore.basics import patch
+
+
+@patch
+def _own_steps(self: Sum, step: Step) -> list[tuple[Method, Step]]:
+    found = []
+    for method, (student, teacher) in zip((self.first, self.second), self._parts(step.student_features, step.teacher_features)):
+        own = Step(step.images, step.labels, step.outputs, student, step.teacher_logits, teacher, step.progress, step.records)
+        own.__dict__["logits"] = step.logits  # worked out once
+        found.append((method, own))
+    return found
+
+
 def _attend(self, step: Step) -> torch.Tensor:  # [T, B, S, N]
     "Attention alone, image by image, of the method that weights layers."
     return next(method.attend(own) for method, own in self._own_steps(step) if hasattr(method, "attend"))

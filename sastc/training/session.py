@@ -510,7 +510,7 @@ def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
     check_origins(run, ready.origins)
     say_what_differs(run)
 
-
+# %% ../../nbs/training/08_session.ipynb #b4909f14
 def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> RunWriter | None:
     "What writes the run folder, in the process that does."
     if not ready.accelerator.is_main_process:
