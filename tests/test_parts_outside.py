@@ -12,17 +12,20 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from sastc import assess, distill, open_run, train_teacher
+from sastc import assess, create_model, distill, open_run, train_teacher
 from sastc.cli import main
 from sastc.cli.commands import find_parts
 from sastc.data.datasets import frames_from, images_from
-from sastc.methods import Baseline, Term
+from sastc.methods import SASTC, TET, Baseline, FeatureKD, Term
 from sastc.methods.alignment import SimilarityAlignment
 from sastc.methods.routed import RoutedAlignment
-from sastc.models import from_library
+from sastc.metrics.energy import firing_rates
+from sastc.models import Taps, candidates, from_library
 from sastc.neurons import LIF, Neuron
+from sastc.studies.export import to_nir
 from sastc.studies.report import write_report
 from sastc.training import Run
+from sastc.training.measure import compared_layers
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=2, device="cpu", epochs=1, image_size=16)
 NETWORK = """
@@ -115,6 +118,8 @@ from torch import nn
 
 from sastc.common.settings import setting
 from sastc.methods import Attention, Alignment, Baseline, Term
+from sastc.neurons import Neuron
+from sastc.training.config import Optimizer, Schedule
 
 
 def fast(distance, gamma):
@@ -169,6 +174,122 @@ class Step(Baseline):
     def terms(self, step):
         step.record("mine", dict(step=step.logits.mean()))
         return super().terms(step)
+
+
+class Spoken(Baseline):
+    def terms(self, step):
+        step.record("mine", dict(word="loud"))
+        return super().terms(step)
+
+
+class Focus(Baseline):
+    def terms(self, step):
+        step.record("attention", dict(mean=step.logits.mean()))
+        return super().terms(step)
+
+
+class Derived(Baseline):
+    def terms(self, step):
+        step.record("mine", dict(mean=step.logits.mean()), lambda averages: 3)
+        return super().terms(step)
+
+
+class Unweighted(Baseline):
+    def terms(self, step):
+        return super().terms(step) | dict(mean=Term(step.logits.mean(), None))
+
+
+class Half(Baseline):
+    def layers(self, student, teacher):
+        return ["layer2"]
+
+
+class Lion(Optimizer):
+    "Sign of a momentum that keeps two sums."
+
+    lion_beta: float = setting(0.9, "share of the momentum in a step", least=0, most=1)
+
+    def build(self, trained):
+        return _Lion(trained, dict(lr=self.lr, beta=self.lion_beta))
+
+
+class _Lion(torch.optim.Optimizer):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                sums = self.state[weight].setdefault("sums", torch.zeros_like(weight))
+                weight -= group["lr"] * torch.sign(group["beta"] * sums + (1 - group["beta"]) * weight.grad)
+                sums.lerp_(weight.grad, 0.01)
+
+
+class Restarts(Schedule):
+    "A ramp that begins anew."
+
+    ramps: int = setting(2, "how often", least=1)
+
+    def factor(self, share):
+        return 1 - share * self.ramps % 1
+
+
+class Newton(Optimizer):
+    def build(self, trained):
+        return torch.optim.LBFGS(trained, self.lr)
+
+
+class Closed(Optimizer):
+    def build(self, trained):
+        return type("Short", (torch.optim.SGD,), dict(step=lambda self: None))(trained, self.lr)
+
+
+class Unbuilt(Optimizer):
+    def build(self, trained):
+        return [weight.grad for weight in trained]
+
+
+class Below(Schedule):
+    def factor(self, share):
+        return -1.0
+
+
+class Returning(Neuron):
+    "A layer of neurons whose spikes come back through a matrix."
+
+    units: int = setting(12, "neurons of the layer", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.back = nn.Linear(self.units, self.units, bias=False)
+
+    def fire(self, current, time_steps):
+        potential, spike, spikes = 0.0, torch.zeros_like(current[0]), []
+        for step in range(time_steps):
+            potential = 0.5 * potential * (1 - spike) + current[step % len(current)] + self.back(spike)
+            spike = self.spike(potential - self.threshold)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+def looped(num_classes: int, in_channels: int, act, image_size: int, units: int = 12):
+    "A network with a setting that its neurons have too."
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, units), act(), nn.Linear(units, num_classes))
+
+
+class Alone(nn.Module):
+    "It loops by itself, and its neuron is asked for spikes without being called."
+
+    def __init__(self, num_classes, pixels, time_steps):
+        super().__init__()
+        self.time_steps, self.neuron = time_steps, Returning()
+        self.enter, self.leave = nn.Linear(pixels, 12), nn.Linear(12, num_classes)
+
+    def forward(self, x):
+        current = self.enter((x if x.ndim == 5 else x.expand(self.time_steps, *x.shape)).flatten(2))
+        return torch.stack([self.leave(self.neuron.spike(step - 1)) for step in current])
+
+
+def alone(num_classes: int, in_channels: int, image_size: int, time_steps: int):
+    return Alone(num_classes, in_channels * image_size**2, time_steps)
 """
 
 
@@ -257,6 +378,11 @@ def test_weights_and_distances_of_another_shape_are_refused_instead_of_being_mul
         ("Each", r"terms: expected one number for 'each' of Each, got shape \[16\]"),
         ("Nothing", "terms: expected a dict with at least one Term from Nothing, got None"),
         ("Step", "record: expected other names than step and epoch, .* got 'step' in 'mine'"),
+        ("Spoken", "record: expected tensors or numbers in 'mine', got others"),
+        ("Focus", r"record: expected weights `attention` \[T, S, N\] and a number `saturation` .* got mean \[\]; call it otherwise"),
+        ("Derived", "record: expected numbers by name from what is derived of 'mine', got others"),
+        ("Unweighted", "terms: expected a number as weight of 'mean' of Unweighted, got None"),
+        ("Half", r"layers: expected a list of student layers and one of teacher layers from Half, got \['layer2'\]"),
     ],
 )
 def test_terms_and_records_that_the_loop_cannot_add_up_are_refused(method, said, parts, tmp_path):
@@ -451,3 +577,159 @@ def test_what_a_method_would_lose_in_silence_is_refused(method, said, tmp_path):
 def test_a_state_that_no_checkpoint_holds_is_warned_of(tmp_path):
     with pytest.warns(UserWarning, match=r"Forgetful: expected buffers \(register_buffer in `build`\), got the tensor 'mean', which a resumed run would lack"):
         distill(method=Forgetful, folder=tmp_path / "run", **STUDENT, **TINY)
+
+
+def test_an_optimiser_and_a_schedule_are_classes_and_come_back(parts, tmp_path, capsys):
+    given = dict(method="baseline", optimizer=parts.Lion, lion_beta=0.8, schedule="outside_parts:Restarts", ramps=3)
+    whole = distill(folder=tmp_path / "whole", **given, **STUDENT, **TINY | dict(epochs=2, lr=0.001))
+    assert {name: whole.config[name] for name in ("optimizer", "lion_beta", "schedule", "ramps")} == dict(
+        optimizer="outside_parts:Lion", lion_beta=0.8, schedule="outside_parts:Restarts", ramps=3
+    )
+    rates = whole.steps.lr.to_numpy()
+    assert (np.diff(rates) > 0).any() and rates.max() <= 0.001  # it begins anew
+    usual = distill(folder=tmp_path / "usual", method="baseline", optimizer="adam", **STUDENT, **TINY | dict(lr=0.001))
+    assert not torch.equal(*(list(run.checkpoint("last")["model"].values())[0] for run in (whole, usual)))
+    part = distill(folder=tmp_path / "part", **given, **STUDENT, **TINY | dict(lr=0.001))
+    longer, again = distill(folder=part.folder, resume=True, epochs=2), open_run(whole.folder)
+    assert longer.state == "finished" and type(again.settings.optimisation.optimizer) is parts.Lion
+    sums = longer.checkpoint("last")["optimizer"]["state"]
+    assert sums and all("sums" in held for held in sums.values())
+    options = ["--optimizer", "outside_parts:Lion", "--lion_beta", "0.7", "--print-config"]
+    assert main(["distill", "--method", "baseline", *options]) == 0
+    assert "lion_beta: 0.7" in capsys.readouterr().out
+    code = f"import outside_parts; from sastc import open_run; print(open_run({str(whole.folder)!r}).settings['lion_beta'])"
+    path = os.pathsep.join([os.path.dirname(parts.__file__), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=path))
+    assert done.stdout.strip() == "0.8", done.stderr
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (dict(optimizer="Newton"), "optimizer: expected one that makes a step from gradients, got LBFGS"),
+        (dict(optimizer="Closed"), "optimizer: expected a method step\\(self, closure=None\\), .* got one without closure in Short"),
+        (dict(optimizer="Unbuilt"), "optimizer: expected a torch.optim.Optimizer from `build` of Unbuilt, got list"),
+        (dict(schedule="Below"), "factor of Below after 0% of the epochs: expected a number of at least 0, got -1.0"),
+        (dict(optimizer="Restarts"), "optimizer: expected a subclass of Optimizer, got 'outside_parts:Restarts'"),
+    ],
+)
+def test_an_optimiser_that_makes_no_step_is_refused_and_leaves_no_folder(given, said, parts, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        distill(method="baseline", folder=tmp_path / "run", **{name: f"outside_parts:{value}" for name, value in given.items()}, **STUDENT, **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_beside_an_optimiser_that_was_passed_is_refused_by_its_name(parts, tmp_path):
+    with pytest.raises(ValueError, match=r"lr: expected inside the object that was passed, as optimizer=outside_parts:Lion\(lr=0.02\), got 0.02 beside it"):
+        distill(method="baseline", optimizer=parts.Lion(), folder=tmp_path / "run", **STUDENT, **TINY)
+
+
+def test_a_run_folder_as_a_configuration_has_the_settings_of_its_parts_and_imports_none(parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    distill(method="baseline", optimizer=parts.Lion, lion_beta=0.8, folder=tmp_path / "run", **STUDENT, **TINY)
+    distill(method="baseline", surrogate=parts.fast, folder=tmp_path / "other", **STUDENT, **TINY)
+    assert main(["distill", "--config", "run", "--print-config"]) == 0
+    (tmp_path / "same.yaml").write_text(capsys.readouterr().out)
+    for place in ("run", "same.yaml"):
+        assert main(["distill", "--config", place, "--folder", place[:4] + "-again", "--epochs", "1"]) == 0
+        assert Run(place[:4] + "-again").config["lion_beta"] == 0.8
+    code = "import sys; from sastc.cli import main; status = main(['distill', '--config', *sys.argv[1:]]); print('outside_parts' in sys.modules, status)"
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([os.path.dirname(parts.__file__), os.environ.get("PYTHONPATH", "")]))
+    for place, named in (("run", "optimizer"), ("other", "surrogate")):
+        done = subprocess.run([sys.executable, "-c", code, place, "--folder", "none"], capture_output=True, text=True, env=environment)
+        assert done.stdout.split() == ["False", "2"] and f"{named}: expected" in done.stderr and "--parts outside_parts" in done.stderr, done.stderr
+
+
+def test_a_recurrent_neuron_may_have_a_setting_of_its_networks_name(parts, tmp_path):
+    given = dict(method="baseline", student=parts.looped, neuron=parts.Returning, time_steps=3)
+    run = distill(folder=tmp_path / "run", **given, **TINY)
+    assert run.config["units"] == run.config["neuron.units"] == 12
+    assert assess(run.folder)["accuracy"] == run.result["test_accuracy_best"]
+    other = distill(folder=tmp_path / "other", **given, **{"units": 9, "neuron.units": 9}, **TINY)
+    assert open_run(other.folder).network[2].back.weight.shape == (9, 9)
+    assert distill(folder=other.folder, resume=True, epochs=2).state == "finished"
+
+
+def test_a_network_whose_neurons_never_run_is_trained_without_rates_and_says_so(parts, tmp_path, capsys):
+    teacher = train_teacher(model=parts.looped, folder=tmp_path / "teacher", **TINY)
+    with pytest.warns(UserWarning, match="network: expected neurons that are called, got some that never were, so nothing is known of their rates"):
+        run = distill(method="kd", student=parts.alone, teacher=teacher.folder, folder=tmp_path / "run", **TINY)
+        found = assess(run.folder)
+    assert "firing_rate" not in run.result and "rates" not in run.result and run.result["microjoule"] > 0
+    assert found["accuracy"] == run.result["test_accuracy_best"] and "stm_raw" not in found
+    assert "the mismatch with the teacher is left out (names: expected modules that run once" in "".join(capsys.readouterr())
+
+
+def test_the_page_of_a_study_has_figures_of_ones_own(here):
+    (here / "mine_parts.py").write_text(FIGURES)
+    distill(method="baseline", folder=here / "study" / "base-seed0", **STUDENT, **TINY)
+    assert main(["report", "study", "--figures", "mine_parts:loss"]) == 0
+    assert "Figures of your own" in (here / "study" / "report.html").read_text()
+
+
+def test_the_mismatch_of_a_sum_is_that_of_the_layers_which_it_compares(teacher):
+    student, ann = create_model("vgg11", width=0.0625, time_steps=2, in_channels=1), create_model("resnet32x4", width=0.0625, in_channels=1)
+    several = SASTC(student_layers=("layer2", "layer4"), teacher_layers=("stage3",))
+    for method in (several, several + TET(), TET() + several):
+        assert [taps.names for taps in compared_layers(method, student, ann)] == [["layer2", "layer4"], ["stage3"]]
+    assert [taps.names for taps in compared_layers(FeatureKD(student_layer="layer2"), student, ann)] == [candidates(student), candidates(ann)]
+
+
+# ---------------------------------------------------------------- relatives of what other libraries' tutorials use
+
+
+def snntorch_in_parallel():
+    snn = pytest.importorskip("snntorch", reason="the extra `students` (snntorch) is not installed")
+
+    class Parallel(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.between = snn.LeakyParallel(64, 12), snn.LeakyParallel(12, 10), nn.Linear(12, 12)
+
+        def forward(self, x):
+            return self.second(self.between(self.first(x.flatten(2))))
+
+    return Parallel()
+
+
+def norse_with_conductances():
+    norse = pytest.importorskip("norse.torch", reason="the extra `students` (norse) is not installed")
+    return norse.SequentialState(nn.Flatten(), nn.Linear(64, 12), norse.CobaLIFCell(12, 12), nn.Linear(12, 10), norse.LICell())
+
+
+def spikingjelly_with_a_loop():
+    pytest.importorskip("spikingjelly", reason="the extra `students` (spikingjelly) is not installed")
+    from spikingjelly.activation_based import layer, neuron
+
+    back = layer.LinearRecurrentContainer(neuron.IFNode(), 12, 12, bias=True)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), back, layer.SynapseFilter(tau=2.0, learnable=True), nn.Linear(12, 10), neuron.ParametricLIFNode())
+
+
+@pytest.mark.parametrize(
+    "build, spiking",
+    [(snntorch_in_parallel, ["first", "second"]), (norse_with_conductances, ["2"]), (spikingjelly_with_a_loop, ["2-sub_module", "5"])],
+)
+def test_relatives_of_the_usual_neurons_are_tapped_and_forget(build, spiking):
+    torch.manual_seed(0)
+    network, images = from_library(build(), 3).eval(), torch.rand(4, 1, 8, 8)
+    first, again = network(images), network(images)
+    assert torch.equal(first, again) and first.shape == (3, 4, 10)
+    assert [name.removeprefix("spikes.") for name in firing_rates(network, images)] == spiking
+
+
+def test_a_student_of_another_library_is_explained_and_not_written_as_nir():
+    pytest.importorskip("spikingjelly", reason="the extra `students` (spikingjelly) is not installed")
+    from spikingjelly.activation_based import neuron
+
+    layers = nn.Conv2d(1, 4, 3, 2, 1), neuron.IFNode(), nn.Conv2d(4, 4, 3, 2, 1), neuron.LIFNode(), nn.Flatten(), nn.Linear(16, 10)
+    network = from_library(nn.Sequential(*layers), 2)
+    assert _last_neuron_of(network) == "spikes.3"
+    with pytest.raises(ValueError, match="student: expected neurons of this package, got LibraryNetwork with those of another library"):
+        to_nir(network, (1, 8, 8))
+
+
+def _last_neuron_of(network):
+    spikes = torch.zeros(2, 1, 8, 8)
+    names = candidates(network, "stages")
+    assert [feature.shape for feature in Taps(network, names)(spikes)[1]] == [(2, 2, 4, 4, 4), (2, 2, 4, 2, 2)]
+    return names[-1]

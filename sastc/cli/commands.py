@@ -202,7 +202,7 @@ def run_command(
         return answer.status
     except KeyboardInterrupt as stop:
         return _ended(name, stop, STATUS[getattr(stop, "signal_name", "SIGINT")], output)
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError) as error:  # the last: a part that lacks what it has to have
         if isinstance(error, BrokenPipeError):
             raise
         return _ended(name, error, STATUS["failed" if _failed(error) else "misused"], output)
@@ -280,16 +280,17 @@ def settings_of(
 
     held = file_settings(start.config, kind, own) if start.config else {}
     base = {name: value for name, value in held.items() if name not in own}
-    if isinstance(held, FromFile):  # a run folder has more than another method needs
+    written = isinstance(held, FromFile)  # rather than recorded: a run folder has more than another method needs, and imports nothing
+    if written:
         check_effects(kind, base, given, methods)
     if not start.recipe:
-        return settings_for(kind, given, base)
+        return settings_for(kind, given, base, importing=written)
     from sastc.studies.recipes import recipe
 
     chosen = recipe(start.recipe)
     if kind is TeacherConfig:
-        return chosen.teacher_config(start.small, base, **given)
-    config = chosen.config(small=start.small, base=base, **given)
+        return chosen.teacher_config(start.small, base, written, **given)
+    config = chosen.config(small=start.small, base=base, importing=written, **given)
     needing = [METHODS.find(method).uses_teacher for method in methods] or [config.method.uses_teacher]
     if config.teacher == chosen.teacher_place(start.small) and any(needing):
         _check_teacher(chosen, config.teacher, start.small)

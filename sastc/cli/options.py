@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'Shown', 'help_text', 'Parser', 'numbers', 'words', 'unified', 'add_own', 'add_settings', 'all_settings',
-           'choices_in', 'typed_value', 'file_settings', 'FromFile', 'check_effects', 'config_text', 'switches_of',
-           'parser_for', 'parse']
+           'choices_in', 'typed_value', 'settings_chosen', 'file_settings', 'FromFile', 'check_effects', 'config_text',
+           'switches_of', 'parser_for', 'parse']
 
 # %% ../../nbs/cli/01_options.ipynb #70212b32
 import argparse
@@ -321,6 +321,21 @@ def typed_value(arguments: Sequence[str], name: str, kind: Callable = str):
     parser.add_argument(f"--{name}", type=kind, default=kind(""))
     return getattr(parser.parse_known_args(list(arguments))[0], name)
 
+# %% ../../nbs/cli/01_options.ipynb #66c7dd80
+def settings_chosen(
+    kind: type[Settings],
+    values: Mapping[str, Any],  # of a file, by name
+    importing: bool,  # whether an import path in it may be imported
+) -> dict:  # what declares each setting, by name
+    "Settings of the parts that a file chooses, those of plug-ins and of the user's own among them. Raises `ValueError` for a part that is not found."
+    chosen = {}
+    while True:
+        known = entries(resolve(kind, {}, chosen, importing))
+        more = {name: values[name] for name, entry in known.items() if entry.choice is not None and name in values and name not in chosen}
+        if not more:
+            return {name: entry.declared for name, entry in known.items() if entry.choice is None}
+        chosen |= more
+
 # %% ../../nbs/cli/01_options.ipynb #7da74d1d
 def file_settings(
     place: str,  # YAML or JSON file, or a run folder
@@ -348,7 +363,8 @@ def file_settings(
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"config: expected names and values, got {path}, which holds {held}")
-    content, known = {str(name).replace("-", "_"): value for name, value in content.items()}, all_settings(kind)
+    content = {str(name).replace("-", "_"): value for name, value in content.items()}
+    known = all_settings(kind) | settings_chosen(kind, content, importing=not of_run)
     found = {name: _from_file(name, value, known, (*_choices(kind), *own), path) for name, value in content.items()}
     return found if of_run else FromFile(found)
 

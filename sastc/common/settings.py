@@ -408,7 +408,8 @@ def _chosen(declared: dataclasses.Field, given: _Given, path: tuple[str, ...]):
     elif (kind := registry.wrapped(wanted)) is not None:
         wanted = kind.given_as
     elif not callable(wanted) or not hasattr(wanted, "__qualname__"):
-        raise ValueError(f"{path[-1]}: expected a name, a class or an object of yours, got {wanted!r:.80}")
+        shown = " ".join(repr(wanted).split())[:80]  # in one line
+        raise ValueError(f"{path[-1]}: expected a name, a class or an object of yours, got {shown}")
     else:  # a class or a function
         found, wanted = wanted, getattr(wanted, "given_as", "") or registry.name_of(wanted)
         kind = registry.settings_class(found, wanted)
@@ -431,7 +432,7 @@ def resolve(
     made = _made(kind, handed, ())
     for name in given:
         if name not in handed.used:
-            raise ValueError(_unknown(name, given[name], kind, made))
+            raise ValueError(_unknown(name, given, kind, made))
     return made
 
 # %% ../../nbs/common/02_settings.ipynb #0ef01083
@@ -454,14 +455,14 @@ def _choosable(kind: type, name: str) -> bool:
     return declared is not None and declared.metadata["registry"] is not None
 
 
-def _unknown(name: str, value, kind: type, made: Settings) -> str:
-    known, short = entries(made), name.rpartition(".")[2]
+def _unknown(name: str, given: Mapping[str, Any], kind: type, made: Settings) -> str:
+    value, known, short = given[name], entries(made), name.rpartition(".")[2]
     places = {}
     for part_name, choice in _elsewhere(kind, short):
         places.setdefault(part_name, []).append(choice)
     if name in known:
-        part_name = known[name].path[0]
-        return f"{name}: expected inside the object that was passed, as {part_name}={known[part_name].value}({name}={value!r}), got {value!r} beside it"
+        passed = next(part for part in known[name].path if part in given)
+        return f"{name}: expected inside the object that was passed, as {passed}={known[passed].value}({short}={value!r}), got {value!r} beside it"
     if short not in known and places:
         where = " or ".join(f"{part_name} {', '.join(options)}" for part_name, options in places.items())
         now = ", ".join(f"{part_name} {known[part_name].value!r}" for part_name in places if part_name in known)

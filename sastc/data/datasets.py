@@ -471,10 +471,12 @@ def images_from(
         statistics=(tuple(mean), tuple(std)) if mean else None,
         flip=_keeps_class(name, first.channels, mirror),
     )
-    return (_streamed if workers else _kept)(name, readers, image_size, test_share, workers=workers, **about)
+    if workers:
+        return _streamed(name, readers, test_share, workers, **about)
+    return _kept(name, readers, test_share, image_size, **about)
 
 # %% ../../nbs/data/06_datasets.ipynb #13e27a29
-def _kept(name, readers, image_size, test_share, names, classes, statistics, flip, workers) -> ImageData:
+def _kept(name, readers, test_share, image_size, names, classes, statistics, flip) -> ImageData:
     splits = {split: _in_memory(reader, image_size) for split, reader in readers.items()}
     labels, classes = _numbered(_in_one_numbering({split: labels for split, (_, labels) in splits.items()}, names), classes)
     images = [images for images, _ in splits.values()]
@@ -484,7 +486,7 @@ def _kept(name, readers, image_size, test_share, names, classes, statistics, fli
     return ImageData(name, images[0], labels[0], images[1], labels[1], classes, *(statistics or channel_statistics(images[0])), flip)
 
 
-def _streamed(name, readers, image_size, test_share, names, classes, statistics, flip, workers) -> StreamedData:
+def _streamed(name, readers, test_share, workers, names, classes, statistics, flip) -> StreamedData:
     labels, classes = _numbered(_in_one_numbering({split: _read_labels(reader) for split, reader in readers.items()}, names), classes)
     if "test" not in readers:
         readers = readers | dict(test=readers["train"])

@@ -209,6 +209,11 @@ def _nmnist_file(path: Path) -> Labelled:
     return [(read_nmnist(path), int(path.parent.name))]
 
 
+def _nothing_beside(path: Path) -> list[Path]:
+    "A recording whose file name says its class."
+    return []
+
+
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -237,12 +242,12 @@ def _gesture_files(folder: Path) -> Found:
     return {split: [folder / name for name in names] for split, names in listed.items()}
 
 
-def _gesture_labels(path: Path) -> Path:
-    return path.with_name(f"{path.stem}_labels.csv")
+def _gesture_labels(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.stem}_labels.csv")]
 
 
 def _gesture_file(path: Path) -> Labelled:
-    events, labelled, table = read_aedat3(path), [], _gesture_labels(path)
+    events, labelled, [table] = read_aedat3(path), [], _gesture_labels(path)
     with open(table, newline="") as file:
         for row in csv.DictReader(file):
             try:
@@ -266,6 +271,7 @@ class EventSet(NamedTuple):
     source: str  # what to download and where its files belong
     files: Callable[[Path], Found]
     read: Callable[[Path], Labelled]
+    beside: Callable[[Path], list[Path]]  # files beside a recording that `read` reads too
     classes: tuple[str, ...]  # K names
     image_size: int  # height and width of frames
     time_steps: int  # frames
@@ -278,6 +284,7 @@ EVENT_SETS = dict(
         "unpack Train.zip and Test.zip of N-MNIST (Orchard et al. 2015), so that there are Train/0/00002.bin and so on",
         _nmnist_files,
         _nmnist_file,
+        _nothing_beside,
         tuple("0123456789"),
         34,
         10,
@@ -288,6 +295,7 @@ EVENT_SETS = dict(
         "unpack DvsGesture.tar.gz of DVS128 Gesture (Amir et al. 2017), so that there are trials_to_train.txt, user01_natural.aedat and so on",
         _gesture_files,
         _gesture_file,
+        _gesture_labels,
         _GESTURES,
         64,
         16,
@@ -298,6 +306,7 @@ EVENT_SETS = dict(
         "unpack the ten archives of CIFAR10-DVS (Li et al. 2017), so that there are airplane/cifar10_airplane_0.aedat and so on",
         _cifar_files,
         _cifar_file,
+        _nothing_beside,
         _CIFAR,
         48,
         10,
@@ -327,10 +336,10 @@ def event_files(
 _KEPT = ("x_train", "y_train", "x_test", "y_test", "damaged")
 
 
-def _key(found: Found, root: Path, settings: dict) -> str:
+def _key(kind: EventSet, found: Found, root: Path, settings: dict) -> str:
     "Settings and sources of frames, in one word."
-    paths = [path for files in found.values() for path in files]
-    paths += [table for path in paths if (table := _gesture_labels(path)).exists()]
+    recordings = [path for files in found.values() for path in files]
+    paths = recordings + [path for recording in recordings for path in kind.beside(recording)]
     sources = [(path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
     return hashlib.sha256(json.dumps([settings, sources]).encode()).hexdigest()
 
@@ -399,13 +408,11 @@ def load_frames(
 
     Raises `FileNotFoundError` for data that are not there, `ValueError` naming file and byte for a damaged recording."""
     kind, root = EVENT_SETS[one_of("data", name, EVENT_SETS)], Path(root).expanduser()
-    time_steps, size = (
-        in_range("frames", time_steps, least=0, whole=True) or kind.time_steps,
-        in_range("image_size", image_size, least=0, whole=True) or kind.image_size,
-    )
+    time_steps = in_range("frames", time_steps, least=0, whole=True) or kind.time_steps
+    size = in_range("image_size", image_size, least=0, whole=True) or kind.image_size
     settings = dict(time_steps=time_steps, size=size, by=one_of("by", by, SLICES), values=one_of("values", values, VALUES))
     found = event_files(name, root)
-    key, path = _key(found, root, settings), root / "frames" / f"{name}-T{time_steps}-{size}-{by}-{values}.npz"
+    key, path = _key(kind, found, root, settings), root / "frames" / f"{name}-T{time_steps}-{size}-{by}-{values}.npz"
     content = _kept(path, key)
     if content is None:
         content = _cut(kind, found, **settings)

@@ -29,7 +29,7 @@ from ..common.checks import in_range
 from ..common.files import without_places
 from ..studies.drawing import COLOURS, empty_figure, escaped
 from ..training.records import Damaged, parsed_lines, read_json
-from ..training.runs import Run
+from ..training.runs import STREAMS, Run
 
 try:
     import anywidget
@@ -106,7 +106,7 @@ class LiveRun(Run):
     def __init__(
         self,
         folder: str | Path,  # which may not exist yet
-        streams: Sequence[str] = ("steps", "epochs", "attention"),  # records to watch; others are read once they are asked for
+        streams: Sequence[str] = STREAMS,  # records to watch; others are read once they are asked for
     ):
         self.folder = Path(folder)
         self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}

@@ -44,6 +44,7 @@ class Attention(Component):
 
     watched: ClassVar[bool] = True  # worth recording: it differs between layers, steps or images
     entropy_weight: ClassVar[float] = 0.0  # of a reward for high entropy
+    learns_from_labels: ClassVar[bool] = False  # from which layers help with the labels, instead of the distance
 
     def build(self, student_layers: int, teacher_layers: int, batch_size: int | None) -> None:
         "Make what is learned."
@@ -142,6 +143,10 @@ class SelfAttention(Attention):
 
     def bounds(self, teacher_layers: int) -> tuple[float, float]:
         return attention_bounds(teacher_layers, self.attn_scale)
+
+    @property
+    def learns_from_labels(self) -> bool:
+        return self.attention_gradient == "labels"
 
 # %% ../../nbs/methods/02_attention.ipynb #1c92f800
 @ATTENTIONS.register("uniform")

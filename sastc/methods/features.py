@@ -16,7 +16,7 @@ from ..common.settings import setting
 from .calibrator import check_features
 from .labels import Baseline
 from .method import METHODS, Shapes, Step, Term
-from .sastc import named_layers
+from .sastc import one_layer
 from ..metrics.similarity import similarity
 from ..neurons.kernels import wide
 
@@ -29,8 +29,7 @@ class LayerPair(Baseline):
     teacher_layer: str = setting("", "name of the teacher layer that is imitated; the last stage if empty")
 
     def layers(self, student, teacher):
-        chosen = dict(student_layer=(student, self.student_layer), teacher_layer=(teacher, self.teacher_layer))
-        return tuple([named_layers(argument, network, [name] if name else (), "stages")[-1]] for argument, (network, name) in chosen.items())
+        return one_layer("student_layer", student, self.student_layer, "stages"), one_layer("teacher_layer", teacher, self.teacher_layer, "stages")
 
     def build(self, shapes: Shapes) -> None:
         self.shapes = shapes
@@ -52,7 +51,8 @@ def mean_over_places(
     feature: torch.Tensor,  # [B, C, H, W], tokens [B, N, C], or [B, C]
 ) -> torch.Tensor:  # [B, C]
     "Mean over places."
-    return feature if feature.ndim == 2 else feature.mean(1) if feature.ndim == 3 else feature.mean((2, 3))
+    places = {2: (), 3: (1,), 4: (2, 3)}[feature.ndim]
+    return feature.mean(places) if places else feature
 
 # %% ../../nbs/methods/12_features.ipynb #7a24f2e6
 class RelationMethod(LayerPair):

@@ -60,8 +60,10 @@ class Step:
         "Note something to watch; it goes to the file NAME.jsonl of the run folder."
         if taken := {"step", "epoch"} & values.keys():
             raise ValueError(f"record: expected other names than step and epoch, which every line has already, got {min(taken)!r} in {name!r}")
-        # copies, since what is noted of a parameter is its value before the step
-        self.records[name] = Record({key: torch.as_tensor(value).detach().clone() for key, value in values.items()}, derived)
+        try:  # copies, since what is noted of a parameter is its value before the step
+            self.records[name] = Record({key: torch.as_tensor(value).detach().clone() for key, value in values.items()}, derived)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"record: expected tensors or numbers in {name!r}, got others ({error})") from error
 
 
 def label_term(step: Step) -> dict[str, Term]:
@@ -95,6 +97,10 @@ class Method(Component):
     def compares_layers(self) -> bool:
         "Whether it names layers."
         return type(self).layers is not Method.layers
+
+    def several_layers(self, student: nn.Module, teacher: nn.Module) -> tuple[list[str], list[str]]:
+        "Names of `layers` for a method that compares several, between which a mismatch is measured; none where that takes the candidates."
+        return [], []
 
     def build(self, shapes: Shapes) -> None:
         "Make what is learned, now that the layers are known. Raises `ValueError` for layers that cannot be compared."
@@ -135,12 +141,20 @@ class Sum(Method):
             raise ValueError(
                 f"method: expected a sum in which one method weights layers by attention, got {type(self.first).__name__} and {type(self.second).__name__}, whose records would overwrite each other"
             )
-        self.counts, self.compared = None, set()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.counts = None  # student and teacher layers of the first method, which `layers` finds; the rest are the second's
+        self.compared = set()  # names of terms that both have, once they were found to be one quantity
 
     def layers(self, student, teacher):
         found = [method.layers(student, teacher) for method in (self.first, self.second)]
         self.counts = [len(found[0][0]), len(found[0][1])]
         return tuple(first + second for first, second in zip(*found))
+
+    def several_layers(self, student, teacher):
+        each = (method.several_layers(student, teacher) for method in (self.first, self.second))
+        return next((layers for layers in each if any(layers)), ([], []))
 
     @property
     def compares_layers(self) -> bool:
@@ -172,15 +186,20 @@ class Sum(Method):
                 raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
         return theirs | mine
 
-    def _own_steps(self, step: Step) -> list[tuple[Method, Step]]:
-        found = []
-        for method, (student, teacher) in zip((self.first, self.second), self._parts(step.student_features, step.teacher_features)):
-            own = Step(step.images, step.labels, step.outputs, student, step.teacher_logits, teacher, step.progress, step.records)
-            own.__dict__["logits"] = step.logits  # worked out once
-            found.append((method, own))
-        return found
-
 # %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
+from fastcore.basics import patch
+
+
+@patch
+def _own_steps(self: Sum, step: Step) -> list[tuple[Method, Step]]:
+    found = []
+    for method, (student, teacher) in zip((self.first, self.second), self._parts(step.student_features, step.teacher_features)):
+        own = Step(step.images, step.labels, step.outputs, student, step.teacher_logits, teacher, step.progress, step.records)
+        own.__dict__["logits"] = step.logits  # worked out once
+        found.append((method, own))
+    return found
+
+
 def _attend(self, step: Step) -> torch.Tensor:  # [T, B, S, N]
     "Attention alone, image by image, of the method that weights layers."
     return next(method.attend(own) for method, own in self._own_steps(step) if hasattr(method, "attend"))

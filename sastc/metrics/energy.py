@@ -20,6 +20,11 @@ from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
 # %% ../../nbs/metrics/01_energy.ipynb #325d20b5
+def _added_up(value: torch.Tensor) -> torch.Tensor:
+    "A sum in double precision where it was made, since whoever asks for it waits for the device; MPS has no double."
+    return (value.cpu() if value.device.type == "mps" else value).double()
+
+
 class Recorder:
     "Listens to modules of a network while the context is open. A subclass has them in a dictionary by name, and makes the hook of each."
 
@@ -37,18 +42,25 @@ class RateRecorder(Recorder):
 
     def __init__(self, model: nn.Module):
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (Neuron, Spikes))}
-        self.counts = {name: torch.zeros(2, dtype=torch.float64) for name in self._modules}  # spikes, chances to spike
+        self._spikes, self._chances = dict.fromkeys(self._modules, 0), dict.fromkeys(self._modules, 0)
 
     def _count(self, name):
         def hook(module, args, kwargs, spikes):
             fired = spikes.ne(0) if isinstance(module, Spikes) else spikes  # those of other libraries may be graded
-            self.counts[name] += torch.tensor([fired.sum(dtype=torch.float32).item(), spikes.numel()], dtype=torch.float64)
+            self._spikes[name] += _added_up(fired.sum(dtype=torch.float32))
+            self._chances[name] += spikes.numel()
 
         return hook
 
-    def rates(self) -> dict[str, float]:
-        "Rate of each layer, by module name."
-        return {name: (spikes / chances).item() for name, (spikes, chances) in self.counts.items() if chances}
+    @property
+    def counts(self) -> torch.Tensor:
+        "Spikes and chances to spike of each layer, float64 [layers, 2]; may be summed over processes."
+        return torch.tensor([[float(self._spikes[name]), self._chances[name]] for name in self._modules], dtype=torch.float64).reshape(-1, 2)
+
+    def rates(self, counts: torch.Tensor | None = None) -> dict[str, float]:
+        "Rate of each layer that ran, by module name; `counts` of all processes, instead of those of this one."
+        counts = self.counts if counts is None else counts
+        return {name: spikes / chances for name, (spikes, chances) in zip(self._modules, counts.tolist()) if chances}
 
 
 def firing_rates(
@@ -84,7 +96,7 @@ class _CostListener(Recorder):
 
     def __init__(self, model: nn.Module):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
-        self.images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
+        self._images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
         if names := _uncounted(model):
             warnings.warn(
                 f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
@@ -99,7 +111,7 @@ class _CostListener(Recorder):
     def _begin(self, model, args, kwargs):
         x = next(iter((*args, *kwargs.values())))
         self._batch = x.shape[-4] if x.ndim > 3 else len(x)
-        self.images += self._batch
+        self._images += self._batch
 
     def _passed(self, module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> tuple[torch.Tensor, int]:
         "What a layer received, [rows, ...], a row for each image each time that it passed, and the multiply-accumulates of all rows."
@@ -114,7 +126,9 @@ class _CostListener(Recorder):
 # %% ../../nbs/metrics/01_energy.ipynb #8a7a5026
 def _got_spikes(received: torch.Tensor) -> bool | None:
     "Whether a layer gets spikes, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
-    return bool(((received == 0) | (received == 1)).all()) if bool(received.any()) else None
+    if not received.any():
+        return None
+    return bool(((received == 0) | (received == 1)).all())
 
 
 class CostRecorder(_CostListener):
@@ -122,29 +136,34 @@ class CostRecorder(_CostListener):
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        self._sums = {}
+        self._sizes, self._spikes = {}, {}
 
     def _count(self, name):
         def hook(module, args, kwargs, output):
             received, macs = self._passed(module, args, kwargs, output)
-            if self._spiking.get(name) is None:
+            if self._spiking.get(name) is None:  # asked once for each layer, unless nothing arrives: an answer waits for the device
                 self._spiking[name] = _got_spikes(received)
-            spikes = received.sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
-            counted = torch.tensor([macs, len(received), spikes, received.numel()], dtype=torch.float64)
-            self._sums[name] = self._sums.get(name, 0) + counted
+            if self._spiking[name]:
+                self._spikes[name] = self._spikes.get(name, 0) + _added_up(received.sum(dtype=torch.float32))
+            before = self._sizes.get(name, (0, 0, 0))
+            self._sizes[name] = tuple(map(sum, zip(before, (macs, len(received), received.numel()))))
 
         return hook
 
     @property
     def counts(self) -> torch.Tensor:
-        "What has been counted, [layers + 1, 4]: multiply-accumulates, rows, spikes and entries, and last the images; may be summed over processes."
-        return torch.stack([*self._sums.values(), torch.tensor([self.images, 0, 0, 0], dtype=torch.float64)])
+        "What has been counted of each layer that ran, float64 [layers, 4]: multiply-accumulates, rows, entries and spikes; may be summed over processes."
+        rows = [[*sizes, float(self._spikes.get(name, 0))] for name, sizes in self._sizes.items()]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
 
-    def table(self, counts: torch.Tensor | None = None) -> pd.DataFrame:
+    def table(
+        self,
+        counts: torch.Tensor | None = None,  # of all processes; None for those of this one
+        images: int | None = None,  # that were counted; None for the rows of what the network was called with, which for an ANN are frames
+    ) -> pd.DataFrame:
         "A row for each layer, see `synaptic_operations`."
-        counts, rows = self.counts if counts is None else counts, []
-        images = counts[-1, 0].item()
-        for name, (total, passed, spikes, entries) in zip(self._sums, counts.tolist()):
+        counts, images, rows = self.counts if counts is None else counts, images or self._images, []
+        for name, (total, passed, entries, spikes) in zip(self._sizes, counts.tolist()):
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros got no spikes
             rate = spikes / entries if spiking else float("nan")
             operations = total / images * (rate if spiking else 1)
@@ -177,8 +196,9 @@ class StepRecorder(_CostListener):
             if self._spiking.get(name) is None:
                 self._spiking[name] = _got_spikes(received)
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
-            rate = received.flatten(1).mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
-            self._rows.setdefault(name, []).append(macs / len(received) * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE))
+            each = macs / len(received) * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
+            rate = _added_up(received.flatten(1).mean(1, dtype=torch.float32))
+            self._rows.setdefault(name, []).append(each * rate if spiking else torch.full_like(rate, each))
 
         return hook
 
@@ -190,7 +210,9 @@ class StepRecorder(_CostListener):
         """Energy spent on each image of the batch up to each step; the next batch begins at nothing.
 
         Raises `ValueError` for a layer that runs neither once nor for each step."""
-        found, passed, self._rows = torch.zeros(time_steps, images, dtype=torch.float64), self._rows, {}
+        passed, self._rows = self._rows, {}
+        device = next((calls[0].device for calls in passed.values()), None)
+        found = torch.zeros(time_steps, images, dtype=torch.float64, device=device)
         for name, calls in passed.items():
             rows, sizes = torch.cat(calls), {len(call) for call in calls}
             if sizes == {time_steps * images}:  # all steps in a call; a layer may stand in two places

@@ -9,7 +9,7 @@ __all__ = ['GIVEN', 'NETWORKS', 'Network', 'OwnNetwork', 'Ours', 'Networks', 'li
 # %% ../../nbs/models/07_networks.ipynb #a77177d4
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cache, partial
 from typing import ClassVar, NamedTuple
 
@@ -195,7 +195,7 @@ def create_model(
     builder = name if callable(name) and not isinstance(name, Ours) else NETWORKS.find(name)
     known = NETWORKS.name_of(builder) if callable(name) else name
     kind = NETWORKS.settings_class(builder, known)
-    like = _neuron(neuron, time_steps, options)
+    like = _neuron(neuron, time_steps, options, own_settings(kind))
     options |= {} if width is None else dict(width=width)
     for option in options:
         one_of(f"option of {known}", option, [*own_settings(kind), *(own_settings(like) if like else {})])
@@ -203,8 +203,8 @@ def create_model(
     return build_network(network_settings, known, num_classes, in_channels, time_steps, like, image_size)
 
 
-def _neuron(neuron, time_steps: int | None, options: dict) -> Neuron | None:
-    "The neuron to build with, its settings taken out of the options."
+def _neuron(neuron, time_steps: int | None, options: dict, of_network: Container[str]) -> Neuron | None:
+    "The neuron to build with, its settings taken out of the options: those that the network has too by their whole names, neuron.NAME."
     if time_steps is None:
         if wrong := [name for name in options if name in own_settings(LIF)] or (["neuron"] if neuron else []):
             raise ValueError(f"{wrong[0]}: expected only together with time_steps, got it for an ANN")
@@ -212,7 +212,13 @@ def _neuron(neuron, time_steps: int | None, options: dict) -> Neuron | None:
     if isinstance(neuron, Neuron):
         return neuron
     kind = NEURONS.find(neuron or "lif") if not isinstance(neuron, type) else neuron
-    return kind(time_steps, **{option: options.pop(option) for option in own_settings(kind) if option in options})
+    named = {_name_beside(of_network, name): name for name in own_settings(kind)}
+    return kind(time_steps, **{name: options.pop(option) for option, name in named.items() if option in options})
+
+
+def _name_beside(of_network: Container[str], name: str) -> str:
+    "Name of a setting of the neuron beside those of the network."
+    return f"neuron.{name}" if name in of_network else name
 
 # %% ../../nbs/models/07_networks.ipynb #b99f27aa
 def check_spiking(network: nn.Module, name: str, time_steps: int) -> None:
@@ -253,7 +259,8 @@ def build_network(
             raise ValueError(f"neuron: expected none for {name}, whose builder has no parameter act and makes its neurons itself, got {neuron!r}")
     if time_steps is not None and getattr(network, "time_steps", None) is None:
         over_time(network, time_steps, getattr(network, "stem_once", True))
-    spiking = {} if neuron is None else dict(neuron=NEURONS.name_of(type(neuron)), **flat(neuron))
+    of_neuron = {} if neuron is None else {_name_beside(own_settings(settings), name): value for name, value in flat(neuron).items()}
+    spiking = {} if neuron is None else dict(neuron=NEURONS.name_of(type(neuron)), **of_neuron)
     size = dict(image_size=image_size) if image_size is not None and settings.takes("image_size") else {}
     network.spec = dict(name=name, num_classes=num_classes, time_steps=time_steps, in_channels=in_channels, **flat(settings), **spiking, **size)
     return network

@@ -30,13 +30,14 @@ from torch import nn
 
 from ..common.checks import in_range, one_of
 from ..common.progress import watched
-from ..data.images import balanced_sample, subset
+from ..data.images import balanced_sample
 from ..data.sources import Data
 from ..methods import METHODS, Method
 from ..metrics.energy import CostRecorder
 from ..metrics.similarity import similarity
 from ..models.preprocessing import adapted
 from ..models.taps import Taps, candidates
+from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
@@ -45,7 +46,7 @@ from ..training.loop import Trainer
 from ..training.measure import EXIT_THRESHOLDS, anytime, early_exit, evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
-from ..training.session import SPLIT_SEED, accelerator_for, batches_of, learner_for, loading_once, preprocessing_of
+from ..training.session import accelerator_for, batches_of, learned_from, learner_for, loading_once, preprocessing_of
 
 # %% ../../nbs/studies/05_explain.ipynb #045f022e
 def _heat_map(maps, size):
@@ -114,7 +115,7 @@ def overlap(
 # %% ../../nbs/studies/05_explain.ipynb #6cf357ee
 def _last_neuron(network: nn.Module, layer: str) -> str:
     "Name of the neuron whose spikes leave a module."
-    neurons = [name for name, module in network.named_modules() if isinstance(module, Neuron)]
+    neurons = [name for name, module in network.named_modules() if isinstance(module, (Neuron, Spikes))]
     inside = [name for name in neurons if name == layer or name.startswith(f"{layer}.")]
     return inside[-1] if inside else one_of("layer", layer, neurons)
 
@@ -528,7 +529,7 @@ def _trainer(opened: OpenRun) -> Trainer:
     "What trains the run, with a copy of its student and its settings; it writes nothing."
     config, data = opened.settings, opened.data
     accelerator = accelerator_for(config)
-    data = subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
+    data = learned_from(config, data)
     learner, _ = learner_for(config, copy.deepcopy(opened.network), opened.teacher if config.method.uses_teacher else None, data)
     return Trainer(learner, batches_of(config, data, None, accelerator), config, accelerator, None, data.num_classes)
 

@@ -27,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.checks import in_range, needed, one_of
 from ..common.files import atomic
+from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from ..training.opening import open_run
 from ..training.runs import Run
@@ -104,6 +105,8 @@ class _Shapes(fx.Interpreter):
 
 
 def _traced(student, image_shape):
+    if any(isinstance(module, Spikes) for module in student.modules()):
+        raise ValueError(f"student: expected neurons of this package, got {type(student).__name__} with those of another library, which writes NIR by itself")
     network = _ready(student, image_shape)
     if _dtype(network) != torch.float64:
         network.float()

@@ -19,6 +19,7 @@ from ..models.preprocessing import restored
 from ..training.checkpoints import build_again
 from ..training.origins import is_path
 from ..training.runs import Run
+from ..training.upgrade import KINDS
 
 # %% ../../nbs/studies/08_model_folder.ipynb #b6ea11e7
 _FORMAT = "sastc model 1"
@@ -33,7 +34,7 @@ def _facts(run: Run, which: str) -> dict[str, str]:
     "What a card says, by heading."
     config, result, data = run.config, run.result, run.data
     student = run.kind == "student"
-    network = config["student" if student else "model"]
+    network = config[KINDS[run.kind].network]
     lines = {
         "network": f"{network}, {result.get('parameters', 0):,} parameters"
         + (f", {config['time_steps']} time steps, {config['neuron']} neurons" if student else " (ANN)"),
@@ -44,9 +45,9 @@ def _facts(run: Run, which: str) -> dict[str, str]:
         lines["teacher"] = _short(config.get("teacher", "")) or "none"
     lines["accuracy"] = f"{result[f'test_accuracy_{which}']:.2%} on the test set, {which} epoch" + (" by validation accuracy" if which == "best" else "")
     if student and which == "best" and "microjoule" in result:
-        lines["energy"] = (
-            f"{result['microjoule']:.3f} µJ for one image by {result['operations'] / 1e6:.3f} million operations, {result['ann_microjoule']:.3f} µJ as an ANN; {result['firing_rate']:.1%} of the neurons fire at a step"
-        )
+        arithmetic = f"{result['microjoule']:.3f} µJ for one image by {result['operations'] / 1e6:.3f} million operations"
+        fires = f"; {result['firing_rate']:.1%} of the neurons fire at a step" if "firing_rate" in result else ""
+        lines["energy"] = f"{arithmetic}, {result['ann_microjoule']:.3f} µJ as an ANN{fires}"
     lines["training"] = f"{config['epochs']} epochs, seed {config['seed']}, {result.get('precision', 'fp32')}"
     return lines
 
@@ -76,9 +77,7 @@ def model_card(
         'network = read_model("FOLDER")  # in evaluation mode, with network.preprocessing',
         "```",
     ]
-    return "\n".join(
-        [*head, "", f"# {run.config['student' if run.kind == 'student' else 'model']} on {run.data.get('name', run.config['data'])}", "", *table, "", *use, ""]
-    )
+    return "\n".join([*head, "", f"# {run.config[KINDS[run.kind].network]} on {run.data.get('name', run.config['data'])}", "", *table, "", *use, ""])
 
 # %% ../../nbs/studies/08_model_folder.ipynb #dfc854ec
 def write_model(

@@ -327,13 +327,14 @@ def config(
     method: str = "",  # name in `METHODS`; empty for the one that the recipe is about
     small: bool = False,  # the small variant, for two CPU cores
     base: Mapping = {},  # settings that override the recipe's where the run has them
+    importing: bool = True,  # whether an import path of `base` may be imported
     **given,  # any setting of the run, which overrides both
 ) -> "Config":
     "Settings of a student by one method. Raises `ValueError` with a sentence for a value that is not accepted or has no effect."
     from sastc.training.config import Config, settings_for  # here: recipes are listed without PyTorch
 
     own = dict(self.values("student", small), teacher=self.teacher_place(small), method=method or self.main_method)
-    config = settings_for(Config, (dict(method=method) if method else {}) | given, own | base)
+    config = settings_for(Config, (dict(method=method) if method else {}) | given, own | base, importing)
     config.folder = config.folder or str(self.folder(small) / f"{config['method'].rpartition(':')[2]}-seed{config.seed}")
     return config
 
@@ -343,6 +344,7 @@ def teacher_config(
     self: Recipe,
     small: bool = False,  # the small variant, for two CPU cores
     base: Mapping = {},  # settings that override the recipe's where the run has them
+    importing: bool = True,  # whether an import path of `base` may be imported
     **given,  # any setting of the run, which overrides both
 ) -> "TeacherConfig":
     "Settings of the teacher. Raises `ValueError` for a recipe without one."
@@ -350,7 +352,8 @@ def teacher_config(
 
     if not self.teacher:
         raise ValueError(f"recipe: expected one that distils, got {self.name}, which has no teacher")
-    return settings_for(TeacherConfig, given, dict(self.values("teacher", small), folder=str(self._teacher_folder(small))) | base)
+    own = dict(self.values("teacher", small), folder=str(self._teacher_folder(small)))
+    return settings_for(TeacherConfig, given, own | base, importing)
 
 # %% ../../nbs/studies/00_recipes.ipynb #9a6a03be
 @patch

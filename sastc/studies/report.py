@@ -42,7 +42,7 @@ from sastc.studies.figures import (
 from ..training.measure import silent_layers
 from ..training.origins import origin_place
 from ..training.records import Damaged
-from ..training.runs import Run, find_runs, sentence_of, streams_of
+from ..training.runs import STREAMS, Run, find_runs, sentence_of, streams_of
 
 # %% ../../nbs/studies/03_report.ipynb #e865b2ff
 class Words(NamedTuple):
@@ -303,14 +303,11 @@ def _training(runs: Sequence[Run]) -> Section:
     return Section("Training", _each_budget(students, curves) if students else curves(runs))
 
 
-_OWN_FIGURES = ("steps", "epochs", "attention")
-
-
 def _records(students: Sequence[Run]) -> Section:
     "What methods recorded beside their loss."
 
     def curves(members: list[Run]) -> list[Picture]:
-        streams = sorted({stream for run in members for stream in streams_of(run.folder)} - {*_OWN_FIGURES})
+        streams = sorted({stream for run in members for stream in streams_of(run.folder)} - {*STREAMS})
         return [Picture(record_curves(members, stream), f"{stream} over training") for stream in streams]
 
     return Section("Other records", _each_budget(students, curves))

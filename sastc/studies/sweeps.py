@@ -483,4 +483,4 @@ def write_study(
     parts = [Picture(study.figure(table), study.about), Words(said), Table("Test accuracy", study_text(table).reset_index().set_index(table.index.names[0]))]
     if study.summary and len(table):
         parts.append(Table("Summary", study.summary(table).round(2)))
-    return write_report(folder, out, Section("Result", parts), plotly)
+    return write_report(folder, out, Section("Result", parts), plotly, figures)

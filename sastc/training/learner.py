@@ -43,6 +43,8 @@ def checked_terms(method: Method, terms) -> dict[str, Term]:
     for name, term in terms.items():
         if not isinstance(term, Term) or not isinstance(term.value, torch.Tensor):
             raise ValueError(f"terms: expected a Term with a tensor for {name!r} of {type(method).__name__}, got {type(getattr(term, 'value', term)).__name__}")
+        if not isinstance(term.weight, (int, float, torch.Tensor)):
+            raise ValueError(f"terms: expected a number as weight of {name!r} of {type(method).__name__}, got {term.weight!r:.60}")
         if term.value.numel() != 1:
             raise ValueError(f"terms: expected one number for {name!r} of {type(method).__name__}, got shape {list(term.value.shape)}; take its mean")
     return terms

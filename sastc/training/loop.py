@@ -8,6 +8,7 @@ __all__ = ['RESERVED', 'learning_rate_factor', 'Stopped', 'StopRequest', 'Traine
 # %% ../../nbs/training/07_loop.ipynb #e14e6304
 import contextlib
 import copy
+import inspect
 import math
 import signal
 import threading
@@ -22,6 +23,7 @@ from fastcore.basics import patch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from ..common.checks import in_range
 from ..common.progress import shows_progress, tell
 from ..common.settings import flat, written
 from ..data.batches import BatchPlan
@@ -30,7 +32,7 @@ from ..models.taps import Taps
 from ..neurons.kernels import peak_memory_mib
 from ..neurons.memory import saving_memory
 from ..neurons.time import fold, unfold
-from .config import Optimisation, RunConfig
+from .config import Optimisation, Optimizer, RunConfig
 from .learner import Learner, Outcome
 from .measure import NotFinite, evaluate_mismatch, measure
 from .runs import Run, RunWriter
@@ -39,7 +41,8 @@ from .runs import Run, RunWriter
 def learning_rate_factor(optimisation: Optimisation, epochs_done: float) -> float:
     "Factor on the learning rate after a (fractional) number of epochs."
     warm = min(1.0, epochs_done / optimisation.warmup) if optimisation.warmup else 1.0
-    return warm * optimisation.schedule.factor(epochs_done / optimisation.epochs)
+    schedule, share = optimisation.schedule, epochs_done / optimisation.epochs
+    return warm * in_range(f"factor of {type(schedule).__name__} after {share:.0%} of the epochs", schedule.factor(share), least=0)
 
 # %% ../../nbs/training/07_loop.ipynb #dfdbbb67
 class Stopped(KeyboardInterrupt):
@@ -78,11 +81,19 @@ class StopRequest:
         self.made, self.signal_name, self.at = True, signal.Signals(number).name, time.monotonic()
 
 # %% ../../nbs/training/07_loop.ipynb #7fd88c6b
-def _optimizer(optimisation: Optimisation, trained: list) -> torch.optim.Optimizer:
-    chosen = optimisation.optimizer
-    if hasattr(chosen, "momentum"):
-        return torch.optim.SGD(trained, chosen.lr, chosen.momentum, weight_decay=chosen.weight_decay)
-    return torch.optim.Adam(trained, chosen.lr, weight_decay=chosen.weight_decay)
+def _built(chosen: Optimizer, trained: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    "The optimiser of the weights. Raises `ValueError` for one with which the loop cannot make a step."
+    built = chosen.build(trained)
+    if not isinstance(built, torch.optim.Optimizer):
+        raise ValueError(f"optimizer: expected a torch.optim.Optimizer from `build` of {type(chosen).__name__}, got {type(built).__name__}")
+    _, *taken = inspect.signature(type(built).step).parameters.values()
+    if not taken:  # Accelerate passes it on, as None
+        raise ValueError(
+            f"optimizer: expected a method step(self, closure=None), as PyTorch's optimisers have, got one without closure in {type(built).__name__}"
+        )
+    if taken[0].default is taken[0].empty and taken[0].kind is taken[0].POSITIONAL_OR_KEYWORD:
+        raise ValueError(f"optimizer: expected one that makes a step from gradients, got {type(built).__name__}, which computes the loss anew (a closure)")
+    return built
 
 
 class Trainer:
@@ -103,7 +114,7 @@ class Trainer:
                 taps.model.to(accelerator.device)
         trained = [p for p in learner.parameters() if p.requires_grad]
         steps_per_epoch = len(batches["train"])
-        optimizer = _optimizer(self.optimisation, trained)
+        optimizer = _built(self.optimisation.optimizer, trained)
         self.scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(self.optimisation, step / steps_per_epoch))
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
@@ -215,8 +226,7 @@ def step(
     with saving_memory(self.network) if self.saves_memory else contextlib.nullcontext():
         outcome = self.learner(images, labels, self.progress["step"] / self.steps)
     total = outcome.total
-    shown = dict(total=total) | {name: term.value for name, term in outcome.terms.items() if term.recorded}
-    parts = dict(zip(shown, torch.stack([value.detach().float() for value in shown.values()]).tolist()))
+    parts, right = _numbers(total, outcome, labels)
     self._refuse_not_finite(parts)
     self.accelerator.backward(total)
     if self.optimisation.clip:
@@ -226,7 +236,15 @@ def step(
     self.optimizer.zero_grad()
     self.progress["step"] += 1
     self.progress["batch"] += 1
-    self._add(parts, outcome, labels, time.perf_counter() - began)
+    self._add(parts, outcome, dict(images=len(labels), right=right, seconds=time.perf_counter() - began))
+
+
+def _numbers(total: torch.Tensor, outcome: Outcome, labels: torch.Tensor) -> tuple[dict[str, float], float]:
+    "The recorded parts of the loss, the total first, and how many images the network is right about; one copy from the device for all of them."
+    shown = dict(total=total) | {name: term.value for name, term in outcome.terms.items() if term.recorded}
+    right = (outcome.logits.argmax(-1) == labels).sum()
+    *values, right = torch.stack([value.detach().to(total.device, torch.float32).reshape(()) for value in (*shown.values(), right)]).tolist()
+    return dict(zip(shown, values)), right
 
 
 def _laid_out(images: torch.Tensor) -> torch.Tensor:
@@ -247,16 +265,18 @@ def _refuse_not_finite(self: Trainer, parts: dict[str, float]) -> None:
 
 # %% ../../nbs/training/07_loop.ipynb #39ff0601
 @patch
-def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None:
+def _add(self: Trainer, parts: dict[str, float], outcome: Outcome, counts: dict[str, float]) -> None:
+    "Add up what a step gave, for the next line and for the epoch."
     if not self.labelled or any(term.recorded and name not in self.labelled for name, term in outcome.terms.items()):
         self._name_terms(outcome)
-    both = {**parts, "images": len(labels), "seconds": seconds, "right": (outcome.logits.argmax(-1) == labels).sum().item()}
-    both |= {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
-    for name, value in both.items():
+    steps = {f"steps of {name}": 1 for name in parts}  # a part may end before the training does
+    for name, value in (parts | counts | steps).items():
         self.epoch_sums[name] += value
         self.record_sums[name] += value
     if not outcome.records.keys() <= self.watched.keys():
         self._check_names(outcome.records)
+        if "attention" in outcome.records:
+            _check_attention(outcome.records["attention"].values)
     for stream, record in outcome.records.items():
         self.watched[stream] = record.derived
         self.record_sums[f"{stream}/"] += 1  # a method need not record at every step
@@ -272,7 +292,19 @@ def _add(self: Trainer, parts, outcome: Outcome, labels, seconds: float) -> None
 def _check_names(self: Trainer, names: Iterable[str]) -> None:
     for name in names:
         if name in RESERVED or "/" in name:
-            raise ValueError(f"terms: expected other names than {', '.join(RESERVED)}, got {name!r} from method {type(self.method).__name__}")
+            raise ValueError(
+                f"terms: expected other names than {', '.join(RESERVED)}, and none with a slash, got {name!r} from method {type(self.method).__name__}"
+            )
+
+
+def _check_attention(values: Mapping[str, torch.Tensor]) -> None:
+    "Raise `ValueError` for a record called attention that the views of attention could not read."
+    if "saturation" not in values or getattr(values.get("attention"), "ndim", 0) != 3:
+        found = ", ".join(f"{name} {list(value.shape)}" for name, value in values.items())
+        raise ValueError(
+            "record: expected weights `attention` [T, S, N] and a number `saturation` in a record called 'attention', as `record_attention` makes it, "
+            f"got {found}; call it otherwise"
+        )
 
 
 @patch
@@ -323,7 +355,10 @@ def _watched_record(stream: str, sums: dict, derived) -> dict:
     count = own.pop("")
     averages = {name: value / count for name, value in own.items()}
     averages = {name: value.double().numpy() if isinstance(value, torch.Tensor) else value for name, value in averages.items()}
-    return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
+    try:
+        return {name: _rounded(value) for name, value in (averages | derived(averages)).items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: expected numbers by name from what is derived of {stream!r}, got others ({error})") from error
 
 
 def _rounded(value):
@@ -432,7 +467,7 @@ def _finish(self: Trainer, stop: StopRequest) -> None:
     counts = dict(parameters=self.network, training_parameters=self.learner)
     result |= {name: sum(p.numel() for p in module.parameters() if p.requires_grad) for name, module in counts.items()}
     result |= {f"test_accuracy_{name}_by_step": value["accuracy_by_step"] for name, value in measured.items() if "accuracy_by_step" in value}
-    if "rates" in found:
-        result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates")}
+    if "accuracy_by_step" in found:  # a spiking network
+        result |= {name: found[name] for name in ("firing_rate", "operations", "microjoule", "ann_microjoule", "rates") if name in found}
     self.writer.result(**result, precision=found["precision"], minutes=round(self.progress["seconds"] / 60, 3))
     self._status("finished", **(dict(signal=stop.signal_name) if stop.made else {}))  # one that came too late for this run, and may be meant for what follows

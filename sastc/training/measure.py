@@ -8,6 +8,7 @@ __all__ = ['EXIT_THRESHOLDS', 'in_precision', 'NotFinite', 'measure', 'silent_la
 
 # %% ../../nbs/training/06_measure.ipynb #9d7f44ce
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from ..common.progress import watched
 from ..data.batches import BatchPlan
 from ..data.sources import Data
 from ..methods.losses import mean_output
+from ..methods.method import Method
 from ..metrics.energy import CostRecorder, RateRecorder, StepRecorder
 from ..metrics.mismatch import mismatch
 from ..models.preprocessing import Preprocessing, adapted
@@ -50,9 +52,9 @@ def _as_trained(network: nn.Module, batches: BatchPlan) -> Callable[[torch.Tenso
 
 def _not_finite(
     outputs: torch.Tensor,  # [T, B, K]
-) -> int:
+) -> torch.Tensor:  # int64, on the device of the outputs
     "Images of which a network says NaN or plus infinity. A class that is ruled out may have minus infinity."
-    return int((~(outputs < float("inf"))).any(-1).any(0).sum())
+    return (~(outputs < float("inf"))).any(-1).any(0).sum()
 
 
 def _check_counted(images: int, not_finite: int) -> None:
@@ -60,6 +62,13 @@ def _check_counted(images: int, not_finite: int) -> None:
         raise ValueError("batches: expected at least one image, got none")
     if not_finite:
         raise NotFinite(f"network: expected outputs that are finite numbers, got others for {not_finite:,} of {images:,} images")
+
+
+def _means_so_far(
+    outputs: torch.Tensor,  # [T, B, K]
+) -> torch.Tensor:  # [T, B, K], float32 or wider
+    "Output of a network that is asked after each of its steps."
+    return torch.stack([mean_output(outputs[: step + 1]) for step in range(len(outputs))])
 
 # %% ../../nbs/training/06_measure.ipynb #04fed4c2
 def measure(
@@ -71,12 +80,10 @@ def measure(
     about: str = "",  # what is said while it takes time; empty for nothing
 ) -> dict:  # accuracy (0 to 1), loss, precision; of a spiking network accuracy_by_step, rates {layer: rate}; with costs firing_rate, operations, microjoule, ann_microjoule for one image
     "Evaluate a network on all images of all processes. Raises `NotFinite` for outputs that are not numbers, `ValueError` if there are no images."
-    from torchmetrics import MeanMetric  # here: commands start sooner
-    from torchmetrics.classification import MulticlassStatScores
-
-    device, taps, shown, counted = batches.device, Taps(network, ()), _as_trained(network, batches), torch.zeros(2, dtype=torch.float64)
-    by_step = [MulticlassStatScores(num_classes, average="micro").to(device) for _ in range(taps.time_steps or 1)]
-    loss = MeanMetric(nan_strategy="ignore").to(device)  # which raises below
+    device, taps, shown = batches.device, Taps(network, ()), _as_trained(network, batches)
+    steps = taps.time_steps or 1  # an ANN answers once, after the last frame
+    images_seen, loss = 0, torch.zeros((), device=device)
+    counts = torch.zeros(1 + steps, dtype=torch.int64, device=device)  # images without a finite output, and images that are right after each step
     with (
         evaluating(network),
         in_precision(precision, device),
@@ -86,37 +93,42 @@ def measure(
         for images, labels in watched(batches.epoch(0), about, len(batches)):
             outputs, _ = taps(shown(images))
             outputs = outputs if outputs.ndim == 3 else outputs[None]
-            counted += torch.tensor([len(labels), _not_finite(outputs)])
-            for steps, scores in enumerate(by_step[:-1], 1):
-                scores.update(mean_output(outputs[:steps]), labels)
-            logits = mean_output(outputs)
-            by_step[-1].update(logits, labels)
-            loss.update(F.cross_entropy(logits, labels), weight=len(labels))
-    _check_counted(*_over_processes(counted, device).int().tolist())
-    accuracies = [right / images for right, *_, images in (scores.compute().tolist() for scores in by_step)]
-    found = dict(accuracy=accuracies[-1], loss=loss.compute().item(), precision=precision)
+            if outputs.shape[-1] != num_classes:
+                raise ValueError(f"num_classes: expected {outputs.shape[-1]}, the outputs of the network, got {num_classes}")
+            answers = _means_so_far(outputs)[-steps:]
+            counts += torch.cat([_not_finite(outputs)[None], (answers.argmax(-1) == labels).sum(-1)])
+            loss += len(labels) * F.cross_entropy(answers[-1], labels)
+            images_seen += len(labels)
+    total, broken, *right = _over_processes(torch.tensor([images_seen, *counts.tolist()]), device).int().tolist()
+    _check_counted(total, broken)
+    mean_loss = _over_processes(loss, device).float() / total  # in single precision, in which it was added up
+    found = dict(accuracy=right[-1] / total, loss=mean_loss.item(), precision=precision)
     if taps.time_steps:
-        found["accuracy_by_step"] = accuracies
-    if recorder.counts:
-        recorder.counts = {name: _over_processes(count, device) for name, count in recorder.counts.items()}
-        found["rates"] = recorder.rates()
-    if costs:
-        cost.images = int(counted[0])  # an ANN gets the frames of a recording as images of their own
-        found |= _costs(recorder, cost, device)
-    return found
+        found["accuracy_by_step"] = [count / total for count in right]
+    return found | _rates_and_costs(recorder, cost, total, device)
 
 
 def _over_processes(count: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return reduce(count.to(device, torch.float64 if device.type != "mps" else torch.float32)).cpu() if torch.distributed.is_initialized() else count
+    if not torch.distributed.is_initialized():
+        return count
+    return reduce(count.to(device, torch.float32 if device.type == "mps" else torch.float64)).cpu()
 
 
-def _costs(recorder: RateRecorder, cost: CostRecorder, device: torch.device) -> dict:
-    table = cost.table(_over_processes(cost.counts, device))
-    found = dict(operations=float(table.operations.sum()), microjoule=float(table.picojoule.sum() / 1e6), ann_microjoule=float(table.ann_picojoule.sum() / 1e6))
-    if not recorder.counts:
+def _rates_and_costs(recorder: RateRecorder, cost: CostRecorder | None, images: int, device: torch.device) -> dict:
+    "What all processes counted, for one image."
+    found, spikes = {}, _over_processes(recorder.counts, device)
+    fired, chances = spikes.sum(0).tolist()
+    if chances:
+        found["rates"] = recorder.rates(spikes)
+    elif len(spikes):
+        warnings.warn("network: expected neurons that are called, got some that never were, so nothing is known of their rates", stacklevel=4)
+    if cost is None:
         return found
-    spikes, chances = torch.stack(list(recorder.counts.values())).sum(0)
-    return dict(firing_rate=(spikes / chances).item()) | found
+    if chances:
+        found["firing_rate"] = fired / chances
+    table = cost.table(_over_processes(cost.counts, device), images)
+    sums = dict(operations=table.operations.sum(), microjoule=table.picojoule.sum() / 1e6, ann_microjoule=table.ann_picojoule.sum() / 1e6)
+    return found | {name: float(value) for name, value in sums.items()}
 
 # %% ../../nbs/training/06_measure.ipynb #6b0eeb0f
 def silent_layers(
@@ -141,19 +153,18 @@ def anytime(
     about: str = "",  # what is said while it takes time; empty for nothing
 ) -> AnyTime:
     "Run a network and keep its answers of every step. Raises `ValueError` for an ANN, else as `measure`."
-    taps, shown, counted = Taps(network, ()), _as_trained(network, batches), torch.zeros(2, dtype=torch.float64)
+    taps, shown = Taps(network, ()), _as_trained(network, batches)
     if taps.time_steps is None:
         raise ValueError(f"network: expected a spiking network, got {type(network).__name__}, which has no time steps")
-    found = []
+    found, not_finite = [], 0
     with evaluating(network), in_precision(precision, batches.device), StepRecorder(network) as recorder:
         for images, labels in watched(batches.epoch(0), about, len(batches)):
             outputs, _ = taps(shown(images))
-            counted += torch.tensor([len(labels), _not_finite(outputs)])
-            so_far = torch.stack([mean_output(outputs[: t + 1]) for t in range(len(outputs))])
-            confidence, said = so_far.softmax(-1).max(-1)
-            found.append((confidence.cpu(), (said == labels).cpu(), recorder.spent(*said.shape)))
-    _check_counted(*counted.int().tolist())
-    return AnyTime(*(torch.cat(parts, 1) for parts in zip(*found)))
+            not_finite = not_finite + _not_finite(outputs)
+            confidence, said = _means_so_far(outputs).softmax(-1).max(-1)
+            found.append((confidence, said == labels, recorder.spent(*said.shape)))
+    _check_counted(sum(right.shape[1] for _, right, _ in found), int(not_finite))
+    return AnyTime(*(torch.cat(parts, 1).cpu() for parts in zip(*found)))
 
 # %% ../../nbs/training/06_measure.ipynb #2691c012
 EXIT_THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -175,20 +186,17 @@ def early_exit(
 
 # %% ../../nbs/training/06_measure.ipynb #5849d786
 def compared_layers(
-    method,  # of the run; if it compares layers, these are taken
+    method: Method,  # of the run; if it compares several layers, these are taken
     student: nn.Module,
     teacher: nn.Module,
 ) -> tuple[Taps, Taps]:
-    "Student and teacher with the candidate layers, or those that the method names."
-    preset = getattr(method, "candidates", None)
-    named = (student, getattr(method, "student_layers", ())), (teacher, getattr(method, "teacher_layers", ()))
-    return tuple(Taps(network, list(layers) or _candidates(network, preset)) for network, layers in named)
+    "Student and teacher with the layers that a method compares, or with the candidates."
+    named = zip((student, teacher), method.several_layers(student, teacher))
+    return tuple(Taps(network, layers or _candidates(network)) for network, layers in named)
 
 
-def _candidates(network: nn.Module, preset: str | None) -> list[str]:
-    "Layers of a preset; for a method that has none the default, or in a network that is too small for it all that could be compared."
-    if preset is not None:
-        return candidates(network, preset)
+def _candidates(network: nn.Module) -> list[str]:
+    "Layers of the default set, or in a network that is too small for it all that could be compared."
     try:
         return candidates(network, "code")
     except ValueError:

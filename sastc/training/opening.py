@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..common.files import reading_only
+from ..common.progress import tell
 from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method, Step
 from ..models.preprocessing import adapted, restored
@@ -39,8 +40,7 @@ class OpenRun:
     @cached_property
     def settings(self) -> RunConfig:
         "Settings as objects; what was passed takes the place of what the run names."
-        network = "student" if self.run.kind == "student" else "model"
-        own = {network: self._student, "data": self._data, "method": self._method, "root": self._root or None}
+        own = {KINDS[self.run.kind].network: self._student, "data": self._data, "method": self._method, "root": self._root or None}
         given = {name: thing for name, thing in own.items() if thing is not None}
         return settings_for(KINDS[self.run.kind], given, self.run.config | _seen_from_then(self.run), importing=False)
 
@@ -174,6 +174,16 @@ def assess(
     whole = data.batches("test", 128, shuffle=False, drop_last=False)
     found = measure(opened.network, whole, data.num_classes, precision, costs=True, about="evaluating")
     if run.kind == "student" and (own.get("teacher") is not None or run.config.get("teacher")):
-        found |= evaluate_mismatch(*compared_layers(opened.settings.method, opened.network, opened.teacher), fixed_batches(data), "comparing with the teacher")
-        found |= dict(stm_images=sample_record(data))
+        found |= _mismatch(opened, opened.teacher)
     return found
+
+
+def _mismatch(opened: OpenRun, teacher: nn.Module) -> dict:
+    "Mismatch of a student with a teacher, and on which images; nothing, which is said, for networks without layers that could be compared."
+    try:
+        compared = compared_layers(opened.settings.method, opened.network, teacher)
+        found = evaluate_mismatch(*compared, fixed_batches(opened.data), "comparing with the teacher")
+    except ValueError as error:
+        tell(f"the mismatch with the teacher is left out ({error})")
+        return {}
+    return found | dict(stm_images=sample_record(opened.data))

@@ -53,6 +53,7 @@ from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
 from .runs import Run, RunWriter, arithmetic, check_apart, check_free, check_no_links, processes, sentence_of
+from .upgrade import KINDS
 
 # %% ../../nbs/training/08_session.ipynb #93d6f78e
 SPLIT_SEED = 0
@@ -133,7 +134,8 @@ def accelerator_for(config: RunConfig) -> Accelerator:
     "Device and precision of a run, with its seed set."
     if PartialState().num_processes == 1:
         AcceleratorState._reset_state(True)  # a notebook trains several runs, each with a device and precision of its own
-    # a weight may have no gradient at a step, of a pair that no route takes or a layer that a network does not use; a distributed wrapper has to look for it
+    # A weight may have no gradient at a step: that of a pair that no route takes, say. Which ones changes as routes move and terms begin or end, so no step can
+    # decide for those that follow, and the wrapper has to look each time. PyTorch advises against it, once, where the first step happens to use all weights.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     logs = dict(log_with=[*config.trackers], project_config=ProjectConfiguration(logging_dir=str(Path(config.place) / "trackers"))) if config.trackers else {}
     precision = _MIXED_PRECISION[config.optimisation.precision]
@@ -164,7 +166,8 @@ def loading_once() -> Iterator[None]:
 def data_of(config: RunConfig) -> Data:
     "The data that a configuration names, whole. Raises the sentences of its source."
     source, last = config.data, _LAST.get()
-    frames = (config.time_steps if isinstance(config, Config) else config.frames) if source.events else 0
+    asked = config.time_steps if isinstance(config, Config) else config.frames
+    frames = asked if source.events else 0
     named = type(source), source.given_as, str(flat(source)), frames
     if not last or last[0] != named:
         data = source.load(frames)
@@ -332,7 +335,7 @@ def check_network(
     network: nn.Module,
 ) -> None:
     "Raise a sentence for another network than that of a run."
-    before, now, argument = run.networks.get("network"), described(network), "student" if run.kind == "student" else "model"
+    before, now, argument = run.networks.get("network"), described(network), KINDS[run.kind].network
     names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]] if isinstance(before, dict) else []
     if names:
         one, other = before.get(names[0]), now[names[0]]
@@ -479,40 +482,57 @@ class _Ready(NamedTuple):
 # %% ../../nbs/training/08_session.ipynb #06f50f8e
 def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict]:
     "Batches, perturbed labels and what is recorded of the data. Raises a sentence for what differs from the run that goes on."
-    learner, data, config, kind, _, accelerator, resume, _, origins, compared = ready
+    learner, data, config, kind = ready.learner, ready.data, ready.config, ready.kind
     if any(weight.is_inference() for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected weights that can be trained, got those of {type(learner.network).__name__}, made under torch.inference_mode")
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
-    perturbed, identity = _perturbed(config, data, resume), identity_of(data)
-    if resume and (before := Run(config.folder).data) and before["fingerprint"] != identity["fingerprint"]:
-        raise ValueError(
-            f"data: expected the data that the run in {config.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), got {data.name}, fingerprint {identity['fingerprint']}"
-        )
-    if resume:
-        check_processes(Run(config.folder))
-        check_network(Run(config.folder), learner.network)
-        check_origins(Run(config.folder), origins)
-        say_what_differs(Run(config.folder))
-    batches = batches_of(config, data, perturbed, accelerator)
-    if compared:
-        batches["mismatch"] = fixed_batches(data, config.mismatch_batches, accelerator.device)
+    perturbed, identity = _perturbed(config, data, ready.resume), identity_of(data)
+    if ready.resume:
+        _check_same(Run(config.folder), ready, identity)
+    batches = batches_of(config, data, perturbed, ready.accelerator)
+    if ready.compared:
+        batches["mismatch"] = fixed_batches(data, config.mismatch_batches, ready.accelerator.device)
         identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
     return batches, perturbed, identity
 
 
-def _train(ready: _Ready) -> Run:
-    learner, data, config, kind, layers, accelerator, resume, overwrite, origins, compared = ready
-    batches, perturbed, identity = _inputs(ready)
-    networks, elements = dict(network=described(learner.network)), _neuron_elements(learner.network, data)
-    content = Run(config.folder).checkpoint("last") if resume and (Path(config.folder) / "checkpoints" / "last.pt").exists() else None
-    writer = RunWriter(config.folder, kind, flat(config), layers, resume, identity, networks, overwrite) if accelerator.is_main_process else None
-    if writer and origins:
-        writer.origins(origins)
-    if writer and perturbed is not None:
+def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
+    "Raise a sentence for data, networks, weights or processes other than those that a run began with."
+    before = run.data
+    if before and before["fingerprint"] != identity["fingerprint"]:
+        raise ValueError(
+            f"data: expected the data that the run in {run.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), "
+            f"got {ready.data.name}, fingerprint {identity['fingerprint']}"
+        )
+    check_processes(run)
+    check_network(run, ready.learner.network)
+    check_origins(run, ready.origins)
+    say_what_differs(run)
+
+# %% ../../nbs/training/08_session.ipynb #b4909f14
+def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> RunWriter | None:
+    "What writes the run folder, in the process that does."
+    if not ready.accelerator.is_main_process:
+        return None
+    config, networks = ready.config, dict(network=described(ready.learner.network))
+    writer = RunWriter(config.folder, ready.kind, flat(config), ready.layers, ready.resume, identity, networks, ready.overwrite)
+    if ready.origins:
+        writer.origins(ready.origins)
+    if perturbed is not None:
         writer.perturbed_labels(perturbed)
-    trainer = Trainer(learner, batches, config, accelerator, writer, data.num_classes, compared, preprocessing_of(data))
-    if resume and writer:
+    return writer
+
+
+def _train(ready: _Ready) -> Run:
+    learner, data, config, accelerator = ready.learner, ready.data, ready.config, ready.accelerator
+    batches, perturbed, identity = _inputs(ready)
+    elements = _neuron_elements(learner.network, data)
+    goes_on = ready.resume and (Path(config.folder) / "checkpoints" / "last.pt").exists()
+    content = Run(config.folder).checkpoint("last") if goes_on else None
+    trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
+    writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder
+    if ready.resume and writer:
         writer.rewind(content["step"] if content else 0)
         (writer.folder / "result.json").unlink(missing_ok=True)  # the end is measured again
     if content:
@@ -572,7 +592,7 @@ def distill(
 
 def _ready_student(config: Config | None, given: dict, teacher=None, resume: bool | str = False, overwrite: bool = False) -> _Ready:
     module = teacher if isinstance(teacher, nn.Module) else None
-    named = f"own:{type(module).__name__}" if module is not None else teacher if teacher is None else str(teacher)
+    named = None if teacher is None else str(teacher) if module is None else f"own:{type(module).__name__}"
     named_root = config is not None or "root" in given
     config, resume, place = settle(Config, config, given | _own(teacher=named), resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
@@ -624,6 +644,8 @@ def build_method(
 ) -> tuple[list[str], list[str]]:  # layers of the student and of the teacher that are compared
     "Build a method for both networks. Raises `ValueError` for a network that does not fit the data, and the method's own sentences."
     layers = method.layers(student, teacher)
+    if not isinstance(layers, tuple) or len(layers) != 2 or any(isinstance(side, str) for side in layers):
+        raise ValueError(f"layers: expected a list of student layers and one of teacher layers from {type(method).__name__}, got {layers!r:.80}")
     shapes = tried("student", Taps(student, layers[0]), data), [] if teacher is None else tried("teacher", Taps(teacher, layers[1]), data)
     method.build(Shapes(*([tuple(shape) for shape in side] for side in shapes), config.optimisation.batch_size, data.num_classes, student.time_steps))
     return layers
