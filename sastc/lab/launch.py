@@ -82,7 +82,8 @@ def with_help(
     "A control with a label in words, and its line of help."
     control.description_allow_html = True
     control.description = f"{escape(whose + label_of(help))} <code>{escape(name)}</code>"
-    field = ipywidgets.VBox([control, ipywidgets.HTML(f'<span class="help">{escape(help)}</span>')])
+    field = ipywidgets.VBox([control, ipywidgets.HTML(), ipywidgets.HTML(f'<span class="help">{escape(help)}</span>')])
+    field.children[1].add_class("what-is-wrong")
     for style in ("field", f"setting-{name.replace('.', '-')}"):
         field.add_class(style)
     return field
@@ -196,9 +197,20 @@ def problems(self: Form) -> list[str]:
             self.config()
         except ValueError as error:
             sentences[str(error).partition(":")[0]] = str(error)
+    self.mark(sentences)
+    return list(sentences.values())
+
+
+@patch
+def mark(
+    self: Form,
+    sentences: Mapping[str, str],  # by name of the setting
+) -> None:
+    "Mark the controls whose values are not accepted, with the sentence below each; no others."
     for name, control in self.controls.items():
         (control.add_class if name in sentences else control.remove_class)("wrong")
-    return list(sentences.values())
+        said = sentences.get(name, "").removeprefix(f"{name}: ")
+        self.fields[name].children[1].value = f'<span class="said">{escape(said)}</span>' * bool(said)
 
 # %% ../../nbs/lab/03_launch.ipynb #54aa0013
 _DIGITS = dict(data="digits", batch_size=32, schedule="cosine", warmup=0.5, log_every=5)
@@ -786,7 +798,7 @@ def _check(self: LaunchPanel) -> None:
             self._refuse_root(configs)
             commands = _commands(check_launch(*configs, **how, found=self._devices), **how)
     except (ValueError, OSError) as error:
-        problems = problems or [str(error)]
+        problems = problems or self._marked(forms, str(error))
     self.start.disabled = bool(problems or note) or self.view.state == "starting"  # nobody means to launch the same twice
     said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [f'<p role="status" class="soft">{escape(note)}</p>'] * bool(
         note
@@ -794,6 +806,15 @@ def _check(self: LaunchPanel) -> None:
     self.said.value = "".join(said)
     text = f'<div class="soft">The same in a terminal (a click selects it):</div><pre>{escape(" && ".join(commands))}</pre>'
     self.command.value = text if commands else ""
+
+
+@patch
+def _marked(self: LaunchPanel, forms: Sequence[Form], sentence: str) -> list[str]:
+    "A sentence about what was typed, which also stands at its field."
+    name = sentence.partition(":")[0]
+    if form := next((form for form in reversed(forms) if name in form.controls), None):
+        form.mark({name: sentence})
+    return [sentence]
 
 
 @patch

@@ -15,7 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -130,7 +130,11 @@ class Run:
 
     def content(self, name: str) -> dict:
         "Content of one of the JSON files; empty where there is none."
-        return read_json(self.folder / f"{name}.json", {})
+        path, kept = self.folder / f"{name}.json", self.__dict__.setdefault("_contents", {})
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size) if path.exists() and (found := path.stat()) else None
+        if stamp is None or name not in kept or kept[name][0] != stamp:
+            kept[name] = stamp, read_json(path, {})
+        return dict(kept[name][1])
 
     def lines(self, stream: str) -> list[dict]:
         "Records of one of the JSON-lines files."
@@ -147,12 +151,26 @@ class Run:
         content = self.content("config")
         if content and not {"kind", "settings"} <= content.keys():
             raise Damaged(f"{self.folder / 'config.json'}: damaged (expected kind and settings of a run, got {', '.join(list(content)[:3])})")
-        return upgraded(content, self.content("layers")) if content else {}
+        layers = self.content("layers")
+        return self.once("config", (content, layers), lambda: upgraded(content, layers)) if content else {}
+
+    def once(
+        self,
+        name: str,
+        read,  # content of files, which it is made of
+        made: Callable[[], dict],
+    ) -> dict:
+        "What is made of the content of files, again only where that has changed: tables of many runs ask for it many times."
+        kept = self.__dict__.setdefault("_made", {})
+        if name not in kept or kept[name][0] != read:
+            kept[name] = read, made()
+        return dict(kept[name][1])
 
     @property
     def completed(self) -> dict:
         "All settings by their short names, those that are newer than the run at their defaults."
-        return completed(self.kind, self.config)
+        kind, config = self.kind, self.config
+        return self.once("completed", (kind, config), lambda: completed(kind, config))
 
     @property
     def settings(self) -> RunConfig:
