@@ -326,7 +326,9 @@ class Again(Settings):
     "What happens to a folder that holds a run already."
 
     resume: str = setting(
-        "", "continue the run in --folder, for more epochs if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none", ["", "yes", "auto"]
+        "",
+        "continue the run in --folder, for more epochs if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none",
+        ["", "yes", "auto"],
     )
     overwrite: bool = setting(False, "remove the run that the folder holds, and begin anew")
 

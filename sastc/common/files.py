@@ -63,7 +63,6 @@ def expanded(
         raise ValueError(f"{argument}: expected a path, got {place!r}, whose variable is not set")
     return found
 
-
 # %% ../../nbs/common/01_files.ipynb #d02f2a6f
 _ABSOLUTE = re.compile(r"""(?<![\w.~/:])/(?:[^\s/'",;:<>()]+/)+([^\s/'",;:<>()]+/[^\s/'",;:<>()]+)""")
 _DATA = re.compile(r"""(data:[\w/+.;=-]+,[^\s"'<>()]+)""")  # a picture in a page, whose letters may look like a path

@@ -81,7 +81,6 @@ def bar_layout(
         return dict(bar_format="{percentage:3.0f}%|{bar}| " + _COUNTED)
     return dict(bar_format="{percentage:.0f}% {remaining} left{postfix} {bar}")
 
-
 # %% ../../nbs/common/05_progress.ipynb #f4c57337
 _SECONDS = 30  # between two lines in a log file
 

@@ -336,12 +336,22 @@ class JobView(Polling, ipywidgets.VBox):
 
 # %% ../../nbs/lab/03_launch.ipynb #ced74e88
 @patch
+def look(self: JobView) -> None:
+    "Look now; a job that has ended is not watched any more."
+    if self.job is not None:
+        self._look()
+
+
+@patch
 def _look(self: JobView) -> float | None:
     "Look once; returns the seconds until the next time."
     before, began = self.state, time.perf_counter()
     self.state = state_of_job(self.job)
     try:
-        self.refresh()
+        if self.state == "gone":
+            self.words.value = _line("gone", "Its folder was deleted, or has another name now.", str(self.job.folder))
+        else:
+            self.refresh()
     except UNREADABLE as error:
         self.words.value = _line("damaged", why_unreadable(error), str(self.job.folder))
     if self.state != before:
@@ -351,9 +361,9 @@ def _look(self: JobView) -> float | None:
 
 
 def state_of_job(job: Job) -> str:
-    'How a job stands; "damaged" if its files do not say.'
+    'How a job stands; "damaged" if its files do not say, "gone" if its folder was deleted or renamed.'
     try:
-        return job.state
+        return job.state if job.there else "gone"
     except UNREADABLE:
         return "damaged"
 
@@ -429,7 +439,7 @@ def commands(self: JobView) -> list[str]:
 def stages(self: JobView) -> list[Stage]:
     "The runs of the job; none where there is no job, or its files do not say."
     try:
-        return self.job.stages if self.job else []
+        return self.job.stages if self.job and self.job.there else []
     except UNREADABLE:
         return []
 
@@ -852,6 +862,7 @@ def _find(self: LaunchPanel) -> None:
     before, names = self.device.value, {device.name: f"{device.name} · {device.about}" for device in self._devices}
     self.device.options = [("auto", "auto"), *((about, name) for name, about in names.items())]
     self.device.value = before if before in names else "auto"
+    self.view.look()
     self._list(self.view.job)
     if self.view.job is None and (under_way := [job for job, state in self._found.values() if state in _NOT_ENDED]):
         self._show(max(under_way, key=lambda job: len(job.stages)))  # a teacher under way is a stage of the job that is wanted
@@ -917,7 +928,9 @@ def _launch(self: LaunchPanel) -> None:
 def _ask(self: LaunchPanel, what: Callable[[Job], Job | None]) -> None:
     "Stop or resume the run that is shown."
     try:
+        self.view.job.check_there()
         what(self.view.job)
         self._show(Job(self.view.job.folder))
     except UNREADABLE as error:
+        self.view.look()
         self.said.value = f'<p role="alert" class="problem">{escape(why_unreadable(error))}</p>'

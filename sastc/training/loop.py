@@ -129,7 +129,9 @@ def run(self: Trainer) -> str:
     try:
         with (
             StopRequest() as stop,
-            tqdm(total=self.steps, initial=self.progress["step"], disable=not (self.writer and shows_progress()), **bar_layout(self.config.label(), _BESIDE)) as bar,
+            tqdm(
+                total=self.steps, initial=self.progress["step"], disable=not (self.writer and shows_progress()), **bar_layout(self.config.label(), _BESIDE)
+            ) as bar,
         ):
             self._status("running")
             self._begin_tracking()
@@ -373,8 +375,8 @@ def _record_epoch(self: Trainer, seconds: float) -> None:
 def _save(self: Trainer, which: str) -> None:
     self.accelerator.wait_for_everyone()
     self._count_time()
-    self.saved = self.saved or which == "last"
     if not self.writer:
+        self.saved = self.saved or which == "last"
         return
     content = dict(self.progress, share=self.share, spec=getattr(self.network, "spec", None), model=self.network.state_dict(), num_classes=self.num_classes)
     content["preprocessing"] = self.seen and {name: list(value) if isinstance(value, tuple) else value for name, value in self.seen._asdict().items()}
@@ -385,6 +387,7 @@ def _save(self: Trainer, which: str) -> None:
             epoch_sums=dict(self.epoch_sums), record_sums=dict(self.record_sums), rng=torch.get_rng_state(), labelled=self.labelled,
         )  # fmt: skip
     self.writer.checkpoint(which, content)
+    self.saved = self.saved or which == "last"  # not before: the disk may be full
 
 
 @patch

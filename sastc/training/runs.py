@@ -104,7 +104,7 @@ def sentence_of(
 ) -> str:
     "How a run stands, in one sentence."
     at, reason = where(status), str(status.get("reason", "it left no reason")).rstrip(".")
-    goes_on = "Resume continues from the last checkpoint" if status.get("saved") or status.get("epoch") else "There is no checkpoint yet: resume begins again"
+    goes_on = "Resume continues from the last checkpoint" if status.get("saved", status.get("epoch")) else "There is no checkpoint yet: resume begins again"
     return {
         "not started": "Nothing has been recorded yet.",
         "starting": "Its process loads libraries and data.",
@@ -341,6 +341,7 @@ class RunWriter:
 
     def status(self, **status) -> None:
         "Say where the run stands."
+        self._check_there()
         write_json(self.folder / "status.json", dict(status, **identity(), time=now()))
 
     def perturbed_labels(self, table: pd.DataFrame) -> None:
@@ -358,6 +359,7 @@ class RunWriter:
 
     def record(self, stream: str, **record) -> None:
         '`stream` is "steps", "epochs" or the name of something that a method records; a record has a `step`.'
+        self._check_there()
         append_line(self.folder / f"{stream}.jsonl", record)
 
     def rewind(self, step: int) -> None:
@@ -367,11 +369,18 @@ class RunWriter:
 
     def checkpoint(self, which: str, content: dict) -> None:
         'Write the checkpoint "last", "best" or, for a kept epoch, "epoch-20".'
+        self._check_there()
         save_checkpoint(self.folder / "checkpoints" / f"{which}.pt", content)
 
     def result(self, **result) -> None:
         "Say what the run came to."
+        self._check_there()
         write_json(self.folder / "result.json", result)
+
+    def _check_there(self) -> None:
+        "Raise `OSError` for a folder that was deleted or renamed meanwhile; writing on would leave a folder that is no run."
+        if not (self.folder / "config.json").exists():
+            raise OSError(f"folder: expected the folder of this run to stay where it is, got none at {self.folder}; it was deleted or renamed meanwhile")
 
 # %% ../../nbs/training/04_runs.ipynb #73d37c72
 def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
