@@ -724,7 +724,7 @@ def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
         ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a file, got nowhere",
         ("distill", "--folder", "x", "--resume", "often"): "resume: expected one of yes, auto, got 'often'",
         ("distill", "--folder", "x", "--resume", "--small"): "small: expected only together with --recipe",
-        ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/",
+        ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/page.html'",
         ("study", "noisy_labels", "--noise", "a,b", "--data", "digits"): "noise: expected numbers separated by commas, got 'a,b'",
         ("export", teacher, "--to", "keras"): "to: expected one of nir, torch, onnx, model, got 'keras'",
         ("distill", "data=digits", "extra"): "arguments: expected options, got 'extra' as well; sastc distill --help lists them",

@@ -26,7 +26,9 @@ def atomic(path: Path) -> Iterator:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            error.filename = str(path)  # the name that somebody knows
         temporary.unlink(missing_ok=True)
         raise
 

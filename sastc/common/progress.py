@@ -38,7 +38,8 @@ def shows_progress() -> bool:
     "Whether somebody looks: a terminal or a notebook."
     if not speaks() or _VOICE["quiet"] or os.environ.get("TQDM_DISABLE"):
         return False
-    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    # a dumb terminal neither goes back in a line nor up
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def tell(

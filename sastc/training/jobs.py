@@ -449,6 +449,8 @@ def _train(stage: Stage) -> Run:
 
 def _note(job: Job, **status) -> None:
     "Say how the job ended, where this process has not said so for its last stage."
+    if not job.there:  # it was deleted or renamed, and must not come back as a folder that is no run
+        return
     said, me = read_json(job.folder / "status.json", {}), identity()
     if (said.get("state") not in FINAL or said.get("pid") != me["pid"]) and os.environ.get("RANK", "0") == "0":
         write_json(job.folder / "status.json", said | me | status | dict(time=now()))
