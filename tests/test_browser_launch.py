@@ -138,6 +138,64 @@ def test_bad_values_are_refused_as_they_are_typed(jupyter, page, runs):
     assert not runs.exists()
 
 
+def test_what_is_wrong_with_a_value_stands_at_its_field(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=1)
+    page.get_by_role("button", name="All other settings", exact=True).press("Enter")
+    wrong = {  # a number, a list, a whole number; and what only the data refuse
+        ("Training", "lr", "fast"): "expected a number of at least 0, got 'fast'",
+        ("", "milestones", "0.5, x"): "expected a number from 0 to 1, got 'x'",
+        ("", "keep_epochs", "1,2.5"): "expected a whole number from 1 to 1, got '2.5'",
+        ("Training", "batch_size", "4096"): "expected at most 115 (115 of 128 images are trained on), got 4096",
+    }
+    for (group, name, value), sentence in wrong.items():
+        control = field(page, group, name)
+        before = control.input_value()
+        if name == "milestones":
+            field(page, "", "schedule").select_option("step")
+            control.wait_for()
+            before = control.input_value()
+        control.fill(value)
+        said = page.locator(f".sastc-launch .setting-{name} .said")
+        said.get_by_text(sentence).wait_for()
+        assert page.locator(".sastc-launch .said").count() == 1 and said.is_visible()
+        page.wait_for_function("name => document.querySelector(`.sastc-launch .setting-${name} input[aria-invalid=true]`)", arg=name)
+        described = "control => control.getAttribute('aria-describedby').split(' ').map(id => document.getElementById(id).textContent)"
+        assert control.evaluate(described)[0] == said.inner_text()
+        box, words, help = (part.bounding_box() for part in (control, said, control.locator("xpath=ancestor::*[contains(@class, ' field ')]").locator(".help")))
+        assert box["y"] + box["height"] <= words["y"] + 1 and words["y"] + words["height"] <= help["y"] + 2  # nothing lies on it
+        control.fill(before)
+        said.wait_for(state="detached")
+
+
+def test_a_folder_that_is_deleted_or_renamed_is_gone(jupyter, page, runs):
+    opened(jupyter, page, runs, epochs=400)
+    field(page, "Student", "method").select_option("baseline")
+    press(page, "Launch")
+    state(page, "running")
+    [job] = find_jobs(runs)
+    while not (job.folder / "checkpoints" / "last.pt").exists():
+        page.wait_for_timeout(200)
+    job.process.kill()
+    state(page, "lost")
+    job.folder.rename(runs / "renamed")
+    press(page, "Resume")
+    state(page, "gone")
+    page.locator(".sastc-launch .problem").get_by_text(f"folder: expected the folder of a run, got {runs.name}/{job.folder.name}, which holds none").wait_for()
+    assert page.get_by_role("button", name="Resume", exact=True).is_disabled() and not job.folder.exists()
+    names = page.get_by_label("run", exact=True).locator("option").all_inner_texts()
+    page.get_by_label("run", exact=True).select_option(label=next(name for name in names if "renamed" in name))
+    state(page, "lost")
+    press(page, "Resume")
+    state(page, "running")
+    process = Job(runs / "renamed").process
+    page.wait_for_function("() => /step [2-9]|step [0-9]{2}/.test(document.querySelector('.sastc-job').innerText)")
+    shutil.rmtree((runs / "renamed").rename(runs / ".away"), ignore_errors=True)  # at once, while it is written
+    state(page, "gone")
+    process.wait(120)
+    assert not (runs / "renamed").exists(), [*(runs / "renamed").iterdir()]  # the process ended, and left no folder that is no run
+    assert page.get_by_role("button", name="Launch", exact=True).is_enabled()
+
+
 def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     opened(jupyter, page, runs, epochs=1)
     field(page, "Begin with", "preset").select_option("a recipe (row of the paper, newer network)")

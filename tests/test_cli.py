@@ -1,10 +1,12 @@
 """The command line as a researcher uses it: each test runs the command in a process of its own, with real digits."""
 
+import contextlib
 import csv
 import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -488,6 +490,36 @@ def test_a_finished_run_trains_longer_and_auto_resumes(tmp_path):
     assert "epochs: expected 3" in refused("distill", "--resume", "--folder", tmp_path / "run", "epochs=2")
 
 
+def test_what_has_ended_stays_ended_in_a_run_that_is_trained_longer(teacher, tmp_path):
+    early = ["--method", "routed", "--weight_schedule", "early", "--calibrate_until", "0.5", "--schedule", "cosine", "--log_every", "1", "--teacher", teacher]
+    place = tmp_path / "run"
+    whole("distill", *STUDENT, *early, "--folder", place)
+    steps = len(Run(place).steps)
+    assert Run(place).steps.calibration.notna().sum() == steps // 2 + steps % 2
+    sentence = "8 epochs in place of 1: the learning rate goes from 0 to 0.0192, where the schedule cosine of 8 epochs stands after 1"
+    dry = whole("distill", "--folder", place, "--resume", "epochs=8", "--dry-run")
+    assert sentence in dry.stderr and Run(place).config["epochs"] == 1
+    said = whole("distill", "--folder", place, "--resume", "epochs=8").stderr
+    assert sentence in said and said.index(sentence) < said.index("epoch 2 of 8")
+    longer = Run(place).steps
+    assert len(longer) == 8 * steps and longer.calibration.notna().sum() == steps // 2 + steps % 2  # the same as before
+    assert longer.lr.iloc[steps] > 0.015 and longer.lr.iloc[-1] < 1e-5
+    assert Run(place).checkpoint("last")["share"] == 1
+
+
+def test_a_run_that_was_stopped_early_and_is_trained_longer_goes_on_with_what_has_not_ended(teacher, tmp_path):
+    place, early = tmp_path / "run", ["--method", "routed", "--weight_schedule", "early", "--calibrate_until", "0.5", "--teacher", teacher]
+    process = after_steps(started("distill", *STUDENT[:-1], "40", *early, "--folder", place), place, 6)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    done = Run(place).status["step"] / Run(place).status["steps"]
+    assert 0 < done < 0.4
+    whole("distill", "--folder", place, "--resume", "epochs=41")
+    run = Run(place)
+    last = run.steps.index[run.steps.calibration.notna()].max()
+    assert last / run.status["steps"] == pytest.approx(0.5, abs=0.02)
+
+
 def test_training_begins_with_given_weights(student, tmp_path):
     given = [*STUDENT, "--method", "baseline", "--lr", "0", "--folder", tmp_path / "warm"]
     whole("distill", *given, "--init", student)
@@ -513,6 +545,30 @@ def test_python_resumes_and_overwrites_alike(tmp_path):
         distill(**given, resume="maybe")
 
 
+@pytest.mark.parametrize("columns, named", [(40, False), (80, False), (200, True)])
+def test_a_bar_shows_the_time_left_and_the_loss_in_any_width(columns, named, tmp_path):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in QUIET.items() if name not in ("COLUMNS", "LINES")}
+    given = [*STUDENT, "--method", "baseline", "--epochs", "8", "--folder", tmp_path / "run"]
+    process = subprocess.Popen([*PROGRAM, "distill", *map(str, given)], stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = read_all(ours)
+    assert process.wait(timeout=300) == 0
+    bars = [bar for bar in re.split(r"[\r\n]+", said) if re.search(r"\d+%.* loss=", bar)]
+    assert bars and max(map(len, bars)) <= columns
+    assert all(re.search(r"(left|<[\d:?]+).*, epoch=\d, loss=\d\.\d{3}", bar) for bar in bars), bars[-1]
+    assert all(bar.startswith("digits-vgg11-T2-baseline-seed1000: ") == named for bar in bars), bars[-1]
+
+
+def read_all(terminal) -> str:
+    said = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while some := os.read(terminal, 65536):
+            said += some
+    return said.decode()
+
+
 def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
     for disabled, drawn in (("", True), ("1", False)):
         ours, theirs = os.openpty()
@@ -536,6 +592,17 @@ def test_the_folder_in_which_frames_are_kept_is_named():
     from sastc.training.config import Config, settings_for
 
     assert "frames are kept in events/frames" in banner(settings_for(Config, dict(data="nmnist", root="events")))[1]
+
+
+def test_a_page_names_what_it_leaves_out_and_an_explanation_does_without_lost_weights(student, tmp_path):
+    for name in ("whole", "damaged", "light"):
+        shutil.copytree(student, tmp_path / name)
+    (tmp_path / "damaged" / "config.json").write_text('{"kind": "stu')
+    shutil.rmtree(tmp_path / "light" / "checkpoints")
+    done = whole("report", tmp_path, "--json")
+    assert "damaged/config.json: damaged" in done.stderr and "this run is left out" in json.loads(done.stdout)["left_out"][0]
+    whole("explain", tmp_path, "--images", "8")
+    assert "its weights are gone (there is no checkpoints/best.pt); this run is left out" in (tmp_path / "explain.html").read_text()
 
 
 def test_many_runs_stay_a_page_that_is_read(student, tmp_path):
@@ -601,6 +668,45 @@ def test_what_stands_in_a_file_has_an_effect_or_is_refused(answers, tmp_path):
     assert "seeds: expected a text, a number or a list, got {'a': 1}" in wrong[2] and "got 'methods'" in other[2]
 
 
+def test_one_seed_or_method_in_a_file_is_not_dropped_by_what_takes_lists(answers, student, tmp_path):
+    (tmp_path / "kd.yaml").write_text("method: kd\ndata: digits\n")
+    (tmp_path / "three.yaml").write_text("seed: 3\nlabel_noise: 0.2\n")
+    refusals = {
+        ("compare", "--config", "kd.yaml", "--dry-run"): "method: expected --methods beside --config kd.yaml, which names one method, 'kd', got none",
+        ("compare", "--config", "three.yaml"): "seed: expected --seeds beside --config three.yaml, which names one seed, 3, got none",
+        ("compare", "--config", student, "--methods", "kd", "--dry-run"): "seed: expected --seeds beside --config",
+        ("study", "few_shot", "--config", "kd.yaml"): "method: expected --methods beside",
+        ("study", "sensitivity", "--config", "three.yaml"): "seed: expected --seeds beside",
+        ("study", "noisy_labels", "--config", "three.yaml", "--seeds", "3"): "label_noise: expected --noise beside",
+    }
+    for (status, said, error), sentence in zip(answers(tmp_path, *refusals), refusals.values(), strict=True):
+        assert status == 2 and not said and sentence in error and error.count("\n") == 1, error
+    taken = [["compare", "--config", "kd.yaml", "--methods", "kd,sastc"], ["compare", "--config", student, "--methods", "kd", "--seeds", "0"]]
+    taken += [["study", "sensitivity", "--config", "kd.yaml"], ["study", "noisy_labels", "--config", student, "--methods", "kd", "--seeds", "0"]]
+    found = [json.loads(said) for _, said, _ in answers(tmp_path, *([*words, "--print-config", "--json"] for words in taken))]
+    assert found[0]["methods"] == ["kd", "sastc"] and found[1]["seeds"] == [0] and found[2]["settings"]["method"] == "kd" and found[3]["methods"] == ["kd"]
+
+
+def test_places_may_begin_with_the_home_folder_or_a_variable(answers, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(QUIET, "HOME", str(tmp_path / "home"))
+    (tmp_path / "a.yaml").write_text("folder: ~/runs/a\nmethod: baseline\n")
+    (tmp_path / "b.yaml").write_text("teacher: $NO_SUCH_VARIABLE/t\n")
+    (tmp_path / "c.yaml").write_text("folder: ${HOME}/c\n")
+    show = ["--print-config", "--json"]
+    typed, filed, lost, many, page = answers(
+        tmp_path,
+        ["distill", "--method=baseline", "--folder=~/runs/b", *show],
+        ["distill", "--config=~/../a.yaml", *show],
+        ["distill", "--config", "b.yaml", *show],
+        ["compare", "--config", "c.yaml", "--data", "digits", "--methods", "baseline", "--seeds", "0", "--epochs", "1", "--dry-run"],
+        ["report", "--out=~/x.html", "nothing"],
+    )
+    assert [json.loads(each[1])["settings"]["folder"] for each in (typed, filed)] == [str(tmp_path / "home" / "runs" / name) for name in "ba"]
+    assert lost[0] == 2 and "teacher: expected a path, got '$NO_SUCH_VARIABLE/t', whose variable is not set" in lost[2]
+    assert f"in: {tmp_path / 'home' / 'c'};" in many[2] and page[0] == 2 and not (tmp_path / "~").exists()
+
+
 def test_the_printed_settings_of_a_grid_are_those_of_the_grid(answers, tmp_path):
     [printed] = answers(tmp_path, ["study", "grid", "--print-config"])
     (tmp_path / "grid.yaml").write_text(printed[1])
@@ -618,9 +724,12 @@ def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
         ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a file, got nowhere",
         ("distill", "--folder", "x", "--resume", "often"): "resume: expected one of yes, auto, got 'often'",
         ("distill", "--folder", "x", "--resume", "--small"): "small: expected only together with --recipe",
-        ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/",
+        ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/page.html'",
         ("study", "noisy_labels", "--noise", "a,b", "--data", "digits"): "noise: expected numbers separated by commas, got 'a,b'",
         ("export", teacher, "--to", "keras"): "to: expected one of nir, torch, onnx, model, got 'keras'",
+        ("distill", "data=digits", "extra"): "arguments: expected options, got 'extra' as well; sastc distill --help lists them",
+        ("evaluate", "one", "two"): "arguments: expected one RUN and options, got 'two' as well",
+        ("study", "noisy"): "(did you mean 'noisy_labels'?)",
         ("evaluate", "model"): "config.json: damaged (expected kind and settings of a run, got format, spec)",
     }
     for (status, said, error), sentence in zip(answers(tmp_path, *slips), slips.values(), strict=True):

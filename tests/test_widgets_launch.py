@@ -202,7 +202,7 @@ def test_every_control_has_its_line_of_help():
     panel = LaunchPanel()
     fields = [*panel.student.fields.items(), *panel.teacher.fields.items(), *panel._own.items()]
     for name, field in fields:
-        control, help = field.children
+        control, _, help = field.children
         assert name_of(field) == name and len(control.description) > len(name) + 20 and '<span class="help">' in help.value and len(help.value) > 30, name
 
 

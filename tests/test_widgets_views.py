@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sastc.lab import AttentionView, RunBoard, live
+from sastc.lab.board import by_value
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity, now
 
@@ -329,3 +330,11 @@ def test_a_view_asks_once(run):
         return first, pollers()
 
     assert asyncio.run(watch()) == (1, 0)
+
+
+def test_groups_by_a_setting_are_in_the_order_of_its_values(tmp_path):
+    for number, lr in enumerate([0.1, 0.02, 0.003, 1.0]):
+        write_json(tmp_path / f"run{number}" / "config.json", dict(kind="student", version=2, settings=dict(method="baseline", lr=lr, seed=0)))
+    board = RunBoard(tmp_path)
+    assert [name.split(" (")[0] for name in by_value(board._runs.values(), "lr")] == ["lr 0.003", "lr 0.02", "lr 0.1", "lr 1.0"]
+    assert [*by_value(board._runs.values(), "method")] == ["method baseline (4 runs)"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATUS', 'COMMANDS_BY_NAME', 'Answer', 'Output', 'Command', 'command', 'OwnParts', 'find_parts', 'own_modules',
-           'command_help', 'run_command', 'Start', 'settings_of', 'Again', 'banner', 'teacher_command',
+           'command_help', 'run_command', 'Start', 'settings_of', 'check_lists', 'Again', 'banner', 'teacher_command',
            'distill_command', 'demo_command', 'Sweep', 'compare_command', 'study_command', 'recipes_command', 'Places',
            'evaluate_command', 'Page', 'report_command', 'explain_command', 'export_command', 'bench_command',
            'layers_command', 'completion_command']
@@ -22,14 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastcore.basics import in_notebook
 
 from . import quick_stop
 from .options import FromFile, Parser, check_effects, config_text, file_settings, numbers, parse, parser_for, unified, words
 from ..common.checks import in_range, one_of
-from ..common.progress import speak, speaks, tell
+from ..common.progress import speak, speaks, tell, telling_late
 from ..common.settings import Settings, entries, setting
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Start(Settings):
 
     recipe: str = setting("", "settings by name (see sastc recipes), such as those of a row of the paper; what is typed beside it overrides it")
     small: bool = setting(False, "the recipe's small variant, for two CPU cores")
-    config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it")
+    config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it", path=True)
     print_config: bool = setting(False, "print the settings that would be used, as such a file, and end")
     dry_run: bool = setting(False, "do what comes before the first step (load data, build networks; fetch nothing), say what would be trained, and end")
 
@@ -297,6 +297,20 @@ def settings_of(
     return config
 
 
+def check_lists(
+    start: Start,
+    kind: "type[RunConfig]",
+    lists: Mapping[str, str],  # settings that the command sets itself, and its list that says so
+    given: Mapping[str, Any],  # its lists
+) -> None:
+    "Raise a sentence for a setting of --config that would be dropped: the command takes a list of them, and got none."
+    held = file_settings(start.config, kind, (*given, "folder")) if start.config else {}
+    for name, option in lists.items():
+        noise = name in ("label_noise", "noise_seed")  # which every run folder has
+        if name in held and not given[option] and not (noise and not held[name]):
+            raise ValueError(f"{name}: expected --{option} beside --config {start.config}, which names one {name}, {held[name]!r}, got none")
+
+
 def _check_teacher(recipe: "Recipe", teacher: str, small: bool) -> None:
     from sastc.training.checkpoints import check_model
 
@@ -313,7 +327,9 @@ class Again(Settings):
     "What happens to a folder that holds a run already."
 
     resume: str = setting(
-        "", "continue the run in --folder, for more epochs if --epochs says so; 'auto' begins a new one if there is none", ["", "yes", "auto"]
+        "",
+        "continue the run in --folder, for more epochs if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none",
+        ["", "yes", "auto"],
     )
     overwrite: bool = setting(False, "remove the run that the folder holds, and begin anew")
 
@@ -493,6 +509,7 @@ def compare_command(
     from sastc.studies.recipes import recipe
     from sastc.training.config import Config
 
+    check_lists(start, Config, dict(method="methods", seed="seeds"), dict(methods=methods, seeds=seeds))
     chosen = recipe(start.recipe) if start.recipe else None
     methods, seeds = methods or (chosen.methods if chosen else ("baseline", "kd", "sastc")), seeds or (chosen.seeds if chosen else (0, 1, 2))
     config = _shared(methods, lambda method: settings_of(Config, start, given | method, methods, ("methods", "seeds", "folder")))
@@ -609,6 +626,7 @@ def study_command(
     study = STUDIES[one_of("name", name, STUDIES)]
     typed = dict(methods=methods, seeds=seeds, noise=noise, shares=shares, vary=vary, teacher_labels=teacher_labels, keep=keep, candidates=candidates)
     lists, given = _lists_of(name, typed, given)
+    check_lists(start, Config, study.fills, typed)
     chosen = recipe(start.recipe) if start.recipe else None
     config = settings_of(Config, start, given, chosen.methods if chosen else (), [*typed, "folder"])
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs") / name)
@@ -760,8 +778,19 @@ def report_command(
     "Write an HTML page of a run, a comparison or a study. It opens offline."
     from sastc.studies.sweeps import write_page_of
 
-    written = str(write_page_of(folder, page.out or None, page.plotly, figures))
-    return Answer(written, dict(report=written))
+    with telling_late(f"reading the runs in {folder}"):
+        written = str(write_page_of(folder, page.out or None, page.plotly, figures))
+    return Answer(written, dict(report=written, left_out=_left_out(folder)))
+
+
+def _left_out(folder: str) -> list[str]:
+    "A sentence for each damaged run in a folder, which is also said."
+    from sastc.training.runs import find_runs
+
+    _, damaged = find_runs(folder)
+    for sentence in damaged:
+        tell(sentence)
+    return damaged
 
 
 @command("explain")
@@ -775,7 +804,7 @@ def explain_command(
     from sastc.studies.explain import write_explanation
 
     written = str(write_explanation(folder, page.out or None, images, page.plotly, **places.given))
-    return Answer(written, dict(explanation=written))
+    return Answer(written, dict(explanation=written, left_out=_left_out(folder)))
 
 # %% ../../nbs/cli/02_commands.ipynb #31c2d442
 @command("export")

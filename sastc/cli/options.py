@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from fastcore.docments import docments
 
+from ..common.files import expanded
 from sastc.common.settings import (
     Entry,
     Registry,
@@ -125,7 +126,11 @@ class Parser(argparse.ArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str):
-        if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown and not unknown[1].startswith("-"):
+            expected = f"one {self.positional[0]} and options" if self.positional else "options"
+            message = f"arguments: expected {expected}, got {unknown[1]!r} as well; {self.prog} --help lists them"
+        elif unknown:
             bare = {spelling.lstrip("-"): spelling for spelling in self.spellings}  # dashes are no likeness
             near = get_close_matches(unknown[1].split("=")[0].lstrip("-"), bare, n=1)
             hint = f" (did you mean {bare[near[0]]}?)" if near else f"; {self.prog} --help lists them"
@@ -489,9 +494,10 @@ def parse(
     if asked := {"-h", "--help", "--help_all"} & {*arguments}:
         print(parser.help("--help_all" in asked), end="")
         parser.exit()
-    if kind is not None and (place := typed_value(arguments, "config")):
+    if kind is not None and (place := expanded(typed_value(arguments, "config"), "config")):
         mine = {name: value for name, value in file_settings(place, kind, names).items() if name in names}
         parser.set_defaults(**{name: _as_typed(name, value, name in switches) for name, value in mine.items()})
     given = {name.removeprefix("set "): value for name, value in vars(parser.parse_args(arguments)).items()}
+    given = {name: expanded(value, name) if isinstance(value, str) else value for name, value in given.items()}  # no name begins with ~ or $
     parts = {part: held(**{name: given.pop(name) for name in own_settings(held)}) for part, held in _held_settings(function, common).items()}
     return given | parts

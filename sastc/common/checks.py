@@ -21,7 +21,7 @@ def one_of(argument: str, given: str, accepted: Iterable[str]) -> str:
     if given in accepted:
         return given
     by_small = {name.lower(): name for name in reversed(accepted)}
-    near = get_close_matches(str(given).lower(), by_small, n=1)
+    near = get_close_matches(str(given).lower(), by_small, n=1) or [name for name in by_small if given and name.startswith(str(given).lower())]
     hint = f" (did you mean {by_small[near[0]]!r}?)" if near else ""
     more = f" and {len(accepted) - _MANY:,} more" if len(accepted) > _MANY else ""  # another library may know a thousand
     raise ValueError(f"{argument}: expected one of {', '.join(accepted[:_MANY])}{more}, got {given!r}{hint}")

@@ -15,11 +15,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from importlib import metadata
 from pathlib import PurePath
 from typing import Any, NamedTuple, get_args, get_origin
 
 from .checks import in_range, one_of
+from .files import expanded
 
 # %% ../../nbs/common/02_settings.ipynb #954779e4
 def setting(
@@ -32,9 +34,10 @@ def setting(
     where: str = "",  # a property of the object that must be true for this one to have an effect; where it is not, nobody is offered it
     group: str = "",  # heading under which a command lists it; the part that it belongs to if empty
     first: bool = False,  # one of the few that a command's short help explains
+    path: bool = False,  # a file or folder, whose beginning may stand for another (`sastc.common.files.expanded`)
 ):
     "Dataclass field with help and accepted values."
-    rules = dict(choices=choices, least=least, most=most, needs=needs, where=where)
+    rules = dict(choices=choices, least=least, most=most, needs=needs, where=where, path=path)
     return field(default=default, metadata=dict(setting=True, help=help, group=group, first=first, **rules))
 
 
@@ -57,12 +60,20 @@ def own_settings(
     kind: "type | Settings",  # a class with settings, or an object of it
 ) -> dict[str, dataclasses.Field]:  # by name, in order
     "Settings that a class declares itself, those of its parts not among them."
-    return {f.name: f for f in dataclasses.fields(kind) if f.init and not f.metadata.get("hidden") and not f.metadata.get("part")}
+    return dict(_declared(kind if isinstance(kind, type) else type(kind))[0])
 
 
 def own_parts(kind: "type | Settings") -> dict[str, dataclasses.Field]:
     "Fields of a class that hold objects with settings."
-    return {f.name: f for f in dataclasses.fields(kind) if f.metadata.get("part")}
+    return dict(_declared(kind if isinstance(kind, type) else type(kind))[1])
+
+
+@cache
+def _declared(kind: type) -> tuple[dict[str, dataclasses.Field], dict[str, dataclasses.Field]]:
+    "Settings and parts of a class, worked out once: a table of thousands of runs asks for them again and again."
+    fields = dataclasses.fields(kind)
+    parts = {f.name: f for f in fields if f.metadata.get("part")}
+    return {f.name: f for f in fields if f.init and not f.metadata.get("hidden") and f.name not in parts}, parts
 
 
 def part_class(declared: dataclasses.Field) -> type:
@@ -102,6 +113,8 @@ def checked(declared: dataclasses.Field, value, name: str = ""):
         if not isinstance(value, (str, PurePath)):
             raise ValueError(f"{name}: expected a text, got {value!r}")
         names = choices_of(declared)
+        if rule.get("path"):
+            return expanded(str(value), name)
         return one_of(name, value, [one for one in names if one]) if names and value not in names else str(value)
     if isinstance(default, int):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1:
@@ -296,9 +309,10 @@ class Entry(NamedTuple):
 
 
 def _walk(thing: Settings, path: tuple[str, ...] = ()) -> Iterable[Entry]:
+    own = own_settings(thing)
     for declared in dataclasses.fields(thing):
         name = declared.name
-        if name in own_settings(thing):
+        if name in own:
             yield Entry((*path, name), declared, getattr(thing, name))
         elif declared.metadata.get("part"):
             held = getattr(thing, name)
@@ -363,11 +377,12 @@ class _Given:
 
 def _made(kind: type, given: _Given, path: tuple[str, ...]) -> Settings:
     values, typed, named = {}, {}, []
+    own = own_settings(kind)
     for declared in dataclasses.fields(kind):
         name = declared.name
         if declared.metadata.get("part"):
             values[name] = _chosen(declared, given, (*path, name))
-        elif name in own_settings(kind):
+        elif name in own:
             default = declared.default if declared.default is not MISSING else declared.default_factory()
             value, how = given.take((*path, name), default)
             if isinstance(registry := _choices(declared), Registry) and isinstance(value, str) and ":" in value:

@@ -143,7 +143,15 @@ def by_value(
     for run in runs:
         if setting in run.completed:
             groups.setdefault(written(run.completed[setting]), []).append(run)
-    return {f"{setting} {value} ({len(group)} run{'s' * (len(group) > 1)})": group for value, group in groups.items()}
+    return {f"{setting} {value} ({len(group)} run{'s' * (len(group) > 1)})": group for value, group in sorted(groups.items(), key=_in_order)}
+
+
+def _in_order(group: tuple[str, list[Run]]) -> tuple[bool, float, str]:
+    "Numbers by size and then words, so that a value keeps its colour however the table is sorted."
+    try:
+        return False, float(group[0]), ""
+    except ValueError:
+        return True, 0.0, group[0]
 
 # %% ../../nbs/lab/02_board.ipynb #298c58fd
 _STREAMS = "steps", "epochs"  # attention has a view of its own, and much to read
@@ -152,7 +160,7 @@ _IN_ROWS = "setting:"  # begins the key of a setting in a row
 
 def _plain(value):
     "A setting as JSON has it, and as a column sorts it."
-    return value if isinstance(value, (bool, int, float, str)) else written(value)
+    return value if isinstance(value, (bool, int, float, str, type(None))) else written(value)
 
 
 def settings_in_rows(

@@ -82,7 +82,8 @@ def with_help(
     "A control with a label in words, and its line of help."
     control.description_allow_html = True
     control.description = f"{escape(whose + label_of(help))} <code>{escape(name)}</code>"
-    field = ipywidgets.VBox([control, ipywidgets.HTML(f'<span class="help">{escape(help)}</span>')])
+    field = ipywidgets.VBox([control, ipywidgets.HTML(), ipywidgets.HTML(f'<span class="help">{escape(help)}</span>')])
+    field.children[1].add_class("what-is-wrong")
     for style in ("field", f"setting-{name.replace('.', '-')}"):
         field.add_class(style)
     return field
@@ -196,9 +197,20 @@ def problems(self: Form) -> list[str]:
             self.config()
         except ValueError as error:
             sentences[str(error).partition(":")[0]] = str(error)
+    self.mark(sentences)
+    return list(sentences.values())
+
+
+@patch
+def mark(
+    self: Form,
+    sentences: Mapping[str, str],  # by name of the setting
+) -> None:
+    "Mark the controls whose values are not accepted, with the sentence below each; no others."
     for name, control in self.controls.items():
         (control.add_class if name in sentences else control.remove_class)("wrong")
-    return list(sentences.values())
+        said = sentences.get(name, "").removeprefix(f"{name}: ")
+        self.fields[name].children[1].value = f'<span class="said">{escape(said)}</span>' * bool(said)
 
 # %% ../../nbs/lab/03_launch.ipynb #54aa0013
 _DIGITS = dict(data="digits", batch_size=32, schedule="cosine", warmup=0.5, log_every=5)
@@ -324,12 +336,22 @@ class JobView(Polling, ipywidgets.VBox):
 
 # %% ../../nbs/lab/03_launch.ipynb #ced74e88
 @patch
+def look(self: JobView) -> None:
+    "Look now; a job that has ended is not watched any more."
+    if self.job is not None:
+        self._look()
+
+
+@patch
 def _look(self: JobView) -> float | None:
     "Look once; returns the seconds until the next time."
     before, began = self.state, time.perf_counter()
     self.state = state_of_job(self.job)
     try:
-        self.refresh()
+        if self.state == "gone":
+            self.words.value = _line("gone", "Its folder was deleted, or has another name now.", str(self.job.folder))
+        else:
+            self.refresh()
     except UNREADABLE as error:
         self.words.value = _line("damaged", why_unreadable(error), str(self.job.folder))
     if self.state != before:
@@ -339,9 +361,9 @@ def _look(self: JobView) -> float | None:
 
 
 def state_of_job(job: Job) -> str:
-    'How a job stands; "damaged" if its files do not say.'
+    'How a job stands; "damaged" if its files do not say, "gone" if its folder was deleted or renamed.'
     try:
-        return job.state
+        return job.state if job.there else "gone"
     except UNREADABLE:
         return "damaged"
 
@@ -417,7 +439,7 @@ def commands(self: JobView) -> list[str]:
 def stages(self: JobView) -> list[Stage]:
     "The runs of the job; none where there is no job, or its files do not say."
     try:
-        return self.job.stages if self.job else []
+        return self.job.stages if self.job and self.job.there else []
     except UNREADABLE:
         return []
 
@@ -786,7 +808,7 @@ def _check(self: LaunchPanel) -> None:
             self._refuse_root(configs)
             commands = _commands(check_launch(*configs, **how, found=self._devices), **how)
     except (ValueError, OSError) as error:
-        problems = problems or [str(error)]
+        problems = problems or self._marked(forms, str(error))
     self.start.disabled = bool(problems or note) or self.view.state == "starting"  # nobody means to launch the same twice
     said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [f'<p role="status" class="soft">{escape(note)}</p>'] * bool(
         note
@@ -794,6 +816,15 @@ def _check(self: LaunchPanel) -> None:
     self.said.value = "".join(said)
     text = f'<div class="soft">The same in a terminal (a click selects it):</div><pre>{escape(" && ".join(commands))}</pre>'
     self.command.value = text if commands else ""
+
+
+@patch
+def _marked(self: LaunchPanel, forms: Sequence[Form], sentence: str) -> list[str]:
+    "A sentence about what was typed, which also stands at its field."
+    name = sentence.partition(":")[0]
+    if form := next((form for form in reversed(forms) if name in form.controls), None):
+        form.mark({name: sentence})
+    return [sentence]
 
 
 @patch
@@ -831,6 +862,7 @@ def _find(self: LaunchPanel) -> None:
     before, names = self.device.value, {device.name: f"{device.name} · {device.about}" for device in self._devices}
     self.device.options = [("auto", "auto"), *((about, name) for name, about in names.items())]
     self.device.value = before if before in names else "auto"
+    self.view.look()
     self._list(self.view.job)
     if self.view.job is None and (under_way := [job for job, state in self._found.values() if state in _NOT_ENDED]):
         self._show(max(under_way, key=lambda job: len(job.stages)))  # a teacher under way is a stage of the job that is wanted
@@ -896,7 +928,9 @@ def _launch(self: LaunchPanel) -> None:
 def _ask(self: LaunchPanel, what: Callable[[Job], Job | None]) -> None:
     "Stop or resume the run that is shown."
     try:
+        self.view.job.check_there()
         what(self.view.job)
         self._show(Job(self.view.job.folder))
     except UNREADABLE as error:
+        self.view.look()
         self.said.value = f'<p role="alert" class="problem">{escape(why_unreadable(error))}</p>'

@@ -256,9 +256,13 @@ _BY_CONTENT = ("method", "teacher", "data")  # told apart by more than their nam
 def _method_settings(run: Run) -> set[str]:
     "Names of the settings that the method of a run has of its own."
     try:
-        return {name for name, entry in entries(run.settings).items() if entry.path[0] == "method" and name != "method"}
+        return {*run.once("of the method", run.config, lambda: _of_method(run.settings))}
     except ValueError:  # a class that this process does not know
         return set()
+
+
+def _of_method(settings: RunConfig) -> dict:
+    return {name: entry.value for name, entry in entries(settings).items() if entry.path[0] == "method" and name != "method"}
 
 
 def _differing(rows: Sequence[dict]) -> list[str]:
@@ -306,7 +310,7 @@ def by_budget(
 def learns_from_teacher(run: Run) -> bool:
     "Whether the method of a run uses the teacher that is named; a class that this process does not know is taken at its word."
     try:
-        return run.settings.method.uses_teacher
+        return run.once("teacher", run.config, lambda: dict(used=run.settings.method.uses_teacher))["used"]
     except ValueError:
         return bool(run.config.get("teacher"))
 

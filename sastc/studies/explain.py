@@ -630,9 +630,11 @@ def write_explanation(
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
     found, damaged = runs_in(folder)
-    runs = [run for run in found if run.kind == "student" and run.result]
-    if not runs:
+    finished = [run for run in found if run.kind == "student" and run.result]
+    if not finished:
         raise FileNotFoundError(f"folder: expected the folder of a finished student, or of a comparison, got {folder}, which holds no finished student")
+    runs = [run for run in finished if "best" in run.checkpoints] or finished  # or the sentence about the checkpoint
+    damaged += [f"{run.folder}: its weights are gone (there is no checkpoints/best.pt); this run is left out" for run in finished if run not in runs]
     firsts = [members[0] for members in by_method(runs).values()]  # one run shows what a method does to pictures and costs
     learned = [run for run in firsts if run.config["teacher"] or own.get("teacher") is not None]
     lacking = [run for run in learned if run.config["teacher"].startswith("own:") and own.get("teacher") is None]

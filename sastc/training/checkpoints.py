@@ -7,6 +7,7 @@ __all__ = ['save_checkpoint', 'checkpoint_names', 'checkpoint_file', 'load_check
            'check_model']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c57fd34d
+import shutil
 import zipfile
 from pathlib import Path
 from textwrap import shorten
@@ -31,7 +32,8 @@ def save_checkpoint(path: Path, content: dict) -> None:
             torch.save(dict(format=_FORMAT, **content), file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         kept = f"the checkpoint of epoch {load_checkpoint(path).get('epoch')} is still there" if path.exists() else "there is none yet"
-        raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}); {kept}") from error
+        free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
+        raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}; {free:,.0f} MiB are free there); {kept}") from error
 
 
 def checkpoint_names(

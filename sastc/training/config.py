@@ -118,14 +118,16 @@ class RunConfig(Settings):
     data: Source = part(Cifar10, "data set, or the path of an .npz file or of an image folder; the last three are event recordings", SOURCES, first=True)
     optimisation: Optimisation = part(Optimisation)
     seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, first=True)
-    init: str = setting("", "warm start: run folder or checkpoint whose weights the training begins with, instead of random ones", group="optimisation")
+    init: str = setting(
+        "", "warm start: run folder or checkpoint whose weights the training begins with, instead of random ones", group="optimisation", path=True
+    )
     device: str = setting("auto", "auto takes CUDA or MPS if there is one", ["auto", "cpu"])
     log_every: int = setting(20, "training steps between two records", least=1, group="records")
     keep_epochs: tuple[int, ...] = setting((), "epochs after which the weights are kept as well, beside the best and the last", group="records")
     trackers: tuple[str, ...] = setting(
         (), "programs that log the run beside its folder: tensorboard, wandb, trackio, each installed by you; none if empty", group="records"
     )
-    folder: str = setting("", "run folder; made from the names if empty", first=True)
+    folder: str = setting("", "run folder; made from the names if empty", first=True, path=True)
 
     def check(self) -> None:
         for tracker in self.trackers:
@@ -209,6 +211,7 @@ class Config(RunConfig):
         "trained teacher: run folder, checkpoint, torchvision:NETWORK or timm:NETWORK with the library's weights (NETWORK:FILE with yours), or hf:FOLDER",
         group="teacher",
         first=True,
+        path=True,
     )
     teacher_mode: str = setting(
         "fold_mean",

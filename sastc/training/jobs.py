@@ -171,8 +171,17 @@ class Job:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        if not any((self.folder / name).exists() for name in ("job.json", "config.json")):
-            raise FileNotFoundError(f"folder: expected the folder of a run, got {folder}, which holds none")
+        self.check_there()
+
+    @property
+    def there(self) -> bool:
+        "Whether the folder still is what it was; it may have been deleted or renamed meanwhile."
+        return any((self.folder / name).exists() for name in ("job.json", "config.json"))
+
+    def check_there(self) -> None:
+        "Raise `FileNotFoundError` for a folder without a run."
+        if not self.there:
+            raise FileNotFoundError(f"folder: expected the folder of a run, got {self.folder}, which holds none")
 
     @cached_property
     def _stored(self) -> dict:
@@ -440,6 +449,8 @@ def _train(stage: Stage) -> Run:
 
 def _note(job: Job, **status) -> None:
     "Say how the job ended, where this process has not said so for its last stage."
+    if not job.there:  # it was deleted or renamed, and must not come back as a folder that is no run
+        return
     said, me = read_json(job.folder / "status.json", {}), identity()
     if (said.get("state") not in FINAL or said.get("pid") != me["pid"]) and os.environ.get("RANK", "0") == "0":
         write_json(job.folder / "status.json", said | me | status | dict(time=now()))
@@ -463,7 +474,8 @@ def stop(self: Job) -> None:
 def resume(self: Job) -> Job:
     """Continue from the last checkpoint in a new process.
 
-    Raises `ValueError` if the job is alive or finished, and for a folder that would have something written elsewhere."""
+    Raises `ValueError` if the job is alive or finished, and for a folder that would have something written elsewhere; `FileNotFoundError` for one that is gone."""
+    self.check_there()
     if self.state == "finished":
         raise ValueError(f"folder: expected a run that can go on, got {self.folder}, which is finished; there is nothing to resume")
     if self.state not in ("not started", "stopped", "failed", "lost"):

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from ..common.checks import in_range
-from ..common.progress import shows_progress, tell
+from ..common.progress import bar_layout, shows_progress, tell
 from ..common.settings import flat, written
 from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
@@ -117,7 +117,7 @@ class Trainer:
         optimizer = _built(self.optimisation.optimizer, trained)
         self.scheduler = LambdaLR(optimizer, lambda step: learning_rate_factor(self.optimisation, step / steps_per_epoch))
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
-        self.progress = dict(epoch=0, batch=0, step=0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
+        self.progress = dict(epoch=0, batch=0, step=0, share=0.0, seconds=0.0, best_accuracy=-1.0, best_epoch=-1, epoch_seconds=0.0)
         self.epoch_sums, self.record_sums, self.watched, self.labelled = defaultdict(float), defaultdict(float), {}, {}
         self.counted_at, self.saved, self.saves_memory = time.perf_counter(), False, getattr(config, "save_memory", False)
 
@@ -125,14 +125,24 @@ class Trainer:
     def steps(self) -> int:
         return self.optimisation.epochs * len(self.batches["train"])
 
+    @property
+    def share(self) -> float:
+        "Share of the training that is done, as the method sees it. It never falls: in a run that is trained for longer, what had ended stays ended."
+        return max(self.progress["share"], self.progress["step"] / self.steps)
+
 # %% ../../nbs/training/07_loop.ipynb #63a05e56
+_BESIDE = len(", epoch=100, loss=12.345")  # what a step says beside its bar
+
+
 @patch
 def run(self: Trainer) -> str:
     'Train to the end or to a requested stop; returns "finished" or "stopped". Failures are noted in the folder and raised.'
     try:
         with (
             StopRequest() as stop,
-            tqdm(total=self.steps, initial=self.progress["step"], desc=self.config.label(), disable=not (self.writer and shows_progress())) as bar,
+            tqdm(
+                total=self.steps, initial=self.progress["step"], disable=not (self.writer and shows_progress()), **bar_layout(self.config.label(), _BESIDE)
+            ) as bar,
         ):
             self._status("running")
             self._begin_tracking()
@@ -224,7 +234,7 @@ def step(
     images = _laid_out(images)
     began = time.perf_counter()
     with saving_memory(self.network) if self.saves_memory else contextlib.nullcontext():
-        outcome = self.learner(images, labels, self.progress["step"] / self.steps)
+        outcome = self.learner(images, labels, self.share)
     total = outcome.total
     parts, right = _numbers(total, outcome, labels)
     self._refuse_not_finite(parts)
@@ -400,10 +410,10 @@ def _record_epoch(self: Trainer, seconds: float) -> None:
 def _save(self: Trainer, which: str) -> None:
     self.accelerator.wait_for_everyone()
     self._count_time()
-    self.saved = self.saved or which == "last"
     if not self.writer:
+        self.saved = self.saved or which == "last"
         return
-    content = dict(self.progress, spec=getattr(self.network, "spec", None), model=self.network.state_dict(), num_classes=self.num_classes)
+    content = dict(self.progress, share=self.share, spec=getattr(self.network, "spec", None), model=self.network.state_dict(), num_classes=self.num_classes)
     content["preprocessing"] = self.seen and {name: list(value) if isinstance(value, tuple) else value for name, value in self.seen._asdict().items()}
     if which == "last":
         content |= dict(
@@ -412,6 +422,7 @@ def _save(self: Trainer, which: str) -> None:
             epoch_sums=dict(self.epoch_sums), record_sums=dict(self.record_sums), rng=torch.get_rng_state(), labelled=self.labelled,
         )  # fmt: skip
     self.writer.checkpoint(which, content)
+    self.saved = self.saved or which == "last"  # not before: the disk may be full
 
 
 @patch

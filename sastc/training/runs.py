@@ -15,7 +15,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -103,7 +103,7 @@ def sentence_of(
 ) -> str:
     "How a run stands, in one sentence."
     at, reason = where(status), str(status.get("reason", "it left no reason")).rstrip(".")
-    goes_on = "Resume continues from the last checkpoint" if status.get("saved") or status.get("epoch") else "There is no checkpoint yet: resume begins again"
+    goes_on = "Resume continues from the last checkpoint" if status.get("saved", status.get("epoch")) else "There is no checkpoint yet: resume begins again"
     return {
         "not started": "Nothing has been recorded yet.",
         "starting": "Its process loads libraries and data.",
@@ -129,7 +129,11 @@ class Run:
 
     def content(self, name: str) -> dict:
         "Content of one of the JSON files; empty where there is none."
-        return read_json(self.folder / f"{name}.json", {})
+        path, kept = self.folder / f"{name}.json", self.__dict__.setdefault("_contents", {})
+        stamp = (found.st_mtime_ns, found.st_ino, found.st_size) if path.exists() and (found := path.stat()) else None
+        if stamp is None or name not in kept or kept[name][0] != stamp:
+            kept[name] = stamp, read_json(path, {})
+        return dict(kept[name][1])
 
     def lines(self, stream: str) -> list[dict]:
         "Records of one of the JSON-lines files."
@@ -146,12 +150,26 @@ class Run:
         content = self.content("config")
         if content and not {"kind", "settings"} <= content.keys():
             raise Damaged(f"{self.folder / 'config.json'}: damaged (expected kind and settings of a run, got {', '.join(list(content)[:3])})")
-        return upgraded(content, self.content("layers")) if content else {}
+        layers = self.content("layers")
+        return self.once("config", (content, layers), lambda: upgraded(content, layers)) if content else {}
+
+    def once(
+        self,
+        name: str,
+        read,  # content of files, which it is made of
+        made: Callable[[], dict],
+    ) -> dict:
+        "What is made of the content of files, again only where that has changed: tables of many runs ask for it many times."
+        kept = self.__dict__.setdefault("_made", {})
+        if name not in kept or kept[name][0] != read:
+            kept[name] = read, made()
+        return dict(kept[name][1])
 
     @property
     def completed(self) -> dict:
         "All settings by their short names, those that are newer than the run at their defaults."
-        return completed(self.kind, self.config)
+        kind, config = self.kind, self.config
+        return self.once("completed", (kind, config), lambda: completed(kind, config))
 
     @property
     def settings(self) -> RunConfig:
@@ -322,6 +340,7 @@ class RunWriter:
 
     def status(self, **status) -> None:
         "Say where the run stands."
+        self._check_there()
         write_json(self.folder / "status.json", dict(status, **identity(), time=now()))
 
     def perturbed_labels(self, table: pd.DataFrame) -> None:
@@ -339,6 +358,7 @@ class RunWriter:
 
     def record(self, stream: str, **record) -> None:
         '`stream` is "steps", "epochs" or the name of something that a method records; a record has a `step`.'
+        self._check_there()
         append_line(self.folder / f"{stream}.jsonl", record)
 
     def rewind(self, step: int) -> None:
@@ -348,11 +368,18 @@ class RunWriter:
 
     def checkpoint(self, which: str, content: dict) -> None:
         'Write the checkpoint "last", "best" or, for a kept epoch, "epoch-20".'
+        self._check_there()
         save_checkpoint(self.folder / "checkpoints" / f"{which}.pt", content)
 
     def result(self, **result) -> None:
         "Say what the run came to."
+        self._check_there()
         write_json(self.folder / "result.json", result)
+
+    def _check_there(self) -> None:
+        "Raise `OSError` for a folder that was deleted or renamed meanwhile; writing on would leave a folder that is no run."
+        if not (self.folder / "config.json").exists():
+            raise OSError(f"folder: expected the folder of this run to stay where it is, got none at {self.folder}; it was deleted or renamed meanwhile")
 
 # %% ../../nbs/training/04_runs.ipynb #73d37c72
 def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'data_of', 'learned_from',
            'training_data', 'batches_of', 'preprocessing_of', 'resolve_config', 'settle', 'described', 'check_network',
-           'check_processes', 'say_what_is_passed', 'say_what_differs', 'tried', 'network_for', 'train_teacher',
-           'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher', 'check_own_weights', 'learner_for']
+           'check_processes', 'say_what_is_passed', 'say_what_differs', 'say_what_is_longer', 'tried', 'network_for',
+           'train_teacher', 'distill', 'rehearse', 'student_for', 'build_method', 'check_teacher', 'check_own_weights',
+           'learner_for']
 
 # %% ../../nbs/training/08_session.ipynb #a69dc7e0
 import atexit
@@ -49,7 +50,7 @@ from ..neurons.neuron import NEURONS, Neuron
 from .checkpoints import check_model, load_model
 from .config import Config, RunConfig, TeacherConfig, settings_for
 from .learner import Learner
-from .loop import Trainer
+from .loop import Trainer, learning_rate_factor
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
 from .runs import Run, RunWriter, arithmetic, check_apart, check_free, check_no_links, processes, sentence_of
@@ -381,6 +382,24 @@ def say_what_differs(run: Run) -> None:
     if differing:
         tell(f"resumed with {', '.join(differing)}: its last digits will differ from those of a run without a break")
 
+
+def say_what_is_longer(
+    run: Run,
+    config: RunConfig,  # with which it goes on
+    steps: int,  # of an epoch
+) -> None:
+    "Tell what the schedules of a run come to that is trained for more epochs than it was begun with."
+    now, before = config.optimisation, run.config["epochs"]
+    if now.epochs <= before:
+        return
+    shorter, checkpoint = copy.copy(now), run.folder / "checkpoints" / "last.pt"
+    shorter.epochs = before
+    done = run.checkpoint("last")["step"] / steps if checkpoint.exists() else 0.0
+    was, becomes = (f"{now.optimizer.lr * learning_rate_factor(each, done):.3g}" for each in (shorter, now))
+    tell(
+        f"{now.epochs} epochs in place of {before}: the learning rate goes from {was} to {becomes}, where the schedule {config['schedule']} of {now.epochs} epochs stands after {done:.4g}, and what the method has ended by now, like a calibration, stays ended"
+    )
+
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def _blank(network: nn.Module, data: Data) -> torch.Tensor:
     # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
@@ -491,6 +510,8 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
     if ready.resume:
         _check_same(Run(config.folder), ready, identity)
     batches = batches_of(config, data, perturbed, ready.accelerator)
+    if ready.resume:
+        say_what_is_longer(Run(config.folder), config, len(batches["train"]))
     if ready.compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, ready.accelerator.device)
         identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
@@ -530,6 +551,8 @@ def _train(ready: _Ready) -> Run:
     elements = _neuron_elements(learner.network, data)
     goes_on = ready.resume and (Path(config.folder) / "checkpoints" / "last.pt").exists()
     content = Run(config.folder).checkpoint("last") if goes_on else None
+    if content:  # of a version that kept no share
+        content.setdefault("share", min(1.0, content["step"] / (Run(config.folder).config["epochs"] * len(batches["train"]))))
     trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
     writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder
     if ready.resume and writer:

@@ -1,4 +1,4 @@
-// Help of the controls of a form: the line that stands below a control describes it, for a screen reader too.
+// Help of the controls of a form, and what is wrong with a value: lines below a control describe it, for a screen reader too.
 
 let described = 0; // lines so far, for names that differ
 
@@ -8,11 +8,14 @@ export function describeAll(form) {
     const control = field.querySelector("input, select");
     const help = field.querySelector(".help");
     if (!control || !help) continue;
-    if (!help.id) {
+    const said = field.querySelector(".said");
+    for (const line of [help, said]) {
+      if (!line || line.id) continue;
       described += 1;
-      help.id = `sastc-help-${described}`;
+      line.id = `sastc-help-${described}`;
     }
-    control.setAttribute("aria-describedby", help.id);
+    control.setAttribute("aria-describedby", said ? `${said.id} ${help.id}` : help.id);
+    control.setAttribute("aria-invalid", String(Boolean(said)));
   }
 }
 
