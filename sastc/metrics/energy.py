@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import TorchFunctionMode
 
-from ..models.taps import evaluating, time_steps_of
+from ..models.taps import evaluating, inside, time_steps_of
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
@@ -41,8 +42,8 @@ class RateRecorder(Recorder):
 
     def _count(self, name):
         def hook(module, args, kwargs, spikes):
-            fired = spikes.ne(0) if isinstance(module, Spikes) else spikes  # those of other libraries may be graded
-            self.counts[name] += torch.tensor([fired.sum(dtype=torch.float32).item(), spikes.numel()], dtype=torch.float64)
+            fired = torch.count_nonzero(spikes).item()  # spikes may be graded or have a sign
+            self.counts[name] += torch.tensor([fired, spikes.numel()], dtype=torch.float64)
 
         return hook
 
@@ -79,22 +80,74 @@ def _is_matrix(weight: torch.Tensor) -> bool:
     return weight.ndim == 2 or (weight.ndim > 2 and min(weight.shape[:2]) > 1)
 
 
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "bilinear", "linear", "scaled_dot_product_attention"}
+_PRODUCTS |= {f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in (1, 2, 3)}
+
+
+class _Elsewhere(TorchFunctionMode):
+    "Notes in which modules products are made by a function, outside of the layers that are counted."
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.where = {}, []  # the modules that are at work, from the outermost; None for one that is counted
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in _PRODUCTS and None not in self.where:
+            self.found[self.where[-1] if self.where else ""] = True
+        return function(*args, **(kwargs or {}))
+
+
 class _CostListener(Recorder):
     "Listens to every layer whose arithmetic is counted; knows the images of a forward pass, and how often they may pass a layer."
 
     def __init__(self, model: nn.Module):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
         self.images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
-        if names := _uncounted(model):
-            warnings.warn(
-                f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
-                stacklevel=3,
-            )
+        self._uncounted, self._looked = _uncounted(model), False
+        if self._uncounted:
+            self._warn(self._uncounted)
+
+    def _warn(self, names):
+        warnings.warn(
+            f"network: expected products in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
+            stacklevel=4,
+        )
 
     def __enter__(self):
         super().__enter__()
         self._hooks.append(self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))  # before the time axis is folded
+        if not self._looked and inside(self._model)[0] is self._model:  # a compiled network would be compiled again
+            self._look(_Elsewhere())
         return self
+
+    def _look(self, mode: _Elsewhere) -> None:
+        "Look for products elsewhere in the first pass."
+        handles = []
+
+        def begin(module, args):
+            mode.__enter__()
+
+        def end(module, args, output):
+            self._looked = True
+            mode.__exit__(None, None, None)
+            for handle in handles:
+                handle.remove()
+            if names := [name or type(self._model).__name__ for name in mode.found if name not in self._uncounted]:
+                self._warn(names)
+
+        def left(module, args, output):
+            mode.where.pop()
+
+        for name, module in self._model.named_modules():
+            if isinstance(module, Neuron):  # whose compiled form would be compiled again
+                handles.append(module.register_forward_pre_hook(lambda module, args: mode.__exit__(None, None, None)))
+                handles.append(module.register_forward_hook(lambda module, args, output: mode.__enter__() and None, always_call=True))
+                continue
+            called = None if name in self._modules else name
+            handles.append(module.register_forward_pre_hook(lambda module, args, called=called: mode.where.append(called)))
+            handles.append(module.register_forward_hook(left, always_call=True))
+        handles += [self._model.register_forward_pre_hook(begin, prepend=True), self._model.register_forward_hook(end, always_call=True)]
+        self._hooks += handles
 
     def _begin(self, model, args, kwargs):
         x = next(iter((*args, *kwargs.values())))
@@ -112,9 +165,12 @@ class _CostListener(Recorder):
         return received, (received if getattr(module, "transposed", False) else output).numel() * module.weight[0].numel()
 
 # %% ../../nbs/metrics/01_energy.ipynb #8a7a5026
+_MOST = 64  # whole numbers from here on are grey values rather than sums of spikes
+
+
 def _got_spikes(received: torch.Tensor) -> bool | None:
-    "Whether a layer gets spikes, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
-    return bool(((received == 0) | (received == 1)).all()) if bool(received.any()) else None
+    "Whether a layer gets spikes or sums of them, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
+    return bool(((received == received.round()) & (received.abs() < _MOST)).all()) if bool(received.any()) else None
 
 
 class CostRecorder(_CostListener):
@@ -129,7 +185,7 @@ class CostRecorder(_CostListener):
             received, macs = self._passed(module, args, kwargs, output)
             if self._spiking.get(name) is None:
                 self._spiking[name] = _got_spikes(received)
-            spikes = received.sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
+            spikes = received.abs().sum(dtype=torch.float32).item() if self._spiking[name] else 0.0
             counted = torch.tensor([macs, len(received), spikes, received.numel()], dtype=torch.float64)
             self._sums[name] = self._sums.get(name, 0) + counted
 
@@ -177,7 +233,7 @@ class StepRecorder(_CostListener):
             if self._spiking.get(name) is None:
                 self._spiking[name] = _got_spikes(received)
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
-            rate = received.flatten(1).mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
+            rate = received.abs().flatten(1).mean(1, dtype=torch.float32).double().cpu() if spiking else torch.ones(len(received), dtype=torch.float64)
             self._rows.setdefault(name, []).append(macs / len(received) * rate * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE))
 
         return hook
