@@ -267,7 +267,7 @@ def test_a_network_in_another_precision_gets_images_in_it():
 
 class Signed(LIF):
     def fire(self, current, time_steps):
-        return current.sign()
+        return current.expand(time_steps, *current.shape[1:]).sign()
 
 
 def test_spikes_with_a_sign_are_spikes():
@@ -591,7 +591,7 @@ def test_test_images_that_are_learned_from_are_told(tmp_path):
         for number, name in enumerate("ab"):
             (tmp_path / "images" / split / name).mkdir(parents=True)
             for image in range(20 if split == "train" else 1):
-                Image.new("RGB", (8, 8), (100 * number, 9 * image, 7)).save(tmp_path / "images" / split / name / f"{image}.png")
+                Image.new("RGB", (8, 8), (100 * number, 9 * image, 7 * image)).save(tmp_path / "images" / split / name / f"{image}.png")
     shutil.rmtree(tmp_path / "images" / "test" / "a")
     (tmp_path / "images" / "test" / "a").symlink_to(tmp_path / "images" / "train" / "a")
     for workers in (0, 1):

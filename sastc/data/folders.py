@@ -75,7 +75,7 @@ def _let_workers_go() -> None:
     for batches in list(_OPEN):
         batches.close()
 
-
+# %% ../../nbs/data/02_folders.ipynb #cb237b2d
 class StreamedBatches(BatchPlan):
     """Batches of one process, whose images are read by worker processes.
 

@@ -237,7 +237,9 @@ def _images_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in above]
         found.append((place, sorted(name for name in files if name.lower().endswith(endings) and not name.startswith("."))))
     if other:
-        warnings.warn(f"data: expected images of the formats {', '.join(endings)}, got others in {str(folder)!r}, which are left out, {other[0]!r} for one", stacklevel=2)
+        warnings.warn(
+            f"data: expected images of the formats {', '.join(endings)}, got others in {str(folder)!r}, which are left out, {other[0]!r} for one", stacklevel=2
+        )
     return [os.path.join(place, name) for place, names in sorted(found) for name in names]
 
 
@@ -282,7 +284,10 @@ def _in_colour(path: str) -> Image.Image:
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # as older versions of Pillow call it
             values = np.asarray(image)
             if 0 < values.max() < 4096:
-                warnings.warn("data: expected files of 16 bits to use them, got one without values above 4,095, of which 16 grey levels remain; scale files of 10 or 12 bits", stacklevel=2)
+                warnings.warn(
+                    "data: expected files of 16 bits to use them, got one without values above 4,095, of which 16 grey levels remain; scale files of 10 or 12 bits",
+                    stacklevel=2,
+                )
             return Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8)).convert("RGB")
         if image.mode in ("I", "F"):
             raise ValueError(f"expected 8 or 16 bits for each value, got mode {image.mode!r}, whose range is not known")

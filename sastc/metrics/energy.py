@@ -8,6 +8,7 @@ __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'Recorder', 'RateRecorder', 
 
 # %% ../../nbs/metrics/01_energy.ipynb #87c7919a
 import warnings
+from collections.abc import Callable, Container, Iterable
 
 import pandas as pd
 import torch
@@ -79,7 +80,7 @@ def _is_matrix(weight: torch.Tensor) -> bool:
     "Whether products may be made with it: a matrix, or kernels; not what is added or multiplied to each place of a map."
     return weight.ndim == 2 or (weight.ndim > 2 and min(weight.shape[:2]) > 1)
 
-
+# %% ../../nbs/metrics/01_energy.ipynb #29051d67
 _PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "bilinear", "linear", "scaled_dot_product_attention"}
 _PRODUCTS |= {f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in (1, 2, 3)}
 
@@ -96,7 +97,41 @@ class _Elsewhere(TorchFunctionMode):
             self.found[self.where[-1] if self.where else ""] = True
         return function(*args, **(kwargs or {}))
 
+    def hooks(
+        self,
+        model: nn.Module,
+        counted: Container[str],  # names of modules
+        seen: Callable[[Iterable[str]], None],  # is told the names of the modules
+    ) -> list:  # handles, which remove themselves after a pass
+        "Look at the next pass of a network."
+        handles = []
 
+        def begin(module, args):
+            self.__enter__()
+
+        def end(module, args, output):
+            self.__exit__(None, None, None)
+            for handle in handles:
+                handle.remove()
+            seen(name or type(model).__name__ for name in self.found)
+
+        def leave(module, args, output):
+            self.where.pop()
+
+        def pause(module, args):  # for a neuron, whose compiled form would be compiled again
+            self.__exit__(None, None, None)
+
+        def go_on(module, args, output):
+            self.__enter__()
+
+        for name, module in model.named_modules():
+            called = None if name in counted else name
+            enter, left = (pause, go_on) if isinstance(module, Neuron) else (lambda module, args, called=called: self.where.append(called), leave)
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(left, always_call=True)]
+        handles += [model.register_forward_pre_hook(begin, prepend=True), model.register_forward_hook(end, always_call=True)]
+        return handles
+
+# %% ../../nbs/metrics/01_energy.ipynb #fc56b842
 class _CostListener(Recorder):
     "Listens to every layer whose arithmetic is counted; knows the images of a forward pass, and how often they may pass a layer."
 
@@ -117,37 +152,13 @@ class _CostListener(Recorder):
         super().__enter__()
         self._hooks.append(self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))  # before the time axis is folded
         if not self._looked and inside(self._model)[0] is self._model:  # a compiled network would be compiled again
-            self._look(_Elsewhere())
+            self._hooks += _Elsewhere().hooks(self._model, self._modules, self._seen_elsewhere)
         return self
 
-    def _look(self, mode: _Elsewhere) -> None:
-        "Look for products elsewhere in the first pass."
-        handles = []
-
-        def begin(module, args):
-            mode.__enter__()
-
-        def end(module, args, output):
-            self._looked = True
-            mode.__exit__(None, None, None)
-            for handle in handles:
-                handle.remove()
-            if names := [name or type(self._model).__name__ for name in mode.found if name not in self._uncounted]:
-                self._warn(names)
-
-        def left(module, args, output):
-            mode.where.pop()
-
-        for name, module in self._model.named_modules():
-            if isinstance(module, Neuron):  # whose compiled form would be compiled again
-                handles.append(module.register_forward_pre_hook(lambda module, args: mode.__exit__(None, None, None)))
-                handles.append(module.register_forward_hook(lambda module, args, output: mode.__enter__() and None, always_call=True))
-                continue
-            called = None if name in self._modules else name
-            handles.append(module.register_forward_pre_hook(lambda module, args, called=called: mode.where.append(called)))
-            handles.append(module.register_forward_hook(left, always_call=True))
-        handles += [self._model.register_forward_pre_hook(begin, prepend=True), self._model.register_forward_hook(end, always_call=True)]
-        self._hooks += handles
+    def _seen_elsewhere(self, names: Iterable[str]) -> None:
+        self._looked = True
+        if new := [name for name in names if name not in self._uncounted]:
+            self._warn(new)
 
     def _begin(self, model, args, kwargs):
         x = next(iter((*args, *kwargs.values())))

@@ -170,14 +170,13 @@ class Watch(TorchDispatchMode):
 
     def enter(self, called: str) -> None:
         "A module begins."
-        self.where.append(called)
-        self._before.append(dict(self.found))
+        self.where, self._before = [*self.where, called], [*self._before, dict(self.found)]
 
     def leave(self, output) -> None:
         "A module ends. One that returns spikes is a neuron, whoever has made it."
         before, self.where[-1] = self._before.pop(), "neuron"  # so that nobody looks at what is compared here
-        if self.found != before and isinstance(output, torch.Tensor) and bool(output.any()) and bool(((output == 0) | (output == 1)).all()):
-            self.found = before
+        spikes = self.found != before and isinstance(output, torch.Tensor) and output.any() and ((output == 0) | (output == 1)).all()
+        self.found = before if spikes else self.found
         self.where.pop()
 
     def follow(self, tensor: torch.Tensor) -> None:
@@ -263,7 +262,7 @@ def _end(network, args, output):
             stacklevel=2,
         )
 
-
+# %% ../../nbs/models/06_convert.ipynb #c5cc9a7f
 def watch_first_pass(
     network: nn.Module,  # spiking
     name: str = "",  # of a network that somebody else made, for a warning instead of an error

@@ -192,7 +192,10 @@ def _warn_of_splits(data: Data) -> None:
     known = set(_keys(data, "train"))
     both = sum(key in known for key in _keys(data, "test"))
     if both > 0.01 * len(data.y_test):  # some sets hold a few copies
-        warnings.warn(f"data: {both:,} of {len(data.y_test):,} test images of {data.name} are among its training images, so its accuracy is not that of new images", stacklevel=2)
+        warnings.warn(
+            f"data: {both:,} of {len(data.y_test):,} test images of {data.name} are among its training images, so its accuracy is not that of new images",
+            stacklevel=2,
+        )
     if unseen := sorted(set(data.y_test.tolist()) - set(data.y_train.tolist())):
         warnings.warn(f"data: {data.name} has test images of class {data.classes[unseen[0]]!r} (label {unseen[0]}) and none to learn from", stacklevel=2)
 
