@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +16,23 @@ from PIL import Image
 from torch import nn
 from torch.nn.utils import weight_norm as hooked_weight_norm
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
+from torchvision import datasets
 
-from sastc import Taps, assess, candidates, create_model, distill, kd_loss, sastc_loss, spiking, train_teacher
+from sastc import LIF, Calibrator, Taps, assess, candidates, create_model, distill, kd_loss, sastc_loss, spiking, train_teacher
 from sastc.data.batches import normalise
 from sastc.data.datasets import frames_from, images_from
 from sastc.data.events import Events
 from sastc.data.frames import Change, FrameData, frames
 from sastc.data.images import load_images
+from sastc.methods.alignment import MapAlignment
+from sastc.methods.attention import Compared
 from sastc.metrics.energy import firing_rates, synaptic_operations
+from sastc.metrics.mismatch import mismatch
+from sastc.models.convert import watch_first_pass
 from sastc.models.preprocessing import Preprocessing
+from sastc.models.taps import evaluating
+from sastc.neurons.network import over_time
 from sastc.studies.comparisons import run_table
 from sastc.studies.model_folder import read_model, write_model
 from sastc.studies.report import write_report
@@ -178,7 +188,254 @@ def test_layers_of_a_compiled_network_are_found_by_their_names():
     assert all(torch.allclose(mine, theirs, atol=1e-5) for mine, theirs in zip(one, other))
 
 
+def test_sums_of_spikes_are_additions_in_whatever_batch_they_come():
+    torch.manual_seed(0)
+    network = create_model("sew_resnet18", in_channels=1, width=0.0625, time_steps=2, image_size=8).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data += 0.6
+    found = [measure(network, DIGITS.batches("test", size, shuffle=False, drop_last=False), 10, costs=True) for size in (1, 60)]
+    assert found[0]["microjoule"] == pytest.approx(found[1]["microjoule"])
+    assert found[0]["microjoule"] == pytest.approx(anytime(network, test_batches()).microjoule[-1].mean().item())
+    table = synaptic_operations(network, torch.rand(3, 1, 8, 8)).set_index("layer")
+    assert table.spiking_input["stage1.1.branch.0"] and not table.spiking_input["stem.0"]  # behind a shortcut, where 2 spikes may meet
+    with evaluating(network):
+        (received,) = Taps(network, ["stage1.0"])(images := torch.rand(3, 1, 8, 8))[1]
+    assert received.max() > 1
+    one = synaptic_operations(network, images).set_index("layer").loc["stage1.1.branch.0"]
+    assert one.operations == pytest.approx(received.sum().item() / 3 * one.macs / received[0, 0].numel(), rel=1e-4)  # fan-out of every spike
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch, self.act, self.query, self.head = nn.Conv2d(1, 8, 4, 4), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        tokens = self.act(self.patch(x)).flatten(2).mT
+        return self.head((self.query(tokens) @ tokens.mT @ tokens).mean(1))
+
+
+def test_products_by_functions_are_named_as_uncounted(recwarn):
+    for network in (Attends(), nn.Sequential(Attends())):
+        with pytest.warns(UserWarning, match="got others, which are not counted, in (Attends|0)$"):
+            synaptic_operations(network, torch.rand(2, 1, 8, 8))
+    for name in ("resnet18", "spikformer4_256"):
+        synaptic_operations(create_model(name, in_channels=1, width=0.25, time_steps=2, image_size=16), torch.rand(2, 1, 16, 16))
+    assert not [warning for warning in recwarn if "not counted" in str(warning.message)]
+
+
+class OfTheMean(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x).mean(0)
+
+
+class Squeezed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = small()
+
+    def forward(self, x):
+        return self.network(x).squeeze()
+
+
+@pytest.mark.parametrize(
+    "use, said",
+    [
+        (lambda: measure(OfTheMean(small(time_steps=3)), test_batches(), 10), r"network: expected outputs \[3, 128, 10\] for a batch of 128, got \[128, 10\]"),
+        (lambda: anytime(OfTheMean(small(time_steps=3)), test_batches()), r"network: expected outputs \[3, 128, K\] for a batch of 128, got \[128, 10\]"),
+        (lambda: measure(Squeezed(), DIGITS.batches("test", 359, shuffle=False, drop_last=False), 10), r"outputs \[1, 10\] for a batch of 1, got \[10\]"),
+        (lambda: measure(small(), test_batches(), 5), "num_classes: expected 10, which the network tells apart, got 5"),
+        (lambda: measure(small(), test_batches(), 10, "float16"), "precision: expected one of fp32, bf16, fp16, got 'float16'"),
+        (lambda: measure(small(), DIGITS, 10), "batches: expected those of a data set, data.batches.*, got ImageData"),
+    ],
+)
+def test_what_would_be_measured_wrongly_is_refused(use, said):
+    with pytest.raises(ValueError, match=said):
+        use()
+
+
+def test_a_network_in_another_precision_gets_images_in_it():
+    network, before = small(), measure(small(), test_batches(), 10)["loss"]
+    assert measure(network.double(), test_batches(), 10)["loss"] == pytest.approx(before, rel=1e-4)
+    assert measure(network.bfloat16(), test_batches(), 10)["loss"] == pytest.approx(before, rel=0.02)
+
+
+class Signed(LIF):
+    def fire(self, current, time_steps):
+        return current.expand(time_steps, *current.shape[1:]).sign()
+
+
+def test_spikes_with_a_sign_are_spikes():
+    network = over_time(nn.Sequential(nn.Conv2d(1, 4, 3), Signed(2), nn.Flatten(), nn.Linear(144, 10)), 2)
+    assert firing_rates(network, torch.randn(6, 1, 8, 8)) == {"1": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(student=[torch.rand(2, 1, 4)], teacher=[torch.rand(1, 6)]), r"student_features: expected layers .* at least two images, got \[2, 1\]"),
+        (dict(student=[]), "student_features: expected layers with the same leading axes and at least two images, got no layers"),
+        (dict(student=[torch.rand(2, 5, 4), torch.rand(3, 5, 4)]), r"got \[2, 5\], \[3, 5\]"),
+        (dict(weights=torch.full((1, 1), 3.0)), "weights: expected a sum of 1 at each step, got 3"),
+    ],
+)
+def test_a_mismatch_of_nothing_is_no_number(change, said):
+    given = dict(student=[torch.rand(2, 5, 4)], teacher=[torch.rand(5, 6)], weights=None) | change
+    with pytest.raises(ValueError, match=said):
+        mismatch(given["student"], given["teacher"], weights=given["weights"])
+
+
+def test_temperatures_are_above_0():
+    with pytest.raises(ValueError, match="temperature: expected a number above 0, got -1"):
+        kd_loss(torch.randn(3, 4), torch.randn(3, 4), -1)
+
+
+def test_a_calibrator_takes_features_of_any_precision():
+    torch.manual_seed(0)
+    calibrator = Calibrator([(4, 3, 3)], [(6, 2, 2)], 8)
+    student, teacher = (torch.rand(2, 8, 4, 3, 3) > 0.5).float(), torch.rand(8, 6, 2, 2)
+    expected = sastc_loss(*calibrator([student], [teacher])).item()
+    for kind in (torch.float64, torch.bfloat16, torch.bool):
+        features = student.to(kind), teacher if kind is torch.bool else teacher.to(kind)
+        assert sastc_loss(*calibrator(*([feature] for feature in features))).item() == pytest.approx(expected, rel=0.02)
+
+
 # -------------------------------------------------------------------------------------------------------------- networks
+
+
+ACTIVATIONS = dict(gelu=F.gelu, relu=lambda x: x.relu(), clamp=lambda x: x.clamp(min=0), where=lambda x: torch.where(x > 0, x, 0.0), tanh=nn.Tanh())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_beside_the_neurons_are_warned_of_whoever_makes_the_network(name, tmp_path):
+    class Half(nn.Module):
+        def __init__(self, num_classes, in_channels, act):
+            super().__init__()
+            self.first, self.act, self.second, self.head = nn.Conv2d(in_channels, 4, 3), act(), nn.Conv2d(4, 8, 3), nn.Linear(8, num_classes)
+
+        def forward(self, x):
+            return self.head(ACTIVATIONS[name](self.second(self.act(self.first(x)))).mean((2, 3)))
+
+    def build(num_classes, in_channels, act):
+        return Half(num_classes, in_channels, act)
+
+    network = create_model(build, in_channels=1, time_steps=2)
+    with pytest.warns(UserWarning, match="network: expected activations that are neurons, got .* in .*build, which stay analog"):
+        network(torch.randn(5, 1, 8, 8))
+    own = over_time(Half(10, 1, lambda: LIF(2)), 2)
+    with pytest.warns(UserWarning, match="network: expected activations that are neurons, got .* in Half, which stay analog"):
+        student(tmp_path / "run", student=own)
+
+
+class Membrane(nn.Module):
+    "A neuron that somebody wrote by hand."
+
+    def forward(self, current):
+        potential, spikes = 0, []
+        for step in current.chunk(2):
+            potential = 0.5 * potential + step
+            spikes.append((potential > 0.5).float())
+            potential = potential * (1 - spikes[-1])
+        return torch.cat(spikes)
+
+
+def test_neurons_of_any_origin_are_neurons(recwarn):
+    network = over_time(nn.Sequential(nn.Conv2d(1, 8, 3), Membrane(), nn.Conv2d(8, 8, 3), Membrane(), nn.Flatten(), nn.Linear(128, 10)), 2, stem_once=False)
+    watch_first_pass(network, "mine")
+    network(torch.randn(4, 1, 8, 8))
+    for name in ("sew_resnet18", "ms_resnet18", "spikformer4_256"):
+        watch_first_pass(network := create_model(name, in_channels=1, width=0.25, time_steps=2, image_size=16), name)
+        network(torch.randn(4, 1, 16, 16))
+    assert not [warning for warning in recwarn if "stay analog" in str(warning.message)]
+
+
+class Called(nn.Module):
+    def forward(self, x):
+        return torch.relu(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_compiled_modules_are_named():
+    with pytest.raises(ValueError, match=r"ann: expected modules written in Python, whose activations can be exchanged, got the compiled one 2 \(torch.jit\)"):
+        spiking(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), torch.jit.script(Called())), 2)
+
+
+class Again(nn.Module):
+    "Keeps something between two batches, or drops at random in evaluation, too."
+
+    def __init__(self, network, drops):
+        super().__init__()
+        self.network, self.drops, self.kept, self.time_steps = network, drops, 0.0, getattr(network, "time_steps", None)
+
+    def forward(self, x):
+        logits = F.dropout(self.network(x), 0.5) if self.drops else self.network(x) + self.kept * torch.arange(10)
+        self.kept += 1.0
+        return logits
+
+
+@pytest.mark.parametrize("argument", ["teacher", "student"])
+@pytest.mark.parametrize("drops", [False, True], ids=["keeps", "drops"])
+def test_a_network_that_says_something_else_the_second_time_is_warned_of(argument, drops, tmp_path):
+    given = dict(method="kd", teacher=Again(small(), drops)) if argument == "teacher" else dict(student=Again(small(time_steps=2), drops))
+    with pytest.warns(UserWarning, match=f"{argument}: expected the same outputs for the same images in evaluation mode, got others .* from Again"):
+        student(tmp_path / "run", **given)
+
+
+def test_a_teacher_that_ends_in_a_sigmoid_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="teacher: expected a network that returns logits, got one whose outputs all lie from 0 to 1"):
+        student(tmp_path / "run", method="kd", teacher=small(nn.Sigmoid()))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.act, self.second, self.deep, self.reentrant = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), reentrant
+
+    def forward(self, x):
+        x = self.act(self.first(x))
+        return checkpoint(lambda x: self.deep(self.second(x)), x, use_reentrant=self.reentrant).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+def test_features_keep_their_gradient_or_say_that_they_have_none():
+    taps = [Taps(spiking(Checkpointed(reentrant), 2), ["deep"]) for reentrant in (False, True)]
+    _, (feature,) = taps[0](torch.rand(4, 1, 8, 8))
+    assert feature.requires_grad
+    with pytest.raises(ValueError, match="names: expected modules that learn with the network, got 'deep', which runs without gradients"):
+        taps[1](torch.rand(4, 1, 8, 8))
+
+
+class Last(nn.Module):
+    "Works on maps [N, H, W, C], as Swin and ConvNeXt do inside."
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.layers, self.head = nn.Conv2d(1, 6, 2, 2), nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.GELU()) for _ in range(4)), nn.Linear(6, 10)
+
+    def forward(self, x):
+        x = self.patch(x).permute(0, 2, 3, 1)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean((1, 2)))
+
+
+def test_maps_with_channels_last_are_maps_also_where_nobody_says_so(tmp_path):
+    images = torch.rand(3, 1, 8, 8)
+    _, (feature,) = Taps(network := Last(), ["layers.0.1"])(images)
+    assert feature.equal(network.layers[0](network.patch(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)) and feature.shape == (3, 6, 4, 4)
+    assert student(tmp_path / "run", method="sastc", beta=1, teacher=network).state == "finished"
+
+
+def test_tokens_have_places_for_attention_maps_too():
+    counts, tokens = torch.rand(2, 4, 3, 4, 4), torch.rand(4, 17, 6)  # a class token and 4x4 places
+    maps = MapAlignment()(Compared([counts], [tokens]))
+    assert maps.allclose(MapAlignment()(Compared([counts], [tokens[:, 1:].mT.unflatten(2, (4, 4))])))
+    MapAlignment().build([(3, 4, 4)], [(17, 6)])
 
 
 @pytest.mark.parametrize("argument", ["teacher", "student"])
@@ -322,6 +579,75 @@ def test_class_names_may_be_bytes(tmp_path):
     arrays = dict(x_train=np.random.default_rng(0).integers(0, 255, (4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
     np.savez(tmp_path / "mine.npz", **arrays, x_test=arrays["x_train"], y_test=arrays["y_train"], class_names=np.array([b"cat", b"dog"]))
     assert load_images(tmp_path / "mine.npz", image_size=8).classes == ["cat", "dog"]
+
+
+def test_test_images_that_are_learned_from_are_told(tmp_path):
+    data = torch.utils.data.TensorDataset(torch.rand(40, 1, 8, 8), torch.arange(40) % 2)
+    said = "data: 40 of 40 test images of tensordataset are among its training images, so its accuracy is not that of new images"
+    for workers in (0, 1):
+        with pytest.warns(UserWarning, match=said):
+            student(tmp_path / f"run{workers}", data=images_from((data, data), workers=workers), train_images=0)
+    for split in ("train", "test"):
+        for number, name in enumerate("ab"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for image in range(20 if split == "train" else 1):
+                Image.new("RGB", (8, 8), (100 * number, 9 * image, 7 * image)).save(tmp_path / "images" / split / name / f"{image}.png")
+    shutil.rmtree(tmp_path / "images" / "test" / "a")
+    (tmp_path / "images" / "test" / "a").symlink_to(tmp_path / "images" / "train" / "a")
+    for workers in (0, 1):
+        with pytest.warns(UserWarning, match="data: 2[01] of 21 test images of images are among its training images"):
+            student(tmp_path / f"folder{workers}", data=str(tmp_path / "images"), train_images=0, workers=workers)
+
+
+def test_classes_without_training_images_are_told(tmp_path):
+    with pytest.warns(UserWarning, match=r"data: digits has test images of class '10' \(label 10\) and none to learn from"):
+        student(tmp_path / "run", data=replace(DIGITS, y_test=DIGITS.y_test + 1, classes=[*DIGITS.classes, "10"]))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    given = dict(seed=np.int64(3), epochs=np.int32(1), batch_size=np.uint8(20), lr=np.float64(0.02), keep_epochs=(np.int64(1),))
+    runs = [student(tmp_path / "numpy", **given), student(tmp_path / "plain", seed=3, keep_epochs=(1,))]
+    weights = [run.checkpoint("last")["model"] for run in runs]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0]) and runs[0].config == runs[1].config | dict(folder=runs[0].config["folder"])
+    assert distill(folder=runs[0].folder, resume=True, epochs=np.int64(2)).config["epochs"] == 2
+    with pytest.raises(ValueError, match="seed: expected a number from 0 to 4294967295, got 4294967296"):
+        student(tmp_path / "large", seed=2**32)
+
+
+def test_files_that_use_few_of_their_bits_or_are_not_read_are_told(tmp_path):
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 64).save(tmp_path / split / name / "0.png")  # 12 bits
+    with pytest.warns(UserWarning, match="data: expected files of 16 bits to use them, got one without values above 4,095"):
+        load_images(tmp_path, image_size=8)
+    Image.new("L", (8, 8)).save(tmp_path / "train" / "a" / "1.gif")
+    with pytest.warns(UserWarning, match="got others in '.*a', which are left out, '1.gif' for one"):
+        load_images(tmp_path, image_size=8)
+
+
+def test_pixels_are_those_that_the_file_stores(tmp_path):
+    "As of torchvision's ImageFolder, which does not turn a picture as its EXIF entry says."
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            picture = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+            picture.getexif()[0x0112] = 6
+            picture.save(tmp_path / split / name / "0.png", exif=picture.getexif())
+    stored = np.asarray(datasets.ImageFolder(tmp_path / "train")[0][0])
+    assert load_images(tmp_path, image_size=8).x_train[0].permute(1, 2, 0).numpy().tolist() == stored.tolist()
+
+
+def test_a_program_that_trains_with_workers_ends_without_a_traceback(tmp_path):
+    for split in ("train", "test"):
+        for number, name in enumerate("ab"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for image in range(20):
+                Image.new("RGB", (8, 8), (100 * number, image + 20 * (split == "test"), 7)).save(tmp_path / "images" / split / name / f"{image}.png")
+    given = GIVEN | dict(data=str(tmp_path / "images"), workers=1, image_size=8, student="resnet18", width=0.0625, method="baseline", train_images=0)
+    program = f"from sastc import distill; run = distill(folder={str(tmp_path / 'run')!r}, **{given!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ run folders

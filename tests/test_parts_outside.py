@@ -507,7 +507,7 @@ def test_a_builder_that_forgets_to_spike_is_refused_or_warned_of(tmp_path):
     for time_steps in (1, 2):  # with one step an ANN would pass for a spiking network
         with pytest.raises(ValueError, match="network: expected activations that are made by the builder's parameter act, got .*without_neurons"):
             distill(student=without_neurons, time_steps=time_steps, **given)
-    with pytest.warns(UserWarning, match="network: expected activations that are made by act, got 3 in .*half_converted, which stay analog"):
+    with pytest.warns(UserWarning, match="network: expected activations that are neurons, got relu in 3 in .*half_converted, which stay analog"):
         distill(student=half_converted, **given)
     with pytest.raises(ValueError, match="network: expected a default for every parameter but .*, got .*of_some_depth, whose depth has none"):
         distill(student=of_some_depth, overwrite=True, **given)

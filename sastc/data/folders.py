@@ -6,8 +6,10 @@
 __all__ = ['chosen_of', 'StreamedBatches', 'FolderBatches', 'check_augment', 'FolderData', 'load_data']
 
 # %% ../../nbs/data/02_folders.ipynb #5288f8e3
+import atexit
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +66,16 @@ def chosen_of(data, split: str, chosen: torch.Tensor | slice) -> tuple[np.ndarra
     return tuple(getattr(data, f"{part}_{split}")[chosen] for part in "xy")
 
 
+_OPEN: weakref.WeakSet["StreamedBatches"] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_workers_go() -> None:
+    "End the workers that are left before Python kills them, which PyTorch takes for an accident."
+    for batches in list(_OPEN):
+        batches.close()
+
+# %% ../../nbs/data/02_folders.ipynb #cb237b2d
 class StreamedBatches(BatchPlan):
     """Batches of one process, whose images are read by worker processes.
 
@@ -102,6 +114,11 @@ class StreamedBatches(BatchPlan):
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader draws from the global one
         )
+        _OPEN.add(self)
+
+    def close(self) -> None:
+        "Let the workers go, when there are no more epochs."
+        self._loader = None
 
     def _batches(self, epoch, start):
         order = epoch_plan(self.total, self.seed, epoch, 0, False)[0] if self.shuffle else torch.arange(self.total)

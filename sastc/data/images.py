@@ -8,6 +8,7 @@ __all__ = ['NAMED', 'ImageData', 'channel_statistics', 'image_folders', 'fitted'
 
 # %% ../../nbs/data/00_images.ipynb #bae30f8d
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -224,13 +225,21 @@ def image_folders(
     return sources
 
 
+_UNREAD = ".gif", ".avif", ".heic", ".heif", ".jp2", ".jfif", ".jxl", ".dcm", ".npy"
+
+
 def _images_below(folder: Path, endings: tuple[str, ...]) -> list[str]:
     "Image files of a class, in the order of torchvision; what is hidden, and links that lead back to where they lie, are left out."
-    found = []
+    found, other = [], ()
     for place, folders, files in os.walk(folder, followlinks=True):
+        other = other or [name for name in files if name.lower().endswith(_UNREAD) and not name.startswith(".")]
         above = {os.path.realpath(one) for one in (place, *Path(place).parents)}
         folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in above]
         found.append((place, sorted(name for name in files if name.lower().endswith(endings) and not name.startswith("."))))
+    if other:
+        warnings.warn(
+            f"data: expected images of the formats {', '.join(endings)}, got others in {str(folder)!r}, which are left out, {other[0]!r} for one", stacklevel=2
+        )
     return [os.path.join(place, name) for place, names in sorted(found) for name in names]
 
 
@@ -273,14 +282,20 @@ def fitted(
 def _in_colour(path: str) -> Image.Image:
     with Image.open(path) as image:
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # as older versions of Pillow call it
-            return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)).convert("RGB")
+            values = np.asarray(image)
+            if 0 < values.max() < 4096:
+                warnings.warn(
+                    "data: expected files of 16 bits to use them, got one without values above 4,095, of which 16 grey levels remain; scale files of 10 or 12 bits",
+                    stacklevel=2,
+                )
+            return Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8)).convert("RGB")
         if image.mode in ("I", "F"):
             raise ValueError(f"expected 8 or 16 bits for each value, got mode {image.mode!r}, whose range is not known")
         return image.convert("RGB")
 
 
 def decoded(path: str, transform: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
-    "An image file in colour, transformed; `ValueError` names a file that cannot be decoded."
+    "An image file in colour, transformed: pixels as they are stored, as of torchvision's `ImageFolder`; `ValueError` names a file that cannot be decoded."
     try:
         return transform(_in_colour(path))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

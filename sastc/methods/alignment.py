@@ -261,7 +261,7 @@ class MapAlignment(Alignment):
     def build(self, student_shapes, teacher_shapes) -> None:
         for name, shapes in dict(student_shapes=student_shapes, teacher_shapes=teacher_shapes).items():
             for number, shape in enumerate(shapes):
-                if math.prod(shape[1:]) == 1:
+                if math.prod(map_shape(shape)[1:]) == 1:
                     raise ValueError(
                         f"{name}: expected layers with several positions [C, H, W] for alignment attention_map, got {list(shape)} for layer {number}"
                     )
@@ -272,6 +272,7 @@ class MapAlignment(Alignment):
         return distances.expand(len(compared.student[0]), *distances.shape)
 
     def _pair(self, counts, target):
+        counts, target = _as_map(counts), _as_map(target)
         size = tuple(map(min, counts.shape[-2:], target.shape[-2:]))
         student, teacher = pooled(counts, size, self.student_pool), pooled(target, size, self.teacher_pool)
         return (attention_map(student) - attention_map(teacher)).square().sum(-1)

@@ -116,6 +116,9 @@ class Calibrator(nn.Module):
     ) -> Calibration:
         "Attention and distance for every time step, image and pair of layers."
         stepwise = check_features(self.student_shapes, self.teacher_shapes, student_features, teacher_features)
+        kind = next((weight.dtype for weight in self.parameters()), None)
+        if kind is not None and not torch.is_autocast_enabled(student_features[0].device.type):
+            student_features, teacher_features = ([feature.to(kind) for feature in side] for side in (student_features, teacher_features))
         return calibrate(self.attention, self.alignment, student_features, teacher_features, stepwise)
 
 # %% ../../nbs/methods/04_calibrator.ipynb #7d081be9

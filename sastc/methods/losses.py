@@ -35,6 +35,8 @@ def kd_loss(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # scalar
     "Kullback-Leibler divergence of softened outputs, times temperature squared (method page, section 2.9)."
+    if not temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {temperature!r}")
     if student_logits.ndim != 2:  # with a time axis, the mean would be over the steps alone
         raise ValueError(f"student_logits: expected [B, K], of one step or of the mean over all, got {list(student_logits.shape)}")
     if student_logits.shape != teacher_logits.shape:

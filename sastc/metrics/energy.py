@@ -8,14 +8,16 @@ __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'Recorder', 'RateRecorder', 
 
 # %% ../../nbs/metrics/01_energy.ipynb #87c7919a
 import warnings
+from collections.abc import Callable, Container, Iterable
 
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.overrides import TorchFunctionMode
 
-from ..models.taps import evaluating, time_steps_of
+from ..models.taps import evaluating, inside, time_steps_of
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
@@ -46,8 +48,7 @@ class RateRecorder(Recorder):
 
     def _count(self, name):
         def hook(module, args, kwargs, spikes):
-            fired = spikes.ne(0) if isinstance(module, Spikes) else spikes  # those of other libraries may be graded
-            self._spikes[name] += _added_up(fired.sum(dtype=torch.float32))
+            self._spikes[name] += _added_up(torch.count_nonzero(spikes))  # spikes may be graded or have a sign
             self._chances[name] += spikes.numel()
 
         return hook
@@ -90,23 +91,85 @@ def _is_matrix(weight: torch.Tensor) -> bool:
     "Whether products may be made with it: a matrix, or kernels; not what is added or multiplied to each place of a map."
     return weight.ndim == 2 or (weight.ndim > 2 and min(weight.shape[:2]) > 1)
 
+# %% ../../nbs/metrics/01_energy.ipynb #29051d67
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "bilinear", "linear", "scaled_dot_product_attention"}
+_PRODUCTS |= {f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in (1, 2, 3)}
 
+
+class _Elsewhere(TorchFunctionMode):
+    "Notes in which modules products are made by a function, outside of the layers that are counted."
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.where = {}, []  # the modules that are at work, from the outermost; None for one that is counted
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in _PRODUCTS and None not in self.where:
+            self.found[self.where[-1] if self.where else ""] = True
+        return function(*args, **(kwargs or {}))
+
+    def hooks(
+        self,
+        model: nn.Module,
+        counted: Container[str],  # names of modules
+        seen: Callable[[Iterable[str]], None],  # is told the names of the modules
+    ) -> list:  # handles, which remove themselves after a pass
+        "Look at the next pass of a network."
+        handles = []
+
+        def begin(module, args):
+            self.__enter__()
+
+        def end(module, args, output):
+            self.__exit__(None, None, None)
+            for handle in handles:
+                handle.remove()
+            seen(name or type(model).__name__ for name in self.found)
+
+        def leave(module, args, output):
+            self.where.pop()
+
+        def pause(module, args):  # for a neuron, whose compiled form would be compiled again
+            self.__exit__(None, None, None)
+
+        def go_on(module, args, output):
+            self.__enter__()
+
+        for name, module in model.named_modules():
+            called = None if name in counted else name
+            enter, left = (pause, go_on) if isinstance(module, Neuron) else (lambda module, args, called=called: self.where.append(called), leave)
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(left, always_call=True)]
+        handles += [model.register_forward_pre_hook(begin, prepend=True), model.register_forward_hook(end, always_call=True)]
+        return handles
+
+# %% ../../nbs/metrics/01_energy.ipynb #fc56b842
 class _CostListener(Recorder):
     "Listens to every layer whose arithmetic is counted; knows the images of a forward pass, and how often they may pass a layer."
 
     def __init__(self, model: nn.Module):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
         self._images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
-        if names := _uncounted(model):
-            warnings.warn(
-                f"network: expected products with weights in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
-                stacklevel=3,
-            )
+        self._uncounted, self._looked = _uncounted(model), False
+        if self._uncounted:
+            self._warn(self._uncounted)
+
+    def _warn(self, names):
+        warnings.warn(
+            f"network: expected products in convolutions and linear layers, got others, which are not counted, in {', '.join(names)}",
+            stacklevel=4,
+        )
 
     def __enter__(self):
         super().__enter__()
         self._hooks.append(self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))  # before the time axis is folded
+        if not self._looked and inside(self._model)[0] is self._model:  # a compiled network would be compiled again
+            self._hooks += _Elsewhere().hooks(self._model, self._modules, self._seen_elsewhere)
         return self
+
+    def _seen_elsewhere(self, names: Iterable[str]) -> None:
+        self._looked = True
+        if new := [name for name in names if name not in self._uncounted]:
+            self._warn(new)
 
     def _begin(self, model, args, kwargs):
         x = next(iter((*args, *kwargs.values())))
@@ -124,11 +187,14 @@ class _CostListener(Recorder):
         return received, (received if getattr(module, "transposed", False) else output).numel() * module.weight[0].numel()
 
 # %% ../../nbs/metrics/01_energy.ipynb #8a7a5026
+_MOST = 64  # whole numbers from here on are grey values rather than sums of spikes
+
+
 def _got_spikes(received: torch.Tensor) -> bool | None:
-    "Whether a layer gets spikes, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
+    "Whether a layer gets spikes or sums of them, which depends on where it stands and not on the images; None for zeros alone, which are no evidence: nothing has fired yet."
     if not received.any():
         return None
-    return bool(((received == 0) | (received == 1)).all())
+    return bool(((received == received.round()) & (received.abs() < _MOST)).all())
 
 
 class CostRecorder(_CostListener):
@@ -144,7 +210,7 @@ class CostRecorder(_CostListener):
             if self._spiking.get(name) is None:  # asked once for each layer, unless nothing arrives: an answer waits for the device
                 self._spiking[name] = _got_spikes(received)
             if self._spiking[name]:
-                self._spikes[name] = self._spikes.get(name, 0) + _added_up(received.sum(dtype=torch.float32))
+                self._spikes[name] = self._spikes.get(name, 0) + _added_up(received.abs().sum(dtype=torch.float32))
             before = self._sizes.get(name, (0, 0, 0))
             self._sizes[name] = tuple(map(sum, zip(before, (macs, len(received), received.numel()))))
 
@@ -197,7 +263,7 @@ class StepRecorder(_CostListener):
                 self._spiking[name] = _got_spikes(received)
             spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
             each = macs / len(received) * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
-            rate = _added_up(received.flatten(1).mean(1, dtype=torch.float32))
+            rate = _added_up(received.abs().flatten(1).mean(1, dtype=torch.float32))
             self._rows.setdefault(name, []).append(each * rate if spiking else torch.full_like(rate, each))
 
         return hook

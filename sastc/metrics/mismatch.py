@@ -26,6 +26,11 @@ def mismatch(
     weights: torch.Tensor | None = None,  # [S, N] or [T, S, N], of sum 1 at each step; None for equal weights
 ) -> torch.Tensor:  # scalar M, before the logarithm
     "Mismatch between the similarity matrices of two networks (paper eq. 1)."
+    for name, features in dict(student_features=student_features, teacher_features=teacher_features).items():
+        leading = {tuple(feature.shape[: 2 if name == "student_features" else 1]) for feature in features}
+        if len(leading) != 1 or next(iter(leading))[-1] < 2:  # one image is as similar to itself in every layer
+            found = ", ".join(map(str, sorted(map(list, leading)))) or "no layers"
+            raise ValueError(f"{name}: expected layers with the same leading axes and at least two images, got {found}")
     norm = "frobenius" if normalize else "raw"
     student = torch.stack([similarity(feature, norm, leading=2) for feature in student_features], dim=1)
     teacher = torch.stack([similarity(feature, norm, leading=1) for feature in teacher_features])
@@ -36,6 +41,8 @@ def mismatch(
     wanted = student.shape[1], len(teacher)
     if weights is not None and tuple(weights.shape) not in (wanted, (len(student), *wanted)):
         raise ValueError(f"weights: expected {list(wanted)} for the pairs of layers, or {[len(student), *wanted]} for each step, got {list(weights.shape)}")
+    if weights is not None and not torch.allclose(sums := weights.sum((-1, -2)).double(), torch.ones_like(sums), atol=1e-3):
+        raise ValueError(f"weights: expected a sum of 1 at each step, got {sums.flatten()[0].item():g}")
     difference = (student[:, :, None] - teacher).flatten(-2)
     if one_of("distance", distance, MISMATCH_DISTANCES) == "mse":
         pairs = difference.square().mean(-1)

@@ -7,7 +7,9 @@ __all__ = ['neuron_for', 'treated', 'bent', 'bends', 'gates', 'probed', 'Lines',
 
 # %% ../../nbs/models/06_convert.ipynb #2aefddde
 import copy
+import warnings
 from collections.abc import Callable, Sequence
+from pickle import PickleError
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
+from .libraries import library_of
 from .taps import evaluating
 from ..neurons.network import over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
@@ -163,7 +166,18 @@ class Watch(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.found, self.where, self._lines, self._known = {}, [], Lines(), {}
+        self.found, self.where, self._lines, self._known, self._before = {}, [], Lines(), {}, []
+
+    def enter(self, called: str) -> None:
+        "A module begins."
+        self.where, self._before = [*self.where, called], [*self._before, dict(self.found)]
+
+    def leave(self, output) -> None:
+        "A module ends. One that returns spikes is a neuron, whoever has made it."
+        before, self.where[-1] = self._before.pop(), "neuron"  # so that nobody looks at what is compared here
+        spikes = self.found != before and isinstance(output, torch.Tensor) and output.any() and ((output == 0) | (output == 1)).all()
+        self.found = before if spikes else self.found
+        self.where.pop()
 
     def follow(self, tensor: torch.Tensor) -> None:
         "Look at what comes of a tensor."
@@ -213,10 +227,10 @@ def _begin(network, args, kwargs):
         return
     watch, handles = Watch(), []
     for name, module in network.named_modules():
-        if module is not network:
-            called = "neuron" if isinstance(module, Neuron) else name
-            handles.append(module.register_forward_pre_hook(lambda module, args, called=called: watch.where.append(called)))
-            handles.append(module.register_forward_hook(lambda module, args, output: watch.where.pop() and None, always_call=True))
+        if module is not network and not isinstance(module, torch.jit.ScriptModule):
+            called = "neuron" if isinstance(module, Neuron) or library_of(module) else name
+            handles.append(module.register_forward_pre_hook(lambda module, args, called=called: watch.enter(called)))
+            handles.append(module.register_forward_hook(lambda module, args, output: watch.leave(output), always_call=True))
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
             watch.follow(value)
@@ -235,17 +249,28 @@ def _end(network, args, output):
         handle.remove()
     if output is None:  # the pass raised
         return
-    if watch.found:
+    name, found = network.__dict__["_watching"][2], ", ".join(watch.found)
+    if found and not name:
         raise ValueError(
-            f"ann: expected a network whose activations are nn.ReLU modules, got {type(network).__name__}, in which others stay analog: {', '.join(watch.found)}; make each an nn.ReLU of its own"
+            f"ann: expected a network whose activations are nn.ReLU modules, got {type(network).__name__}, in which others stay analog: {found}; make each an nn.ReLU of its own"
         )
-    for handle in network.__dict__.pop("_watching"):
+    for handle in network.__dict__.pop("_watching")[:2]:
         handle.remove()
+    if found:
+        warnings.warn(
+            f"network: expected activations that are neurons, got {found} in {name}, which stay analog: no firing rate has them, and what they pass on are no spikes",
+            stacklevel=2,
+        )
 
-
-def watch_first_pass(network: nn.Module) -> None:
-    "Raise `ValueError` in the next pass of a spiking network if an activation outside its neurons stayed analog; afterwards nothing is watched."
-    network.__dict__["_watching"] = [network.register_forward_pre_hook(_begin, with_kwargs=True), network.register_forward_hook(_end, always_call=True)]
+# %% ../../nbs/models/06_convert.ipynb #c5cc9a7f
+def watch_first_pass(
+    network: nn.Module,  # spiking
+    name: str = "",  # of a network that somebody else made, for a warning instead of an error
+) -> None:
+    "Raise `ValueError` in the next pass of a spiking network if an activation outside its neurons stayed analog, or warn; afterwards nothing is watched."
+    if "_watching" not in network.__dict__:
+        hooks = network.register_forward_pre_hook(_begin, with_kwargs=True), network.register_forward_hook(_end, always_call=True)
+        network.__dict__["_watching"] = [*hooks, name]
 
 # %% ../../nbs/models/06_convert.ipynb #fba86abe
 _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
@@ -304,9 +329,11 @@ def spiking(
     Raises `ValueError` if there is no ReLU, if an activation would stay analog, if `stem_once` does not fit, or if the network already spikes."""
     if getattr(ann, "time_steps", None) is not None:
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
+    if scripted := [name or type(ann).__name__ for name, module in ann.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
+        raise ValueError(f"ann: expected modules written in Python, whose activations can be exchanged, got the compiled one {scripted[0]} (torch.jit)")
     try:
         snn = copy.deepcopy(ann)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, PickleError) as error:
         raise ValueError(f"ann: expected a network that can be copied, got {type(ann).__name__} ({str(error).splitlines()[0]})") from error
     if not _exchange(snn, lambda: neuron_for(time_steps, neuron, **constants)):
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")

@@ -8,7 +8,6 @@ __all__ = ['GIVEN', 'NETWORKS', 'Network', 'OwnNetwork', 'Ours', 'Networks', 'li
 
 # %% ../../nbs/models/07_networks.ipynb #a77177d4
 import inspect
-import warnings
 from collections.abc import Callable, Container
 from functools import cache, partial
 from typing import ClassVar, NamedTuple
@@ -18,7 +17,7 @@ from torch import nn
 from ..common.checks import in_range, one_of
 from ..common.settings import Registry, Settings, flat, own_settings, setting
 from .blocks import bottleneck_block, he_init, norm_factory
-from .convert import neuron_for
+from .convert import neuron_for, watch_first_pass
 from .pyramidnet import PyramidNet
 from .resnet import ResNet
 from .shortcuts import MSResNet, SEWResNet
@@ -222,7 +221,7 @@ def _name_beside(of_network: Container[str], name: str) -> str:
 
 # %% ../../nbs/models/07_networks.ipynb #b99f27aa
 def check_spiking(network: nn.Module, name: str, time_steps: int) -> None:
-    "Raise a sentence for a network without neurons or of another number of steps, and warn of activations that stay analog."
+    "Raise a sentence for a network without neurons or of another number of steps; what stays analog is found in its first pass."
     own = getattr(network, "time_steps", None)
     if own not in (None, time_steps):
         raise ValueError(f"time_steps: expected {own}, with which {name} builds its network, got {time_steps}; a builder may have a parameter time_steps")
@@ -230,9 +229,6 @@ def check_spiking(network: nn.Module, name: str, time_steps: int) -> None:
         raise ValueError(
             f"network: expected activations that are made by the builder's parameter act, got {name}, which has no neurons; one of another library comes from from_library"
         )
-    analog = [place for place, module in network.named_modules() if isinstance(module, (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU))]
-    if analog:
-        warnings.warn(f"network: expected activations that are made by act, got {', '.join(analog[:3])} in {name}, which stay analog", stacklevel=4)
 
 # %% ../../nbs/models/07_networks.ipynb #0a8aaf66
 def build_network(
@@ -252,6 +248,8 @@ def build_network(
     )
     network = settings.build(**given, **({} if image_size is None else dict(image_size=image_size)))
     if isinstance(settings, OwnNetwork):
+        if getattr(network, "time_steps", None) is not None:
+            watch_first_pass(network, type(network).__name__)
         return network
     if time_steps is not None:
         check_spiking(network, name, time_steps)
@@ -259,6 +257,8 @@ def build_network(
             raise ValueError(f"neuron: expected none for {name}, whose builder has no parameter act and makes its neurons itself, got {neuron!r}")
     if time_steps is not None and getattr(network, "time_steps", None) is None:
         over_time(network, time_steps, getattr(network, "stem_once", True))
+    if time_steps is not None and not (name in NETWORKS and isinstance(NETWORKS[name], Ours)):
+        watch_first_pass(network, name)
     of_neuron = {} if neuron is None else {_name_beside(own_settings(settings), name): value for name, value in flat(neuron).items()}
     spiking = {} if neuron is None else dict(neuron=NEURONS.name_of(type(neuron)), **of_neuron)
     size = dict(image_size=image_size) if image_size is not None and settings.takes("image_size") else {}

@@ -121,22 +121,26 @@ class Taps:
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # output, and one feature for each name: [B, ...], or [T, B, ...] when spiking or for frames
         "Run the network and collect the features; an ANN sees frames one by one, with time folded into the batch."
         caught, frame_by_frame = {}, self.time_steps is None and x.ndim == 5
-        steps = len(x) if frame_by_frame else self.time_steps
+        steps, gradients = len(x) if frame_by_frame else self.time_steps, torch.is_grad_enabled()
 
         def catch(name, layout):
             def hook(module, args, output):
                 output = output[0] if layout and isinstance(output, tuple) else output
+                if gradients and not torch.is_grad_enabled():
+                    raise ValueError(
+                        f"names: expected modules that learn with the network, got {name!r}, which runs without gradients (torch.no_grad, or checkpoint with use_reentrant=True; False keeps them)"
+                    )
                 if not isinstance(output, torch.Tensor):
                     raise ValueError(
                         f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it"
                     )
                 if name in caught:
                     raise ValueError(f"names: expected modules that run once in a forward pass, got {name!r}, which runs more than once")
-                kept = output.clone() if output.is_inference() else output
-                kept = layout(kept) if layout else kept
+                kept, laid_out = output.clone() if output.is_inference() else output, layout or _as_seen(output, x)
+                kept = laid_out(kept) if laid_out else kept
                 feature = kept if steps is None else unfold(kept, steps, x.shape[-4])
                 caught[name] = feature, _version(feature)
-                if output.is_inference() or layout:  # later layers may overwrite their own
+                if output.is_inference() or laid_out:  # later layers may overwrite their own
                     return None
                 return feature if steps is None else fold(feature)  # a loss of the output has a gradient with respect to the feature
 
@@ -153,6 +157,15 @@ class Taps:
         return f"Taps({type(self.model).__name__}, {self.names})"
 
 # %% ../../nbs/models/05_taps.ipynb #7dc5dcbc
+_CHANNELS_LAST = Layout("channels_last")
+
+
+def _as_seen(output: torch.Tensor, x: torch.Tensor) -> Layout | None:
+    "The layout of a map that nobody has declared: of square images, height and width are equal, so that they show where the channels are."
+    square = output.ndim == 4 and x.shape[-1] == x.shape[-2]
+    return _CHANNELS_LAST if square and output.shape[1] == output.shape[2] != output.shape[3] else None
+
+
 def _version(output):
     return 0 if output.is_inference() else output._version
 

@@ -117,7 +117,7 @@ class RunConfig(Settings):
 
     data: Source = part(Cifar10, "data set, or the path of an .npz file or of an image folder; the last three are event recordings", SOURCES, first=True)
     optimisation: Optimisation = part(Optimisation)
-    seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, first=True)
+    seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, most=2**32 - 1, first=True)
     init: str = setting(
         "", "warm start: run folder or checkpoint whose weights the training begins with, instead of random ones", group="optimisation", path=True
     )

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from accelerate.utils import reduce
 from torch import nn
 
-from ..common.checks import in_range
+from ..common.checks import in_range, one_of
 from ..common.progress import watched
 from ..data.batches import BatchPlan
 from ..data.sources import Data
@@ -36,6 +36,7 @@ from .learner import taught
 def in_precision(precision: str, device: torch.device | str) -> Iterator[None]:
     "Arithmetic of a precision: fp32, bf16 or fp16."
     kinds, kind = dict(bf16=torch.bfloat16, fp16=torch.float16), torch.device(device).type
+    one_of("precision", precision, ("fp32", *kinds))
     with torch.autocast(kind, kinds[precision]) if precision in kinds else contextlib.nullcontext():
         yield
 
@@ -45,9 +46,28 @@ class NotFinite(ArithmeticError):
 
 
 def _as_trained(network: nn.Module, batches: BatchPlan) -> Callable[[torch.Tensor], torch.Tensor]:
-    "What makes images of the batches those that a network was trained to see."
+    "What makes images of the batches those that a network was trained to see, in the precision of its weights."
+    if not hasattr(batches, "epoch"):
+        raise ValueError(f"batches: expected those of a data set, data.batches('test', 128, shuffle=False, drop_last=False), got {type(batches).__name__}")
+    kind = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), torch.float32)
     seen = Preprocessing(*(tuple(getattr(batches, name, ())) for name in ("mean", "std")))
-    return lambda images: adapted(images, seen, getattr(network, "preprocessing", None))
+    return lambda images: adapted(images, seen, getattr(network, "preprocessing", None)).to(kind)
+
+
+def _check_outputs(
+    outputs: torch.Tensor,
+    images: torch.Tensor,  # [B, C, H, W], or frames [T, B, C, H, W]
+    time_steps: int | None,  # T; None for an ANN
+    num_classes: int | None = None,  # K, where it is known
+) -> None:
+    "Raise `ValueError` for outputs that are no logits of each image, and of each step if there are steps."
+    steps = time_steps or (len(images) if images.ndim == 5 else None)
+    leading = [*([steps] if steps else []), images.shape[-4]]
+    if list(outputs.shape[:-1]) != leading:
+        wanted = ", ".join(map(str, [*leading, num_classes or "K"]))
+        raise ValueError(f"network: expected outputs [{wanted}] for a batch of {leading[-1]}, got {list(outputs.shape)}")
+    if num_classes not in (None, outputs.shape[-1]):
+        raise ValueError(f"num_classes: expected {outputs.shape[-1]}, which the network tells apart, got {num_classes}")
 
 
 def _not_finite(
@@ -92,9 +112,8 @@ def measure(
     ):
         for images, labels in watched(batches.epoch(0), about, len(batches)):
             outputs, _ = taps(shown(images))
+            _check_outputs(outputs, images, taps.time_steps, num_classes)
             outputs = outputs if outputs.ndim == 3 else outputs[None]
-            if outputs.shape[-1] != num_classes:
-                raise ValueError(f"num_classes: expected {outputs.shape[-1]}, the outputs of the network, got {num_classes}")
             answers = _means_so_far(outputs)[-steps:]
             counts += torch.cat([_not_finite(outputs)[None], (answers.argmax(-1) == labels).sum(-1)])
             loss += len(labels) * F.cross_entropy(answers[-1], labels)
@@ -160,6 +179,7 @@ def anytime(
     with evaluating(network), in_precision(precision, batches.device), StepRecorder(network) as recorder:
         for images, labels in watched(batches.epoch(0), about, len(batches)):
             outputs, _ = taps(shown(images))
+            _check_outputs(outputs, images, taps.time_steps)
             not_finite = not_finite + _not_finite(outputs)
             confidence, said = _means_so_far(outputs).softmax(-1).max(-1)
             found.append((confidence, said == labels, recorder.spent(*said.shape)))

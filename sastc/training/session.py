@@ -14,12 +14,14 @@ import atexit
 import contextlib
 import copy
 import json
+import os
 import random
 import re
 import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
@@ -35,7 +37,7 @@ from torch import nn
 
 from ..common.files import reading_only
 from ..common.progress import tell
-from ..common.settings import flat, objects, own_settings
+from ..common.settings import flat, objects, own_settings, plain
 from ..data.batches import BatchPlan
 from ..data.frames import FrameData
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
@@ -178,10 +180,35 @@ def data_of(config: RunConfig) -> Data:
     return last[1]
 
 
+def _keys(data: Data, split: str) -> list:
+    "What tells the images of a split apart: their content, their place, or their number."
+    images = getattr(data, f"x_{split}")
+    if isinstance(images, torch.Tensor):
+        return [hash(image.tobytes()) for image in images.numpy()]
+    if hasattr(data, "readers"):
+        return [(id(data.readers[split].dataset), number) for number in images.tolist()]
+    real = cache(os.path.realpath)
+    return [(real(folder), name) for folder, name in map(os.path.split, images.tolist())]
+
+
+def _warn_of_splits(data: Data) -> None:
+    "Warn of test images that are learned from, and of classes of which there is nothing to learn."
+    known = set(_keys(data, "train"))
+    both = sum(key in known for key in _keys(data, "test"))
+    if both > 0.01 * len(data.y_test):  # some sets hold a few copies
+        warnings.warn(
+            f"data: {both:,} of {len(data.y_test):,} test images of {data.name} are among its training images, so its accuracy is not that of new images",
+            stacklevel=2,
+        )
+    if unseen := sorted(set(data.y_test.tolist()) - set(data.y_train.tolist())):
+        warnings.warn(f"data: {data.name} has test images of class {data.classes[unseen[0]]!r} (label {unseen[0]}) and none to learn from", stacklevel=2)
+
+
 def learned_from(config: RunConfig, data: Data) -> Data:
     "Data with as many training images as are asked for. Raises `ValueError` where there is nothing to tell apart."
     if data.num_classes < 2:
         raise ValueError(f"data: expected at least two classes, got {data.num_classes} in {data.name}")
+    _warn_of_splits(data)
     return subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
 
 # %% ../../nbs/training/08_session.ipynb #1efc0f5b
@@ -253,7 +280,7 @@ def resolve_config(
     resume: bool,
 ) -> RunConfig:
     "The settings to train with. Raises `ValueError` for what is not accepted, and for what differs from a run that is resumed."
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    given = {name: str(value) if isinstance(value, Path) else plain(value) for name, value in given.items()}
     if not resume:
         config = config.but(**given) if config is not None else settings_for(kind, given)
         say_what_is_passed(config, given)
@@ -403,7 +430,8 @@ def say_what_is_longer(
 # %% ../../nbs/training/08_session.ipynb #fa9bd84a
 def _blank(network: nn.Module, data: Data) -> torch.Tensor:
     # several images, and not as many as a static image has steps: a single one would be broadcast over time unnoticed
-    image = torch.zeros(1 + 2 * (getattr(network, "time_steps", None) or 1), data.channels, data.image_size, data.image_size, dtype=torch.float32)
+    shape = 1 + 2 * (getattr(network, "time_steps", None) or 1), data.channels, data.image_size, data.image_size
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)  # noise, since black says nothing of activations and states
     return image.expand(data.time_steps, *image.shape) if isinstance(data, FrameData) else image
 
 
@@ -424,6 +452,14 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
         ) from error
     steps = () if image.ndim == 4 and taps.time_steps is None else (taps.time_steps or len(image),)
     _check_logits(argument, output, (*steps, image.shape[-4]), data)
+    if getattr(taps.model, "spec", None) is None:
+        with torch.random.fork_rng(devices=[]):
+            again, _ = trial(taps, image)
+        if not torch.allclose(output, again, rtol=1e-3, atol=1e-4, equal_nan=True):
+            warnings.warn(
+                f"{argument}: expected the same outputs for the same images in evaluation mode, got others the second time from {type(taps.model).__name__}, which keeps a state or draws at random",
+                stacklevel=2,
+            )
     return shapes
 
 
@@ -437,6 +473,8 @@ def _check_logits(argument: str, output: torch.Tensor, leading: tuple[int, ...],
         raise ValueError(f"{argument}: expected a network that returns logits {[*leading, data.num_classes]} for these images, got {list(output.shape)}")
     if 0 <= output.min() and torch.allclose(output.sum(-1), torch.ones(()).to(output), atol=1e-3) and not ((output == 0) | (output == 1)).all():
         raise ValueError(f"{argument}: expected a network that returns logits, got one that returns probabilities, of sum 1; leave its last softmax out")
+    if argument == "teacher" and 0 <= output.min() and output.max() <= 1:
+        warnings.warn("teacher: expected a network that returns logits, got one whose outputs all lie from 0 to 1, as those of a sigmoid do", stacklevel=3)
 
 
 def _runs_with_repeated_images(taps: Taps, image: torch.Tensor) -> bool:
