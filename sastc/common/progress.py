@@ -29,12 +29,12 @@ def speak(
 
 
 def speaks() -> bool:
-    "Whether this process speaks for all that train together."
+    "Whether this process prints for all that train together."
     return os.environ.get("RANK", "0") == "0"
 
 
 def shows_progress() -> bool:
-    "Whether somebody looks: a terminal or a notebook."
+    "Whether output goes to a terminal or a notebook."
     if not speaks() or _VOICE["quiet"] or os.environ.get("TQDM_DISABLE"):
         return False
     return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
@@ -44,9 +44,9 @@ def tell(
     line: str,
     detail: bool = False,  # only for those who asked for details
 ) -> None:
-    """Say a line to those who wait, above a bar if there is one: on standard error, which a notebook shows as a fault, so there on standard output.
+    """Print a line, above a bar if there is one: on standard error, which a notebook shows as a fault, so there on standard output.
 
-    Where nobody listens any more (a closed terminal, a full disk), work goes on."""
+    If nothing can be written any more (a closed terminal, a full disk), work goes on."""
     stream = sys.stdout if in_notebook() else sys.stderr
     if stream is not None and speaks() and (_VOICE["verbose"] if detail else not _VOICE["quiet"]):
         with contextlib.suppress(OSError):
@@ -79,7 +79,7 @@ def telling_late(
     line: str,
     seconds: float = 2.0,  # that have to pass first
 ) -> Iterator[None]:
-    "Say a line if the work inside takes long and somebody looks."
+    "Print a line if the work inside takes long and output goes to a terminal or a notebook."
     timer = threading.Timer(seconds, lambda: tell(line))
     timer.daemon = True  # the end of the program does not wait for it
     if shows_progress():

@@ -193,7 +193,7 @@ def _class_names(arrays, labels):
         missing = next(number for number, label in enumerate(found) if label > number)
         raise ValueError(
             f"y_train, y_test: expected labels from 0 on, each number in use, got labels from {low} to {high} without {missing}; "
-            f"number the {len(found)} classes anew, or name all {high + 1} in class_names"
+            f"renumber the {len(found)} classes, or name all {high + 1} in class_names"
         )
     return [str(number) for number in range(max(high, 0) + 1)]
 

@@ -76,7 +76,7 @@ class RoutedAlignment(FeatureAlignment):
         "from student to teacher features: linear (1x1), code (3x3, 1x1), auto (code where it is cheap enough, else linear), semckd, bottleneck",
         lambda: PROJECTIONS.also(first=["auto"]),
     )
-    most_macs: float = setting(4.0, "most that a projection may cost, millions of multiply-accumulates for one image and step (auto)", least=0)
+    most_macs: float = setting(4.0, "largest cost of a released projection, in millions of multiply-accumulates for one image and step (auto)", least=0)
 
     def kind(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
         if self.projection != "auto":

@@ -97,7 +97,7 @@ class TKS(Method):
     "cross-entropy that gives way to the sum of the time steps that are right, no teacher (TKS)"
 
     uses_teacher: ClassVar[bool] = False
-    tks_alpha: float = setting(0.7, "share of the own target at the end of the training", least=0, most=1)
+    tks_alpha: float = setting(0.7, "weight of the student's own target at the end of the training", least=0, most=1)
     step_temperature: float = setting(3.0, "temperature of soft labels at every step", least=1e-3)
 
     def terms(self, step: Step) -> dict[str, Term]:

@@ -208,11 +208,11 @@ class Neuron(Component):
 
     time_steps: int | None = hidden(None, kw_only=False)  # T of a folded network; None when time is an axis of its own
     threshold: float = setting(1.0, "firing threshold of the neurons", least=_LEAST)
-    gamma: float = setting(1.0, "width of the surrogate gradient; of a triangle half its base", least=_LEAST)
-    surrogate: str = setting("triangle", "what stands for the derivative of a spike", lambda: SURROGATES)
-    reset: str = setting("hard", "what firing does to the potential: back to zero, or less by the threshold", lambda: RESETS)
-    detach_reset: bool = setting(False, "leave the reset out of the gradient")
-    backend: str = hidden("auto")  # "auto": compiled once that pays; "eager" and "compiled" force, see `sastc.neurons.kernels`
+    gamma: float = setting(1.0, "width of the surrogate gradient; for a triangle, half its base", least=_LEAST)
+    surrogate: str = setting("triangle", "surrogate gradient: the function in place of the derivative of a spike", lambda: SURROGATES)
+    reset: str = setting("hard", "reset after a spike: hard sets the potential to zero, soft subtracts the threshold", lambda: RESETS)
+    detach_reset: bool = setting(False, "no gradient through the reset")
+    backend: str = hidden("auto")  # "auto": compiled when that pays off; "eager" and "compiled" force, see `sastc.neurons.kernels`
 
     def check(self) -> None:
         if self.time_steps is not None:
@@ -326,8 +326,8 @@ def lif(
     decay: float = 0.5,  # decay factor tau, 0 to 1: the share of the potential that survives a step
     threshold: float = 1.0,  # firing threshold V_th, above 0
     gamma: float = 1.0,  # half width of the surrogate, above 0
-    detach_reset: bool = False,  # leave the reset out of the gradient
-    backend: str = "auto",  # "auto": compiled once that pays; "eager" and "compiled" force, see `sastc.neurons.kernels`
+    detach_reset: bool = False,  # no gradient through the reset
+    backend: str = "auto",  # "auto": compiled when that pays off; "eager" and "compiled" force, see `sastc.neurons.kernels`
 ) -> torch.Tensor:  # spikes [T, ...], 0 or 1, dtype of `current`
     """Leaky integrate-and-fire neuron over all time steps (paper eq. 9-11), differentiable once.
 

@@ -124,7 +124,7 @@ def read_model(
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise ValueError(f"folder: expected a model written by sastc, got {folder}, whose config.json is of something else")
     if network is None and about["spec"] is None:
-        raise ValueError(f"network: expected the module itself, since {folder} holds the weights of a network of somebody's own, got none")
+        raise ValueError(f"network: expected the module itself, since {folder} holds the weights of a user's own network, got none")
     network = build_again(about["spec"]) if network is None else network
     try:
         network.load_state_dict(weights)

@@ -68,7 +68,7 @@ def load_checkpoint(path: str | Path) -> dict:
 
 # %% ../../nbs/training/02_checkpoints.ipynb #a570day0
 def _as_today(content: dict) -> dict:
-    "What older versions of the package wrote, in today's words."
+    "What older versions of the package wrote, in the present form."
     if "calibrator" in content:
         content["method"] = content.pop("calibrator") or {}
         sums = content["record_sums"]

@@ -277,7 +277,7 @@ def _check_names(self: Trainer, names: Iterable[str]) -> None:
 
 @patch
 def _name_terms(self: Trainer, outcome: Outcome) -> None:
-    "Keep what the parts of the loss are called."
+    "Write names and units of the parts of the loss."
     self.labelled |= {name: dict(label=term.label or name, unit=term.unit) for name, term in outcome.terms.items() if term.recorded}
     self._check_names(outcome.terms)
     if self.writer:

@@ -21,7 +21,7 @@ _GONE = dict(
 
 
 def _by_default(first: Mapping) -> bool:
-    "Whether the pair of layers of Feature KD is the one that nobody chose: the last candidates."
+    "Whether the pair of layers of Feature KD is the default: the last candidates."
     chosen = first.get("student_layers") or first.get("teacher_layers")
     return not chosen and list(first.get("pair", (-1, -1))) == [-1, -1] and first.get("candidates", "code") == "code"
 
@@ -47,13 +47,13 @@ def upgraded(
     content: Mapping,  # of config.json
     layers: Mapping = {},  # of layers.json
 ) -> dict:  # settings by short name
-    "Settings of a run in today's words. Settings of an older version that had an effect and are gone keep their old name."
+    "Settings of a run under their present names. Settings of an older version that had an effect and no longer exist keep their old name."
     return dict(content["settings"]) if content.get("version", 1) >= CONFIG_VERSION else _second(content["kind"], content["settings"], layers)
 
 # %% ../../nbs/training/03_upgrade.ipynb #0df03f1f
 def completed(
     kind: str,  # of the run
-    settings: Mapping,  # in today's words
+    settings: Mapping,  # under their present names
 ) -> dict:  # settings by short name, as JSON has them
     "Settings of a run with those that are newer than it at their defaults; as they are where a class is not known here."
     try:
