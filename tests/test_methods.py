@@ -21,6 +21,7 @@ from sastc.methods.attention import Attention, SelfAttention
 from sastc.methods.calibrator import Calibrator
 from sastc.models import candidates, create_model
 from sastc.training import Run, distill, open_run, train_teacher
+from sastc.training import learner as learner_module
 from sastc.training.opening import assess
 
 OURS = ("baseline", "kd", "feature_kd", "sastc", "uniform", "rate", "rsa", "routed")  # others: test_rivals.py
@@ -125,6 +126,35 @@ def test_a_method_without_terms_says_so():
     step, shapes = a_step()
     with pytest.raises(NotImplementedError, match="Empty: expected a method `terms`, got none"):
         Empty().terms(step)
+
+
+# ---------------------------------------------------------------- letting the teacher go
+
+
+@pytest.mark.parametrize("method", ("kd", "sastc", "routed", "twd", "routed+tet"))
+def test_a_teacher_that_is_let_go_is_not_run_any_more(method, teacher, tmp_path, monkeypatch):
+    asked, ask = [], learner_module.taught
+    monkeypatch.setattr(learner_module, "taught", lambda *args: asked.append(1) or ask(*args))
+    given = TINY | dict(teacher=teacher.folder, student="vgg11", time_steps=2, method=method, epochs=4)  # four steps each
+    whole = distill(**given, folder=tmp_path / "whole")
+    of_all = len(asked)
+    asked.clear()
+    run = distill(**given, teacher_until=0.25, folder=tmp_path / "let_go")
+    assert len(asked) == of_all - 12
+    parts = run.metrics.filter(like="train_").drop(columns=["train_total", "train_accuracy"])
+    taught, alone = parts.iloc[0].dropna(), parts.iloc[1:].dropna(axis="columns", how="all")
+    assert alone.notna().all(axis=None) and "train_ce" in alone and len(taught) > 1
+    if method != "routed+tet":  # where a part of the method needs no teacher, it stays
+        assert list(alone) == ["train_ce"]
+        np.testing.assert_allclose(run.metrics.train_total.iloc[1:], alone.train_ce, rtol=1e-6)
+    assert run.metrics.train_total.iloc[0] == whole.metrics.train_total.iloc[0] and open_run(run.folder).settings.teacher_until == 0.25
+
+
+def test_nobody_is_let_go_where_there_is_no_teacher(tmp_path):
+    with pytest.raises(ValueError, match="teacher_until: expected only with a method that has a teacher, got 0.5 with method 'baseline'"):
+        distill(**TINY, student="vgg11", method="baseline", teacher_until=0.5, folder=tmp_path / "run")
+    with pytest.raises(ValueError, match="teacher_until: expected a number from 0.01 to 1, got 0"):
+        distill(**TINY, student="vgg11", method="kd", teacher="nobody", teacher_until=0, folder=tmp_path / "run")
 
 
 # ---------------------------------------------------------------- own methods

@@ -182,7 +182,7 @@ def test_recorded_runs_load(folder):
     today = json.loads(json.dumps(flat(settings)))
     assert {name: value for name, value in today.items() if name in config} == {name: value for name, value in config.items() if name in today}
     assert config.keys() <= today.keys(), "a setting that is gone had an effect"
-    assert today.keys() - config.keys() <= {"init", "save_memory", "trackers", "unfinished_teacher"}, "a setting that is younger than the run"
+    assert today.keys() - config.keys() <= {"init", "save_memory", "teacher_until", "trackers", "unfinished_teacher"}, "a setting that is younger than the run"
     assert len(run.metrics) == settings.optimisation.epochs == run.metrics.epoch.iloc[-1] and run.state == "finished"
     assert run.metrics.train_total.notna().all() and 0 < run.result["test_accuracy_best"] <= 1
     attention, layers = run.attention, run.layers

@@ -8,11 +8,9 @@ __all__ = ['Baseline', 'KD']
 # %% ../../nbs/methods/05_labels.ipynb #ac521127
 from typing import ClassVar
 
-import torch.nn.functional as F
-
 from ..common.settings import setting
 from .losses import kd_loss
-from .method import METHODS, Method, Step, Term
+from .method import METHODS, Method, Step, Term, label_term
 from ..neurons.kernels import wide
 
 # %% ../../nbs/methods/05_labels.ipynb #26fdcb43
@@ -23,7 +21,7 @@ class Baseline(Method):
     uses_teacher: ClassVar[bool] = False
 
     def terms(self, step: Step) -> dict[str, Term]:
-        return dict(ce=Term(F.cross_entropy(step.logits, step.labels), label="cross-entropy", unit="nats"))
+        return label_term(step)
 
 
 @METHODS.register("kd")

@@ -188,6 +188,14 @@ class Config(RunConfig):
         where="teaches_frames",
         group="teacher",
     )
+    teacher_until: float = setting(
+        1.0,
+        "share of the training after which the teacher is let go: labels alone from then on, at the price of a step without a teacher",
+        least=0.01,
+        most=1,
+        where="learns_from_teacher",
+        group="teacher",
+    )
     unfinished_teacher: bool = setting(False, "accept a teacher whose training was stopped, has failed or is still running", needs="teacher", group="teacher")
     method: Method = part(SASTC, "how the student learns", METHODS, first=True)
     save_memory: bool = setting(
@@ -208,16 +216,19 @@ class Config(RunConfig):
             raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']}, which joins the steps, got 'fold_step'")
 
     def check_typed(self, typed) -> None:
-        if "teacher_mode" not in typed or self.teacher_mode == "fold_mean":
-            return
-        if not self.method.uses_teacher:
-            raise ValueError(f"teacher_mode: expected only with a method that has a teacher, got {self.teacher_mode!r} with method {self['method']!r}")
-        if self.teacher_mode == "fold_step" and not self.method.compares_layers:
+        for name, default in dict(teacher_mode="fold_mean", teacher_until=1.0).items():
+            if name in typed and getattr(self, name) != default and not self.method.uses_teacher:
+                raise ValueError(f"{name}: expected only with a method that has a teacher, got {getattr(self, name)!r} with method {self['method']!r}")
+        if "teacher_mode" in typed and self.teacher_mode == "fold_step" and not self.method.compares_layers:
             raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']!r}, which compares no layers, got 'fold_step'")
 
     @property
     def teaches_frames(self) -> bool:
         return self.data.events and self.method.uses_teacher
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        return self.method.uses_teacher
 
     @property
     def needs_teacher(self) -> bool:

@@ -92,11 +92,13 @@ class Learner(nn.Module):
         teacher: Taps | None = None,  # ANN and its layers
         teacher_mode: str = "fold_mean",  # see `taught`
         seen: Preprocessing | None = None,  # how the images of a batch are normalised; None if that does not matter
+        teacher_until: float = 1.0,  # share of the training after which the teacher is let go
     ):
         super().__init__()
         self._looked = False  # at what the method keeps
         self.network, self.method = network, method
         self.taps, self.teacher, self.teacher_mode, self.seen = Taps(network, layers), teacher, teacher_mode, seen
+        self.teacher_until = teacher_until
         self.frozen = [module for module in network.modules() if network.training and not module.training]  # batch normalisation of a pretrained stage, say
         if teacher is not None:
             teacher.model.eval()
@@ -113,13 +115,14 @@ class Learner(nn.Module):
         outputs, features = self.taps(images)
         outputs = outputs[None] if outputs.ndim == 2 else outputs  # an ANN is a network of one step
         logits, teacher_features = None, ()
-        if self.teacher is not None:
+        alone = self.teacher is not None and progress >= self.teacher_until
+        if self.teacher is not None and not alone:
             with torch.no_grad():
                 shown = adapted(images, self.seen, getattr(self.teacher.model, "preprocessing", None))
                 logits, teacher_features = taught(self.teacher, shown, self.teacher_mode)
         step = Step(images, labels, outputs, features, logits, teacher_features, progress)
         before = _held(self.method) if self.training and not self._looked else None
-        terms = checked_terms(self.method, self.method.terms(step))
+        terms = checked_terms(self.method, (self.method.alone if alone else self.method.terms)(step))
         if before is not None:
             self._looked = True
             check_kept(self.method, before)

@@ -686,7 +686,7 @@ def learner_for(
     student_layers, teacher_layers = build_method(method, student, teacher, config, data)
     taps = None if teacher is None else Taps(teacher, teacher_layers)
     layers = dict(student=student_layers, teacher=teacher_layers) if student_layers or teacher_layers else {}
-    return Learner(student, method, student_layers, taps, config.teacher_mode, preprocessing_of(data)), layers
+    return Learner(student, method, student_layers, taps, config.teacher_mode, preprocessing_of(data), config.teacher_until), layers
 
 
 def _compared(student: nn.Module, teacher: nn.Module | None, place: str, config: Config, data: Data) -> tuple[Taps, Taps]:

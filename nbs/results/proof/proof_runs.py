@@ -12,7 +12,7 @@ so that a busy machine favours no method."""
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -64,6 +64,7 @@ def arms() -> dict[str, Arm]:
         routed=Arm(dict(method="routed"), beta),
         routed_depth=Arm(dict(method="routed", route="depth"), beta),
         routed_code=Arm(dict(method="routed", projection="code"), beta),
+        routed_auto=Arm(dict(method="routed", projection="auto"), beta),
         tet=Arm(dict(method="tet"), dict(tet_lambda=(0.0, 1e-3, 5e-2))),
         twd=Arm(dict(method="twd"), scaled(twd_alpha=0.2, twd_beta=0.5)),
         tser=Arm(dict(method="tser"), dict(tser_alpha=(0.25, 0.5, 0.75))),
@@ -79,27 +80,41 @@ def arms() -> dict[str, Arm]:
         ckdsnn=Arm(dict(method="ckdsnn"), scaled(samd_weight=1.0, nld_weight=1.0)),
         routed_twd=Arm(dict(method="routed+twd"), beta),
         routed_early=Arm(dict(method="routed", weight_schedule="early"), beta),
+        routed_half=Arm(dict(method="routed", weight_schedule="early", calibrate_until=0.5), beta),
+        routed_fade=Arm(dict(method="routed", weight_schedule="cosine", calibrate_until=1.0), beta),
+        routed_then_labels=Arm(dict(method="routed", teacher_until=0.25), beta),
+        kd_then_labels=Arm(dict(method="kd", teacher_until=0.25), scaled(alpha=1.0)),
     )
 
 
 def costs(folder: Path) -> dict:
-    "Seconds of a training step of each method, median of turns."
+    "Seconds of a training step of each method, median of turns; a method that is new is measured beside KD, in whose seconds the others were taken."
     file = folder / "costs.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    constant = {name: arm.settings for name, arm in arms().items() if "weight_schedule" not in arm.settings}
-    with expecting(10**12):  # neurons are compiled from the start, as in a long run
-        steps = {name: build_step(Step(teacher=TEACHER, method=settings["method"], options=without_method(settings))) for name, settings in constant.items()}
-        found = dict(machine=machine(), seconds=thread_seconds(steps, 15))
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=1))
+    found = json.loads(file.read_text()) if file.exists() else dict(machine=machine(), seconds={})
+    constant = {name: arm.settings for name, arm in arms().items() if not {"weight_schedule", "teacher_until"} & arm.settings.keys()}
+    if new := [name for name in constant if name not in found["seconds"]]:
+        with expecting(10**12):  # neurons are compiled from the start, as in a long run
+            measured = thread_seconds({name: training_step(constant[name]) for name in {*new, "kd"}}, 15)
+        scale = found["seconds"].get("kd", measured["kd"]) / measured["kd"]
+        found["seconds"] |= {name: measured[name] * scale for name in new}
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1))
     return found
 
 
+def training_step(settings: Mapping) -> Callable:
+    return build_step(Step(teacher=TEACHER, method=settings["method"], options=without_method(settings)))
+
+
 def step_seconds(folder: Path) -> dict:
-    "Mean seconds of a step over a training: calibration that ends early costs nothing from then on."
+    "Mean seconds of a step over a training: what ends early costs nothing from then on."
     seconds = costs(folder)["seconds"]
-    return seconds | dict(routed_early=seconds["kd"] + Routed().calibrate_until * (seconds["routed"] - seconds["kd"]))
+    for name, settings in {name: arm.settings for name, arm in arms().items() if name not in seconds}.items():
+        whole, then, until = seconds[settings["method"]], seconds["kd"], settings.get("calibrate_until", Routed().calibrate_until)
+        if "teacher_until" in settings:
+            then, until = seconds["baseline"], settings["teacher_until"]
+        seconds |= {name: then + until * (whole - then)}
+    return seconds
 
 
 def thread_seconds(calls: Mapping, rounds: int) -> dict:
