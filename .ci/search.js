@@ -83,6 +83,14 @@
       return found;
     }
 
+    /** Words of a query: one that stands in no text as a whole, such as multi-GPU, counts as its parts. */
+    asked(query) {
+      return query.split(/\s+/).flatMap((written) => {
+        const [whole, ...parts] = words(written);
+        return parts.length && !this.known.has(whole) ? parts : words(written, false);
+      });
+    }
+
     /** How rare it is: log of the entries over those that have it. */
     rarity(word) {
       return Math.log(1 + this.entries.length / (1 + (this.known.get(word) ?? 0)));
@@ -102,7 +110,7 @@
     }
 
     search(query, { limit = 20 } = {}) {
-      let asked = words(query, false);
+      let asked = this.asked(query);
       asked = asked.filter((word) => !PASSING.has(word)).length ? asked.filter((word) => !PASSING.has(word)) : asked;
       const meant = asked.map((word, place) => this.meant(word, place === asked.length - 1));
       const together = phrase(query);

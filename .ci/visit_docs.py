@@ -33,6 +33,20 @@ FINDS = {
     "energy": "metrics/energy",
     "attention map": "tutorials/reading_attention",
     "seeds": "tutorials/comparing_methods",
+    "PLIF": "neurons/neuron",
+    "snnTorch": "tutorials/your_parts",
+    "Norse": "tutorials/your_parts",
+    "NIR": "tutorials/your_parts",
+    "CUDA": "tutorials/gpu_box",
+    "multi-GPU": "tutorials/gpu_box",
+    "TensorBoard": "tutorials/gpu_box",
+    "wandb": "tutorials/gpu_box",
+    "resume": "tutorials/gpu_box",
+    "learning rate": "training/loop",
+    "firing rate": "metrics/energy",
+    "knowledge distillation": "methods/labels",
+    "DVS": "data/events",
+    "checkpoint": "training/checkpoints",
 }
 DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg") &&
     figure._fullData?.every((trace, i) => trace.visible !== false || figure.data[i].visible === false)) &&

@@ -390,13 +390,13 @@ def test_tables_as_json_and_csv(student):
 
 def test_help_is_in_groups_and_short():
     lines = whole("distill", "--help").stdout.splitlines()
-    assert len(lines) <= 80 and max(map(len, lines)) <= 80 and "what matters first:" in lines
+    assert len(lines) <= 80 and max(map(len, lines)) <= 80 and "most important settings:" in lines
     everything = whole("distill", "--help-all", "--method", "kd").stdout
     headings = [line for line in everything.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == [f"{name}:" for name in ("this command", "data", "teacher", "student", "method", "optimisation", "records", "run", "output")]
     assert "[hard, soft]" in everything and "--beta" not in everything and max(map(len, everything.splitlines())) <= 80
     told = whole("--help").stdout
-    assert all(text in told for text in ("0 whole", "1 failed", "2 wrong use", "130", "143"))
+    assert all(text in told for text in ("0 finished", "1 failed", "2 wrong usage", "130", "143"))
     assert whole("--version").stdout == whole("distill", "--version").stdout
 
 

@@ -172,7 +172,7 @@ def chromium_page():
     ],
 )
 def test_what_a_reader_would_miss_is_named(chromium_page, tmp_path, monkeypatch, body, fault):
-    monkeypatch.setattr("visit_docs.PATIENCE", 500)
+    monkeypatch.setattr("visit_docs.PATIENCE", 3000)
     file = tmp_path / "x.html"
     file.write_text(f"<!doctype html><body style='margin: 0'>{body}</body>")
     faults = visit(chromium_page, file, dark=False)

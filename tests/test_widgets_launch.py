@@ -295,4 +295,4 @@ def test_no_label_is_cut_before_it_says_what_is_set():
     }
     assert labels["calibrate_until"] == "share of the training after which the calibration is off"
     assert labels["label_noise"] == "share of the training labels that are perturbed" and labels["augment"] == "random crop and mirroring"
-    assert labels["most_macs"] == "most that a projection may cost" and not {label for label in labels.values() if label in ("auto", "early", "cosine")}
+    assert labels["most_macs"] == "largest cost of a released projection" and not {label for label in labels.values() if label in ("auto", "early", "cosine")}

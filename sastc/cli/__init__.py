@@ -18,19 +18,19 @@ from importlib import metadata, resources
 
 # %% ../../nbs/cli/00_cli.ipynb #ec6ab2c5
 COMMANDS = dict(
-    demo="real digits, a teacher, three methods, a table and a report, in a few minutes",
+    demo="train a teacher and students by three methods on real digits, in a few minutes",
     recipes="list the rows of the paper and the newer networks that one command trains, or show one in full",
     teacher="train an ANN",
     distill="train a spiking student by one method",
     compare="train several methods with several seeds under one budget",
-    study="noisy labels, few images, sensitivity, or every pair of layers",
-    layers="which layers of a network may be compared, with their shapes",
-    evaluate="accuracy, cost and mismatch of a trained network",
-    explain="a page of what students look at, when they decide and what they cost",
-    report="a page of a run or a comparison, which opens offline",
-    export="a trained student as a NIR graph, a torch.export program or an ONNX file",
-    bench="time the neuron, a training step and the input beside installed peers",
-    completion="lines for a shell that complete commands and options with the tab key",
+    study="run a study: noisy labels, few images, sensitivity, or every pair of layers",
+    layers="list the layers of a network that may be compared, with their shapes",
+    evaluate="measure accuracy, cost and mismatch of a trained network",
+    explain="write a page about what students look at, when they decide and what they cost",
+    report="write a page about a run or a comparison",
+    export="export a trained student as a NIR graph, a torch.export program or an ONNX file",
+    bench="time the neuron, a training step and the input, compared with other packages",
+    completion="print lines for a shell that complete commands and options with the tab key",
 )
 
 
@@ -39,9 +39,9 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {about}" for name, about in COMMANDS.items()]
     ends = [
-        "Exit status: 0 whole, 1 failed (a loss that is not a number, a full disk), 2 wrong use,",
-        "130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed (a stopped run",
-        "can be resumed).",
+        "Exit status: 0 finished, 1 failed (for example a loss that is NaN, or a full disk),",
+        "2 wrong usage; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 because the terminal was",
+        "closed (a stopped run can be resumed).",
     ]
     return "\n".join(
         [
@@ -51,7 +51,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "sastc COMMAND --help explains a command; sastc --version tells the version.",
+            "sastc COMMAND --help explains a command; sastc --version prints the version.",
             *ends,
         ]
     )

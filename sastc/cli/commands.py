@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # %% ../../nbs/cli/02_commands.ipynb #9e964507
 class Answer(NamedTuple):
-    "What a command came to."
+    "The result of a command."
 
     text: str = ""  # for people
     facts: Mapping = {}  # single values by name
@@ -53,9 +53,9 @@ class Output(Settings):
     "How an answer is written."
 
     json: bool = setting(False, "write the answer as JSON, numbers unrounded", group="output")
-    csv: bool = setting(False, "write the finest table of the answer (a row for each run, say) as CSV", group="output")
-    quiet: bool = setting(False, "say nothing but the answer and errors", group="output")
-    verbose: bool = setting(False, "say all settings first, a line every --log_every steps, and the whole traceback of an error", group="output")
+    csv: bool = setting(False, "write the most detailed table of the answer (for example a row for each run) as CSV", group="output")
+    quiet: bool = setting(False, "print only the answer and errors", group="output")
+    verbose: bool = setting(False, "print all settings first, a line every --log_every steps, and the whole traceback of an error", group="output")
 
     def check(self) -> None:
         if self.json and self.csv:
@@ -256,11 +256,11 @@ def _sentence(error: BaseException) -> str:
 class Start(Settings):
     "Where the settings of a run come from, and whether it is trained at all."
 
-    recipe: str = setting("", "settings by name (see sastc recipes), such as those of a row of the paper; what is typed beside it overrides it")
+    recipe: str = setting("", "settings by name (see sastc recipes), such as those of a row of the paper; typed settings override them")
     small: bool = setting(False, "the recipe's small variant, for two CPU cores")
-    config: str = setting("", "settings from a YAML or JSON file, or from a run folder; what is typed beside it overrides it", path=True)
-    print_config: bool = setting(False, "print the settings that would be used, as such a file, and end")
-    dry_run: bool = setting(False, "do what comes before the first step (load data, build networks; fetch nothing), say what would be trained, and end")
+    config: str = setting("", "settings from a YAML or JSON file, or from a run folder; typed settings override them", path=True)
+    print_config: bool = setting(False, "print the settings that would be used, in the form of such a file, and exit")
+    dry_run: bool = setting(False, "do everything before the first step (load data, build networks; download nothing), say what would be trained, and exit")
 
     def check(self) -> None:
         if self.small and not self.recipe:
@@ -331,7 +331,7 @@ class Again(Settings):
         "continue the run in --folder, for more epochs if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none",
         ["", "yes", "auto"],
     )
-    overwrite: bool = setting(False, "remove the run that the folder holds, and begin anew")
+    overwrite: bool = setting(False, "remove the run in the folder, and start again")
 
     def check(self) -> None:
         if self.overwrite and self.resume == "yes":
@@ -484,8 +484,8 @@ def _routes(run: "Run") -> list[str]:
 class Sweep(Settings):
     "What happens to the runs that a folder holds already."
 
-    overwrite: bool = setting(False, "begin runs that failed, or that were made with other settings, anew; finished ones stay")
-    submit: str = setting("", "hand the work to workers on a cluster, and end: slurm, or local for processes of this machine", ["", "slurm", "local"])
+    overwrite: bool = setting(False, "start runs again that failed or were made with other settings; finished ones stay")
+    submit: str = setting("", "start workers on a cluster, and exit: slurm, or local for processes of this machine", ["", "slurm", "local"])
     jobs: int = setting(1, "with submit: how many workers share the runs", least=1)
     executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1")
 

@@ -73,9 +73,9 @@ def help_text(
     lines = [f"usage: {program} {usage}", "", *textwrap.wrap(about, _WIDTH)]
     groups = {group: [option for option in options if option.group == group] for group in GROUPS}
     if not everything and any(option.first for option in options):
-        lines += ["", "what matters first:", *_explained(option for group in GROUPS for option in groups[group] if option.first)]
+        lines += ["", "most important settings:", *_explained(option for group in GROUPS for option in groups[group] if option.first)]
         own = [option for option in groups.pop("this command") if not option.first]
-        lines += ["", "this command:", *_explained(own)] if own else []
+        lines += ["", "options of this command:", *_explained(own)] if own else []
         lines += ["", f"more ({program} --help-all explains them):"]
         for group, members in groups.items():
             rest = " ".join(re.search(r"--\S+", option.spelling)[0] for option in members if not option.first)

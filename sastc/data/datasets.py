@@ -447,7 +447,7 @@ def images_from(
     image_column: str = "",  # of items with names; found if empty
     label_column: str = "",
 ) -> ImageData | StreamedData:
-    "A dataset of somebody else as data of a run. Raises `ValueError` with a sentence for what cannot be used or has to be said."
+    "A dataset of another library as data of a run. Raises `ValueError` with a sentence for what cannot be used or has to be given."
     in_range("image_size", image_size, least=0, whole=True)
     in_range("workers", workers, least=0, whole=True)
     if bool(mean) != bool(std):
@@ -525,7 +525,7 @@ def frames_from(
     mirror: str = "auto",  # whether a mirrored recording keeps its class; unless said, it does not
     test_share: float = 0.2,  # of a single dataset that is kept for the test
 ) -> FrameData:
-    "Recordings of somebody else as frames. Raises `ValueError` with a sentence for what cannot be used or has to be said."
+    "Recordings of another library as frames. Raises `ValueError` with a sentence for what cannot be used or has to be given."
     check_dataset(thing)
     if not has_events(thing):
         raise ValueError(f"data: expected recordings of tonic, which know their `sensor_size` (W, H, 2), got {dataset_name(thing)}, which has none")

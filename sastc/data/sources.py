@@ -38,7 +38,7 @@ class Source(Settings):
     holdout: float = setting(0.1, "share of the training images that is held out to choose the best epoch", least=0, most=0.9)
     augment: bool = setting(True, "random crop and mirroring (padding 4, or random sizes with workers; mirrored where the image keeps its class)")
     label_noise: float = setting(0.0, "share of the training labels that are perturbed (held-out ones included)", least=0, most=0.9)
-    noise_seed: int = setting(0, "which labels are perturbed, and how; nothing else depends on it", least=0, needs="label_noise")
+    noise_seed: int = setting(0, "seed that chooses the perturbed labels and their new values; nothing else depends on it", least=0, needs="label_noise")
 
     def verify(self) -> None:
         "Raise a sentence for data that are not there, without loading any."
@@ -111,7 +111,7 @@ class Folder(Source):
     "A folder with train/<class>/ and test/<class>/"
 
     image_size: int = _IMAGE_SIZE
-    workers: int = setting(0, "processes that read the folder while it is used, for one that does not fit into memory; 0 reads it once", least=0)
+    workers: int = setting(0, "processes that read images during training, for a folder that does not fit into memory; 0 reads it once, at the start", least=0)
 
     def verify(self) -> None:
         check_data(self.given_as)
@@ -125,8 +125,8 @@ class Recordings(Source):
 
     events = True
     root: str = setting("data", "folder that holds the data set's own; nothing is downloaded")
-    image_size: int = setting(0, "height and width of the frames; 0 for what the data set asks", least=0)
-    frames_by: str = setting("count", "frames of as many events each, or of as much time each", SLICES)
+    image_size: int = setting(0, "height and width of the frames; 0 for the usual size of the data set", least=0)
+    frames_by: str = setting("count", "frames with equal numbers of events (count), or of equal duration (time)", SLICES)
     frame_values: str = setting("counts", "a pixel of a frame says how many events it got, or whether it got one", VALUES)
     skip_damaged: bool = setting(False, "leave out the recordings that cannot be read, instead of stopping")
 
@@ -141,9 +141,9 @@ class Recordings(Source):
 class DatasetSource(Source):
     "A dataset of another library. A subclass implements `splits`."
 
-    image_size: int = setting(0, "height and width of the images; 0 for their own, if they are square and of one size", least=0)
-    workers: int = setting(0, "processes that read images while they are used, for data that do not fit into memory; 0 reads all at first", least=0)
-    test_share: float = setting(0.2, "of data without a test split: share of each class that is kept for the test", least=0.01, most=0.9)
+    image_size: int = setting(0, "height and width of the images; 0 keeps their own, if they are square and of one size", least=0)
+    workers: int = setting(0, "processes that read images during training, for data that do not fit into memory; 0 reads all at the start", least=0)
+    test_share: float = setting(0.2, "for data without a test split: share of each class that is kept for the test", least=0.01, most=0.9)
     mirror: str = setting("auto", "whether a mirrored image keeps its class; auto: if it is in colour and no character or sign", MIRROR)
     image_column: str = setting("", "column with the images; found if empty")
     label_column: str = setting("", "column with the labels; found if empty")
@@ -161,9 +161,9 @@ class RecordingsSource(Source):
 
     events = True
     image_size: int = setting(0, "height and width of the frames; 0 for the sensor's, if it is square", least=0)
-    frames_by: str = setting("count", "frames of as many events each, or of as much time each", SLICES)
+    frames_by: str = setting("count", "frames with equal numbers of events (count), or of equal duration (time)", SLICES)
     frame_values: str = setting("counts", "a pixel of a frame says how many events it got, or whether it got one", VALUES)
-    test_share: float = setting(0.2, "of data without a test split: share of each class that is kept for the test", least=0.01, most=0.9)
+    test_share: float = setting(0.2, "for data without a test split: share of each class that is kept for the test", least=0.01, most=0.9)
     mirror: str = setting("auto", "whether a mirrored recording keeps its class; auto: it does not", MIRROR)
 
     def splits(self):

@@ -140,7 +140,7 @@ class Projected(Alignment):
     )
     student_pool: str = setting("max", "pooling of student maps larger than the teacher's", lambda: POOLS)
     teacher_pool: str = setting("avg", "pooling of teacher maps larger than the student's", lambda: POOLS)
-    relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's side (ours; beta has to be chosen anew)")
+    relative_distance: bool = setting(False, "divide each distance by the variance of the teacher's feature (ours; beta has to be chosen again)")
 
     def build(self, student_shapes, teacher_shapes) -> None:
         students, teachers = ([map_shape(shape) for shape in shapes] for shapes in (student_shapes, teacher_shapes))

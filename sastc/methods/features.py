@@ -58,7 +58,7 @@ def mean_over_places(
 class RelationMethod(LayerPair):
     "Base of methods that compare how images of a batch relate."
 
-    features_per_step: bool = setting(False, "compare the features of every step by itself, instead of rates")
+    features_per_step: bool = setting(False, "compare the features of each step separately, instead of rates")
 
     def build(self, shapes: Shapes) -> None:
         if shapes.batch_size < 2:

@@ -23,7 +23,7 @@ class LogitMethod(Baseline):
 
     uses_teacher: ClassVar[bool] = True
     temperature: float = setting(4.0, "temperature of the soft labels", least=1e-3)
-    logits_per_step: bool = setting(False, "compare the logits of every step by itself, instead of their mean")
+    logits_per_step: bool = setting(False, "compare the logits of each step separately, instead of their mean")
 
     def compared(
         self,

@@ -74,7 +74,7 @@ SCHEDULES = Registry("schedule", "sastc.schedules")
 class StepSchedule(Schedule):
     "Times 0.1 at each milestone."
 
-    milestones: tuple[float, ...] = setting((0.625, 0.75, 0.875), "where the step schedule falls, as shares of the epochs")
+    milestones: tuple[float, ...] = setting((0.625, 0.75, 0.875), "where the learning rate falls, as shares of the epochs")
 
     def check(self) -> None:
         for share in self.milestones:
@@ -101,7 +101,7 @@ class Optimisation(Settings):
     schedule: Schedule = part(StepSchedule, "learning rate over time: step (times 0.1 at each milestone) or cosine (to zero)", SCHEDULES)
     warmup: float = setting(0.0, "epochs of linear warm-up", least=0)
     clip: float = setting(0.0, "largest norm of the gradient; 0 for no clipping", least=0)
-    precision: str = setting("fp32", "arithmetic of the networks", ["fp32", "bf16", "fp16"])
+    precision: str = setting("fp32", "precision of the networks' arithmetic", ["fp32", "bf16", "fp16"])
 
 # %% ../../nbs/training/00_config.ipynb #9e3a7563
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -125,7 +125,7 @@ class RunConfig(Settings):
     log_every: int = setting(20, "training steps between two records", least=1, group="records")
     keep_epochs: tuple[int, ...] = setting((), "epochs after which the weights are kept as well, beside the best and the last", group="records")
     trackers: tuple[str, ...] = setting(
-        (), "programs that log the run beside its folder: tensorboard, wandb, trackio, each installed by you; none if empty", group="records"
+        (), "programs that also log the run: tensorboard, wandb, trackio, each installed by you; none if empty", group="records"
     )
     folder: str = setting("", "run folder; made from the names if empty", first=True, path=True)
 
@@ -179,7 +179,7 @@ class TeacherConfig(RunConfig):
     network: ClassVar[str] = "model"
     optimisation: Optimisation = part(_teachers_optimisation)
     model: Network = part(_network("resnet19"), "network to train", NETWORKS, first=True)
-    frames: int = setting(0, "event recordings: frames that each is cut into; 0 for what the data set asks", least=0, where="of_events")
+    frames: int = setting(0, "event recordings: number of frames of each; 0 for the usual number of the data set", least=0, where="of_events")
 
     @property
     def of_events(self) -> bool:
@@ -228,7 +228,7 @@ class Config(RunConfig):
         where="learns_from_teacher",
         group="teacher",
     )
-    unfinished_teacher: bool = setting(False, "accept a teacher whose training was stopped, failed or still goes on", needs="teacher", group="teacher")
+    unfinished_teacher: bool = setting(False, "accept a teacher whose training was stopped, has failed or is still running", needs="teacher", group="teacher")
     method: Method = part(SASTC, "how the student learns", METHODS, first=True)
     save_memory: bool = setting(
         False, "keep spikes as bits for the backward pass and compute currents again: about half the memory or less, the same gradients, a little slower"

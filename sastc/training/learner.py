@@ -26,7 +26,7 @@ def taught(
     images: torch.Tensor,  # [B, C, H, W], or frames of recordings [T, B, C, H, W]
     mode: str = "fold_mean",  # of frames: name in `TEACHER_MODES`
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:  # logits [B, K]; N features [B, ...], or [T, B, ...] for "fold_step"
-    "What a teacher says of images, or of recordings (method page, section 4.5)."
+    "A teacher's outputs for images, or for recordings (method page, section 4.5)."
     one_of("teacher_mode", mode, TEACHER_MODES)
     if images.ndim == 4:
         return teacher(images)
@@ -93,7 +93,7 @@ class Learner(nn.Module):
         layers: Sequence[str] = (),  # layers of the network whose features the method gets
         teacher: Taps | None = None,  # ANN and its layers
         teacher_mode: str = "fold_mean",  # see `taught`
-        seen: Preprocessing | None = None,  # how the images of a batch are normalised; None where that is nobody's business
+        seen: Preprocessing | None = None,  # how the images of a batch are normalised; None if that does not matter
         teacher_until: float = 1.0,  # share of the training after which the teacher is let go
     ):
         super().__init__()

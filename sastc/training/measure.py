@@ -158,7 +158,7 @@ def silent_layers(
 
 # %% ../../nbs/training/06_measure.ipynb #e464330f
 class AnyTime(NamedTuple):
-    "What a network says of each image after each step."
+    "Outputs of a network for each image after each step."
 
     confidence: torch.Tensor  # [T, N], greatest probability of the mean output so far
     right: torch.Tensor  # [T, N], whether that is of the label

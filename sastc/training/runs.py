@@ -228,7 +228,7 @@ def terms(self: Run) -> dict[str, dict]:
 
 @patch(as_prop=True)
 def notes(self: Run) -> dict:
-    "What people wrote about the run: `note`, a text, and `tags`, a list of words."
+    "Notes about the run: `note`, a text, and `tags`, a list of words."
     return dict(note="", tags=[]) | self.content("notes")
 
 
@@ -237,14 +237,14 @@ def annotate(
     note: str,
     tags: Iterable[str] = (),
 ) -> None:
-    "Keep what people write about a run in its folder, in notes.json. Raises `FileNotFoundError` for a folder without a run."
+    "Write notes about a run into its folder, in notes.json. Raises `FileNotFoundError` for a folder without a run."
     words = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     write_json(Run(folder).folder / "notes.json", dict(note=note.strip(), tags=words))
 
 
 @patch(as_prop=True)
 def result(self: Run) -> dict:
-    "What the run came to on the test set; empty until it has finished."
+    "Results of the run on the test set; empty until it has finished."
     return self.content("result")
 
 
@@ -339,7 +339,7 @@ class RunWriter:
                 write_json(self.folder / f"{name}.json", content)
 
     def status(self, **status) -> None:
-        "Say where the run stands."
+        "Write the state of the run."
         self._check_there()
         write_json(self.folder / "status.json", dict(status, **identity(), time=now()))
 
@@ -353,7 +353,7 @@ class RunWriter:
         write_json(self.folder / "origins.json", origins)
 
     def terms(self, terms: dict[str, dict]) -> None:
-        "Keep what the parts of the loss are called."
+        "Write names and units of the parts of the loss."
         write_json(self.folder / "terms.json", terms)
 
     def record(self, stream: str, **record) -> None:
@@ -372,7 +372,7 @@ class RunWriter:
         save_checkpoint(self.folder / "checkpoints" / f"{which}.pt", content)
 
     def result(self, **result) -> None:
-        "Say what the run came to."
+        "Write the results of the run."
         self._check_there()
         write_json(self.folder / "result.json", result)
 
@@ -431,7 +431,7 @@ _FILES = ("config", "status", "environment", "origins", "data", "networks", "lay
 def streams_of(
     folder: str | Path,  # of a run
 ) -> list[str]:  # such as "steps" and "attention"
-    "Records that a run wrote: JSON-lines files, without those of somebody else, whose first line is no record with a step."
+    "Records that a run wrote: JSON-lines files whose first line is a record with a step."
     return sorted(path.stem for path in Path(folder).glob("*.jsonl") if path.stem in STREAMS or not _foreign(path))
 
 

@@ -43,7 +43,7 @@ test("what a page is about counts, also where its text does not say it", () => a
 
 test("other words for the same, other numbers, and slips of a letter are understood", () => {
   assert.equal(found("license")[0], "index.html#licence");
-  assert.equal(found("multi GPU")[0], "tutorials/gpu.html#batch-size");
+  for (const query of ["multi GPU", "multi-GPU", "multi-gpu"]) assert.equal(found(query)[0], "tutorials/gpu.html#batch-size", query);
   assert.equal(found("surogate")[0], "neurons/neuron.html");
   assert.equal(found("surr")[0], "neurons/neuron.html"); // while it is being typed
 });
