@@ -729,6 +729,7 @@ def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
         ("export", teacher, "--to", "keras"): "to: expected one of nir, torch, onnx, model, got 'keras'",
         ("distill", "data=digits", "extra"): "arguments: expected options, got 'extra' as well; sastc distill --help lists them",
         ("evaluate", "one", "two"): "arguments: expected one RUN and options, got 'two' as well",
+        ("evaluate", teacher.parent): f"(there is no config.json in it, but in {teacher}, for one)",
         ("study", "noisy"): "(did you mean 'noisy_labels'?)",
         ("evaluate", "model"): "config.json: damaged (expected kind and settings of a run, got format, spec)",
     }

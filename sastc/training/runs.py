@@ -125,7 +125,9 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / "config.json").exists():
-            raise FileNotFoundError(f"folder: expected the folder of a run, got {self.folder} (there is no config.json in it)")
+            inside = next((place.parent for place in sorted(self.folder.glob("*/config.json"))), "")
+            hint = f", but in {inside}, for one" if inside else ""
+            raise FileNotFoundError(f"folder: expected the folder of a run, got {self.folder} (there is no config.json in it{hint})")
 
     def content(self, name: str) -> dict:
         "Content of one of the JSON files; empty where there is none."
