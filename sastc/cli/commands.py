@@ -296,7 +296,7 @@ def settings_of(
         _check_teacher(chosen, config.teacher, start.small)
     return config
 
-
+# %% ../../nbs/cli/02_commands.ipynb #8896ee5f
 def check_lists(
     start: Start,
     kind: "type[RunConfig]",

@@ -826,7 +826,7 @@ def _marked(self: LaunchPanel, forms: Sequence[Form], sentence: str) -> list[str
         form.mark({name: sentence})
     return [sentence]
 
-
+# %% ../../nbs/lab/03_launch.ipynb #9abffbc0
 @patch
 def _launched_here(self: LaunchPanel, configs: Sequence[RunConfig]) -> str:
     "The folder that was typed for the run that is shown and still stands in the form; empty where another one does."
@@ -890,7 +890,7 @@ def _trained_teachers(job: Job, state: str) -> list[Stage]:
     except UNREADABLE:
         return []
 
-
+# %% ../../nbs/lab/03_launch.ipynb #8efa8872
 @patch
 def _choose(self: LaunchPanel) -> None:
     if not self._choosing and self.run.value:

@@ -29,7 +29,7 @@ from ..common.checks import in_range
 from ..common.files import without_places
 from ..studies.drawing import COLOURS, empty_figure, escaped
 from ..training.records import Damaged, parsed_lines, read_json
-from ..training.runs import STREAMS, Run
+from ..training.runs import STREAMS, Run, RunFiles
 
 try:
     import anywidget
@@ -108,7 +108,7 @@ class LiveRun(Run):
         folder: str | Path,  # which may not exist yet
         streams: Sequence[str] = STREAMS,  # records to watch; others are read once they are asked for
     ):
-        self.folder = Path(folder)
+        RunFiles.__init__(self, folder)  # and no more: there may be no run yet
         self._tails = {stream: Tail(self.folder / f"{stream}.jsonl") for stream in streams}
         self._files = {name: (None, {}) for name in ("status", "config", "layers", "result", "terms", "notes")}
         self._known, self._completed = (None, {}), (None, {})

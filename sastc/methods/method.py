@@ -172,19 +172,28 @@ class Sum(Method):
         for method, (student, teacher) in zip((self.first, self.second), self._parts(shapes.student, shapes.teacher)):
             method.build(shapes._replace(student=student, teacher=teacher))
 
-    def terms(self, step: Step) -> dict[str, Term]:
-        return self._joined(*(method.terms(own) for method, own in self._own_steps(step)))
+# %% ../../nbs/methods/00_method.ipynb #c9080361
+from fastcore.basics import patch
 
-    def alone(self, step: Step) -> dict[str, Term]:
-        return self._joined(*(method.alone(own) for method, own in self._own_steps(step)))
 
-    def _joined(self, mine: dict[str, Term], theirs: dict[str, Term]) -> dict[str, Term]:
-        for name in mine.keys() & theirs.keys() - self.compared:
-            self.compared.add(name)  # once: a look at a number stops a GPU
-            if mine[name].weight != theirs[name].weight or not torch.allclose(mine[name].value.detach(), theirs[name].value.detach(), rtol=1e-3):
-                one, other = (f"{method.weight:g} x {method.value.item():.4g}" for method in (mine[name], theirs[name]))
-                raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
-        return theirs | mine
+@patch
+def terms(self: Sum, step: Step) -> dict[str, Term]:
+    return self._joined(*(method.terms(own) for method, own in self._own_steps(step)))
+
+
+@patch
+def alone(self: Sum, step: Step) -> dict[str, Term]:
+    return self._joined(*(method.alone(own) for method, own in self._own_steps(step)))
+
+
+@patch
+def _joined(self: Sum, mine: dict[str, Term], theirs: dict[str, Term]) -> dict[str, Term]:
+    for name in mine.keys() & theirs.keys() - self.compared:
+        self.compared.add(name)  # once: a look at a number stops a GPU
+        if mine[name].weight != theirs[name].weight or not torch.allclose(mine[name].value.detach(), theirs[name].value.detach(), rtol=1e-3):
+            one, other = (f"{method.weight:g} x {method.value.item():.4g}" for method in (mine[name], theirs[name]))
+            raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
+    return theirs | mine
 
 # %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
 from fastcore.basics import patch

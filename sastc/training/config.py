@@ -247,25 +247,35 @@ class Config(RunConfig):
         if self.teacher_mode == "fold_step" and not self.method.takes_steps:
             raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']}, which joins the steps, got 'fold_step'")
 
-    def check_typed(self, typed) -> None:
-        for name, default in dict(teacher_mode="fold_mean", teacher_until=1.0).items():
-            if name in typed and getattr(self, name) != default and not self.method.uses_teacher:
-                raise ValueError(f"{name}: expected only with a method that has a teacher, got {getattr(self, name)!r} with method {self['method']!r}")
-        if "teacher_mode" in typed and self.teacher_mode == "fold_step" and not self.method.compares_layers:
-            raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']!r}, which compares no layers, got 'fold_step'")
+# %% ../../nbs/training/00_config.ipynb #1bb18fd2
+from fastcore.basics import patch
 
-    @property
-    def teaches_frames(self) -> bool:
-        return self.data.events and self.method.uses_teacher
 
-    @property
-    def learns_from_teacher(self) -> bool:
-        return self.method.uses_teacher
+@patch
+def check_typed(self: Config, typed) -> None:
+    for name, default in dict(teacher_mode="fold_mean", teacher_until=1.0).items():
+        if name in typed and getattr(self, name) != default and not self.method.uses_teacher:
+            raise ValueError(f"{name}: expected only with a method that has a teacher, got {getattr(self, name)!r} with method {self['method']!r}")
+    if "teacher_mode" in typed and self.teacher_mode == "fold_step" and not self.method.compares_layers:
+        raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']!r}, which compares no layers, got 'fold_step'")
 
-    @property
-    def needs_teacher(self) -> bool:
-        return self.method.uses_teacher or self.mismatch_batches > 0
 
-    def label(self) -> str:
-        "Short name of the run."
-        return f"{_stem(self['data'])}-{_stem(self['student'])}-T{self.time_steps}-{'+'.join(map(_stem, self['method'].split('+')))}-seed{self.seed}"
+@patch(as_prop=True)
+def teaches_frames(self: Config) -> bool:
+    return self.data.events and self.method.uses_teacher
+
+
+@patch(as_prop=True)
+def learns_from_teacher(self: Config) -> bool:
+    return self.method.uses_teacher
+
+
+@patch(as_prop=True)
+def needs_teacher(self: Config) -> bool:
+    return self.method.uses_teacher or self.mismatch_batches > 0
+
+
+@patch
+def label(self: Config) -> str:
+    "Short name of the run."
+    return f"{_stem(self['data'])}-{_stem(self['student'])}-T{self.time_steps}-{'+'.join(map(_stem, self['method'].split('+')))}-seed{self.seed}"
