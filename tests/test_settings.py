@@ -71,6 +71,8 @@ def configs(draw, kind=Config):
             chosen.pop(name)
     if chosen.get("attention_gradient") == "labels" and chosen.get("method") == "rate":
         chosen.pop("attention_gradient")
+    if kind is Config and not METHODS.find(chosen.get("method", "sastc")).uses_teacher:
+        chosen.pop("teacher_until", None)
     return settings_for(kind, chosen)
 
 

@@ -252,7 +252,7 @@ def table(folder: Path) -> None:
     curves = [curve(run, about) for run, about in zip(ended, rows.itertuples()) if about.chosen and about.state == "finished"]
     pd.concat(curves).to_csv(HERE / "curves.csv", index=False)
     (HERE / "costs.json").write_text(json.dumps(costs(folder) | dict(seconds=seconds), indent=1))
-    teachers = {place.name: Run(place) for place in sorted(folder.glob("teacher-*"))}
+    teachers = {place.name: run for place in sorted(folder.glob("teacher-*")) if (run := Run(place)).state == "finished"}
     learned = {name: dict(epochs=run.config["epochs"], **measured(run)) for name, run in teachers.items()}
     (HERE / "teachers.json").write_text(json.dumps(learned, indent=1))
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
