@@ -278,8 +278,8 @@ def test_spikes_with_a_sign_are_spikes():
 @pytest.mark.parametrize(
     "change, said",
     [
-        (dict(student=[torch.rand(2, 1, 4)], teacher=[torch.rand(1, 6)]), r"student_features: expected layers .* at least two images, got \[2, 1\]"),
-        (dict(student=[]), "student_features: expected layers with the same leading axes and at least two images, got no layers"),
+        (dict(student=[torch.rand(2, 1, 4)], teacher=[torch.rand(1, 6)]), "student_features: expected at least two images, got 1"),
+        (dict(student=[]), "student_features: expected layers with the same leading axes, got no layers"),
         (dict(student=[torch.rand(2, 5, 4), torch.rand(3, 5, 4)]), r"got \[2, 5\], \[3, 5\]"),
         (dict(weights=torch.full((1, 1), 3.0)), "weights: expected a sum of 1 at each step, got 3"),
     ],

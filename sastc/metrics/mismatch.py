@@ -26,18 +26,21 @@ def mismatch(
     weights: torch.Tensor | None = None,  # [S, N] or [T, S, N], of sum 1 at each step; None for equal weights
 ) -> torch.Tensor:  # scalar M, before the logarithm
     "Mismatch between the similarity matrices of two networks (paper eq. 1)."
+    images = {}
     for name, features in dict(student_features=student_features, teacher_features=teacher_features).items():
         leading = {tuple(feature.shape[: 2 if name == "student_features" else 1]) for feature in features}
-        if len(leading) != 1 or next(iter(leading))[-1] < 2:  # one image is as similar to itself in every layer
+        if len(leading) != 1:
             found = ", ".join(map(str, sorted(map(list, leading)))) or "no layers"
-            raise ValueError(f"{name}: expected layers with the same leading axes and at least two images, got {found}")
+            raise ValueError(f"{name}: expected layers with the same leading axes, got {found}")
+        images[name] = leading.pop()[-1]
+    ours, theirs = images.values()
+    if ours != theirs:  # a batch of one would be compared with every other
+        raise ValueError(f"teacher_features: expected as many images as the student's [T, B, ...] have, {ours}, got [B, ...] with {theirs}")
+    if ours < 2:  # which is as similar to itself in every layer
+        raise ValueError(f"student_features: expected at least two images, got {ours}")
     norm = "frobenius" if normalize else "raw"
     student = torch.stack([similarity(feature, norm, leading=2) for feature in student_features], dim=1)
     teacher = torch.stack([similarity(feature, norm, leading=1) for feature in teacher_features])
-    if student.shape[-1] != teacher.shape[-1]:  # a batch of one would be compared with every other
-        raise ValueError(
-            f"teacher_features: expected as many images as the student's [T, B, ...] have, {student.shape[-1]}, got [B, ...] with {teacher.shape[-1]}"
-        )
     wanted = student.shape[1], len(teacher)
     if weights is not None and tuple(weights.shape) not in (wanted, (len(student), *wanted)):
         raise ValueError(f"weights: expected {list(wanted)} for the pairs of layers, or {[len(student), *wanted]} for each step, got {list(weights.shape)}")

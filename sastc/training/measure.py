@@ -100,8 +100,8 @@ def measure(
     about: str = "",  # what is said while it takes time; empty for nothing
 ) -> dict:  # accuracy (0 to 1), loss, precision; of a spiking network accuracy_by_step, rates {layer: rate}; with costs firing_rate, operations, microjoule, ann_microjoule for one image
     "Evaluate a network on all images of all processes. Raises `NotFinite` for outputs that are not numbers, `ValueError` if there are no images."
-    device, taps, shown = batches.device, Taps(network, ()), _as_trained(network, batches)
-    steps = taps.time_steps or 1  # an ANN answers once, after the last frame
+    taps, shown = Taps(network, ()), _as_trained(network, batches)
+    device, steps = batches.device, taps.time_steps or 1  # an ANN answers once, after the last frame
     images_seen, loss = 0, torch.zeros((), device=device)
     counts = torch.zeros(1 + steps, dtype=torch.int64, device=device)  # images without a finite output, and images that are right after each step
     with (
