@@ -168,11 +168,11 @@ grey = np.zeros((6, 5, 5), np.uint8)
         (dict(x_test=np.zeros((2, 5, 5, 3), np.uint8)), r"x_test: expected images of shape \[1, 8, 8\], .*, got \[3, 8, 8\]"),
         (
             dict(y_train=np.arange(1, 7), y_test=np.array([1, 2])),
-            r"y_train, y_test: expected labels from 0 on, each number in use, got labels from 1 to 6 without 0; number the 6 classes anew, or name all 7 in class_names",
+            r"y_train, y_test: expected labels from 0 on, each number in use, got labels from 1 to 6 without 0; renumber the 6 classes, or name all 7 in class_names",
         ),
         (
             dict(y_train=np.array([0, 2, 5, 0, 2, 5]), y_test=np.array([0, 2])),
-            r"y_train, y_test: .* got labels from 0 to 5 without 1; number the 3 classes anew",
+            r"y_train, y_test: .* got labels from 0 to 5 without 1; renumber the 3 classes",
         ),
         (dict(y_train=np.arange(6, dtype=np.uint64) + 2**63), r"y_train: expected labels from 0 to"),
     ],
