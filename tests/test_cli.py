@@ -690,6 +690,7 @@ def test_one_seed_or_method_in_a_file_is_not_dropped_by_what_takes_lists(answers
 def test_places_may_begin_with_the_home_folder_or_a_variable(answers, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setitem(QUIET, "HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
     (tmp_path / "a.yaml").write_text("folder: ~/runs/a\nmethod: baseline\n")
     (tmp_path / "b.yaml").write_text("teacher: $NO_SUCH_VARIABLE/t\n")
     (tmp_path / "c.yaml").write_text("folder: ${HOME}/c\n")
@@ -756,6 +757,7 @@ def test_a_closed_terminal_stops_a_run_with_a_checkpoint_unless_it_was_started_w
     place, process = tmp_path / "run", os.fork()
     if not process:  # the leader of a session of its own, whose terminal will be closed
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may have been started with nohup
         os.execvpe(sys.executable, [sys.executable, "-c", TERMINAL, *PROGRAM, *map(str, [*wanted, place])], QUIET)
     os.waitpid(process, 0)
     deadline = time.monotonic() + 120
