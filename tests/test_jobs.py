@@ -450,6 +450,7 @@ def configs(draw, kind):
     tied |= {"attention_gradient"} if chosen.get("method") == "rate" else set()
     method = getattr(made, "method", None)
     tied |= set() if method is None or (method.uses_teacher and method.compares_layers and method.takes_steps) else {"teacher_mode"}
+    tied |= set() if method is None or method.uses_teacher else {"teacher_until"}
     plain = {name: values_of(entry) for name, entry in entries(made).items() if entry.choice is None and name not in tied}
     given = draw(st.fixed_dictionaries({}, optional=plain))
     given |= {"epochs": 20} if "keep_epochs" in given else {}
