@@ -428,7 +428,9 @@ def values_of(entry):
     if names := choices_of(declared):
         return st.sampled_from(names)
     if isinstance(default, str):
-        return st.text("ab/. -'\"$é", max_size=8).map(str.strip).filter(lambda text: text != "--")  # which argparse loses
+        return (
+            st.text("ab/. -'\"$é", max_size=8).map(str.strip).filter(lambda text: text != "--" and not (rule.get("path") and text[:1] == "$"))
+        )  # argparse loses the one, the other is a variable
     least, most = rule["least"] or 0, rule["most"] or 1000
     return st.integers(int(least), int(most)) if isinstance(default, int) else st.floats(least, most)
 

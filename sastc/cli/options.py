@@ -498,6 +498,6 @@ def parse(
         mine = {name: value for name, value in file_settings(place, kind, names).items() if name in names}
         parser.set_defaults(**{name: _as_typed(name, value, name in switches) for name, value in mine.items()})
     given = {name.removeprefix("set "): value for name, value in vars(parser.parse_args(arguments)).items()}
-    given = {name: expanded(value, name) if isinstance(value, str) else value for name, value in given.items()}  # no name begins with ~ or $
+    given = {name: expanded(value, name) if name in names and isinstance(value, str) else value for name, value in given.items()}  # settings see to theirs
     parts = {part: held(**{name: given.pop(name) for name in own_settings(held)}) for part, held in _held_settings(function, common).items()}
     return given | parts

@@ -73,7 +73,7 @@ class Digits(Source):
 class Cifar(Source):
     "CIFAR-10 or CIFAR-100"
 
-    root: str = setting("data", "folder of the original files, which are downloaded if it lacks them")
+    root: str = setting("data", "folder of the original files, which are downloaded if it lacks them", path=True)
     image_size: int = _IMAGE_SIZE
 
     def train_size(self) -> int:
@@ -124,7 +124,7 @@ class Recordings(Source):
     "Recordings of an event camera, as frames"
 
     events = True
-    root: str = setting("data", "folder that holds the data set's own; nothing is downloaded")
+    root: str = setting("data", "folder that holds the data set's own; nothing is downloaded", path=True)
     image_size: int = setting(0, "height and width of the frames; 0 for the usual size of the data set", least=0)
     frames_by: str = setting("count", "frames with equal numbers of events (count), or of equal duration (time)", SLICES)
     frame_values: str = setting("counts", "a pixel of a frame says how many events it got, or whether it got one", VALUES)
@@ -193,7 +193,7 @@ def _first_split(kind: type, names: tuple[str, ...], options: dict):
 class Torchvision(DatasetSource):
     "A data set of torchvision, as torchvision:NAME"
 
-    root: str = setting("data", "folder of the data set's files, which are downloaded if it lacks them")
+    root: str = setting("data", "folder of the data set's files, which are downloaded if it lacks them", path=True)
 
     def verify(self) -> None:
         _torchvision_kind(self.given_as.partition(":")[2])
@@ -236,7 +236,7 @@ class HuggingFace(DatasetSource):
 class Tonic(RecordingsSource):
     "Event recordings of tonic, as tonic:NAME"
 
-    root: str = setting("data", "folder of the data set's files, which are downloaded if it lacks them")
+    root: str = setting("data", "folder of the data set's files, which are downloaded if it lacks them", path=True)
 
     def verify(self) -> None:
         self._kind()
