@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from ..common.checks import in_range, one_of
-from ..common.settings import Registry, Settings, entries, flat, part, resolve, setting
+from ..common.settings import Registry, Settings, entries, flat, own_settings, part, resolve, setting
 from ..data.sources import SOURCES, Cifar10, Source
 from ..methods import METHODS, SASTC, Method
 from ..models.networks import NETWORKS, Network
@@ -253,9 +253,10 @@ from fastcore.basics import patch
 
 @patch
 def check_typed(self: Config, typed) -> None:
-    for name, default in dict(teacher_mode="fold_mean", teacher_until=1.0).items():
-        if name in typed and getattr(self, name) != default and not self.method.uses_teacher:
-            raise ValueError(f"{name}: expected only with a method that has a teacher, got {getattr(self, name)!r} with method {self['method']!r}")
+    for name in ("teacher_mode", "teacher_until"):
+        value, default = getattr(self, name), own_settings(self)[name].default
+        if name in typed and value != default and not self.method.uses_teacher:
+            raise ValueError(f"{name}: expected only with a method that has a teacher, got {value!r} with method {self['method']!r}")
     if "teacher_mode" in typed and self.teacher_mode == "fold_step" and not self.method.compares_layers:
         raise ValueError(f"teacher_mode: expected fold_mean or mean_frame for method {self['method']!r}, which compares no layers, got 'fold_step'")
 

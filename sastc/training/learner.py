@@ -117,17 +117,19 @@ class Learner(nn.Module):
         outputs, features = self.taps(images)
         outputs = outputs[None] if outputs.ndim == 2 else outputs  # an ANN is a network of one step
         logits, teacher_features = None, ()
-        alone = self.teacher is not None and progress >= self.teacher_until
-        if self.teacher is not None and not alone:
+        terms, let_go = self.method.terms, self.teacher is not None and progress >= self.teacher_until
+        if let_go:
+            terms = self.method.alone
+        elif self.teacher is not None:
             with torch.no_grad():
                 shown = adapted(images, self.seen, getattr(self.teacher.model, "preprocessing", None))
                 logits, teacher_features = taught(self.teacher, shown, self.teacher_mode)
         step = Step(images, labels, outputs, features, logits, teacher_features, progress)
         before = _held(self.method) if self.training and not self._looked else None
-        terms = checked_terms(self.method, (self.method.alone if alone else self.method.terms)(step))
+        found = checked_terms(self.method, terms(step))
         if before is not None:
             self._looked = True
             check_kept(self.method, before)
-            if torch.is_grad_enabled() and not any(term.value.requires_grad for term in terms.values()):
-                raise ValueError(f"terms: expected at least one with a gradient from {type(self.method).__name__}, got none in {', '.join(terms)}")
-        return Outcome(terms, step.records, mean_output(outputs.detach()))
+            if torch.is_grad_enabled() and not any(term.value.requires_grad for term in found.values()):
+                raise ValueError(f"terms: expected at least one with a gradient from {type(self.method).__name__}, got none in {', '.join(found)}")
+        return Outcome(found, step.records, mean_output(outputs.detach()))
