@@ -208,7 +208,6 @@ def learned_from(config: RunConfig, data: Data) -> Data:
     "Data with as many training images as are asked for. Raises `ValueError` where there is nothing to tell apart."
     if data.num_classes < 2:
         raise ValueError(f"data: expected at least two classes, got {data.num_classes} in {data.name}")
-    _warn_of_splits(data)
     return subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
 
 # %% ../../nbs/training/08_session.ipynb #1efc0f5b
@@ -216,7 +215,9 @@ def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool =
     "The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there."
     with accelerator.main_process_first(), reading_only(by_folder):  # which may download, or cut recordings into frames
         data = data_of(config)
-    return learned_from(config, data)
+    chosen = learned_from(config, data)
+    _warn_of_splits(data)
+    return chosen
 
 
 def _perturbed(config: RunConfig, data: Data, resume: bool) -> pd.DataFrame | None:
