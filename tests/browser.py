@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on PATH (apt-get install chromium)")
@@ -22,6 +22,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 TOKEN = "of-a-test"
 TEMPLATES = Path(__file__).resolve().parent.parent / "sastc" / "lab" / "share"  # of Voila; an installed package has them in share/jupyter
 PATIENCE = int(os.environ.get("PATIENCE_OF_TESTS", 240_000))  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
+expect.set_options(timeout=PATIENCE)  # what a page shows is asked for with `expect`, which waits: a page is a moment behind its model
 
 
 def _free_port() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browser import TOKEN, Notebook, browser, jupyter, needs_browser, page  # noqa: F401 (fixtures)
+from browser import TOKEN, Notebook, browser, expect, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
 from sastc.training.runs import Run, now
 
@@ -60,7 +60,7 @@ def wait_for_step(page, least: int) -> None:
 
 
 def shown_step(page) -> int:
-    return int(page.locator(".where").inner_text().split()[1].strip(","))
+    return int(page.locator(".where").text_content().split()[1].strip(","))
 
 
 def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
@@ -150,7 +150,8 @@ def test_saving_is_a_download_and_leaves_the_run_alone(jupyter, runs, page, tmp_
 
 
 def names(page) -> list[str]:
-    return [text.splitlines()[0] for text in page.locator(".tall tbody th").all_inner_texts()]
+    "of the runs in the table; not innerText, whose lines depend on whether the table is drawn yet"
+    return page.locator(".tall tbody th").evaluate_all("heads => heads.map(head => head.firstChild.textContent)")
 
 
 def test_board_sorts_chooses_and_reports(jupyter, runs, page):
@@ -161,14 +162,14 @@ def test_board_sorts_chooses_and_reports(jupyter, runs, page):
     page.locator(".tall tbody tr", has_text="epochs.jsonl: line 1 is damaged").wait_for()
     for order in (["kd-seed0", "baseline-seed0"], ["teacher", "uniform-seed0"]):  # the damaged one has no accuracy and comes last both times
         page.get_by_role("button", name="test best").click()
-        page.wait_for_function("first => document.querySelector('.tall tbody th').innerText.startsWith(first)", arg=order[0])
+        page.wait_for_function("first => document.querySelector('.tall tbody th').textContent.startsWith(first)", arg=order[0])
         assert names(page)[:2] == order and names(page)[-1] == "kd-seed1"
     page.get_by_role("button", name="Choose none").click()
     page.locator(".sastc").get_by_text("Choose runs in the table to see their curves.").wait_for()
     for name in ("sastc-seed0", "sastc-seed1"):
         page.get_by_label(f"choose {name}").check()
     page.locator(".legend", has_text="sastc (2 seeds)").wait_for()
-    assert page.locator(".curves polygon:not(.mark)").count() == 4  # a band in each panel
+    expect(page.locator(".curves polygon:not(.mark)")).to_have_count(4)  # a band in each panel
     page.locator(".differences", has_text="seed").wait_for()
     notebook.reload()
     page.locator(".legend", has_text="sastc (2 seeds)").wait_for()
@@ -178,7 +179,8 @@ def test_board_sorts_chooses_and_reports(jupyter, runs, page):
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Open the report of 2 runs").click()
     opened.value.get_by_role("heading", name="runs", exact=True).first.wait_for()
-    assert opened.value.locator("body", has_text="2 students").count() == 1 and sorted(runs.rglob("*")) == before
+    expect(opened.value.locator("body", has_text="2 students")).to_have_count(1)
+    assert sorted(runs.rglob("*")) == before
 
 
 CONTRAST = """box => {
@@ -226,7 +228,7 @@ def test_voila_shows_the_same(jupyter, runs, page):
         live.start()
         wait_for_step(page, 56)
         page.get_by_role("button", name="minutes").click()
-        page.wait_for_function("() => document.querySelector('.tall tbody th').innerText.startsWith('baseline-seed1')")
+        page.wait_for_function("() => document.querySelector('.tall tbody th').textContent.startsWith('baseline-seed1')")
         live.stopped.set()
         page.locator(".sastc").get_by_text("Finished after 840 steps.").wait_for()
     live.join()
@@ -276,7 +278,7 @@ def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
         "for the talk",
         '<img src=x onerror="document.title=1">, "quoted"',
     ]
-    assert page.locator(".tall .note").inner_text().count("\n") == 1 and not page.locator(".tall img").count()
+    assert page.locator(".tall .note").text_content().count("\n") == 1 and not page.locator(".tall img").count()
     filter.fill("figure.2")
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 1")
 
@@ -285,7 +287,8 @@ def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 8")
     page.get_by_label("what makes a curve").select_option("seed")
     page.locator(".legend", has_text="seed 0 (4 runs)").wait_for()
-    assert "figure.2" in address and page.locator(".parallel polyline").count() == 6
+    expect(page.locator(".parallel polyline")).to_have_count(6)
+    assert "figure.2" in address
 
 
 def test_axes_of_the_charts(jupyter, runs, page):
@@ -305,8 +308,8 @@ def test_axes_of_the_charts(jupyter, runs, page):
     changes(lambda: page.get_by_label("along the axis").select_option("time"))
     page.locator(".curves .panel").first.get_by_text("minutes of training").wait_for()
     changes(lambda: page.get_by_label("enlarge cross-entropy, nats").press("Enter"))
-    assert page.locator(".curves .large svg").first.get_attribute("height") == "460"
-    assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "reduce cross-entropy, nats"
+    expect(page.locator(".curves .large svg").first).to_have_attribute("height", "460")
+    expect(page.get_by_label("reduce cross-entropy, nats")).to_be_focused()
 
 
 def test_a_readout_is_never_cut_off(jupyter, runs, page):
@@ -334,11 +337,13 @@ def test_both_networks_and_the_chosen_pair(jupyter, runs, page):
         page.locator(".both + p", has_text=words).wait_for()
 
     first, last = (100 * record.mean(0) for record in Run(RECORDED.parent / "routed" / "routed-seed0").attention[[0, -1]])
-    assert networks.locator(".strand").count() == 12 and networks.locator(".strand.route, .strand.lit").count() == 4
+    expect(networks.locator(".strand")).to_have_count(12)
+    expect(networks.locator(".strand.route, .strand.lit")).to_have_count(4)
     said(f"layer2 gives {last[0, 0]:.1f}% of its attention to stage1, and learns from it")
     networks.press("ArrowDown")
     said(f"layer4 gives {last[1, 0]:.1f}% of its attention to stage1, and does not learn from it")
-    assert networks.evaluate("element => element === document.activeElement") and page.locator(".maps .cell.lit").count() == 2
+    expect(networks).to_be_focused()
+    expect(page.locator(".maps .cell.lit")).to_have_count(2)
     page.locator(".maps .cell").nth(2).click()  # layer2 and stage3 at the first time step
     said(f"layer2 gives {last[0, 2]:.1f}% of its attention to stage3")
     assert notebook.run_cell(1) == "[0, 2]"
@@ -353,7 +358,7 @@ def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):
     jupyter.write("routed-live.ipynb", "from sastc.lab import AttentionView\nAttentionView('routed-live', seconds=0.2)")
     jupyter.open(page, "routed-live.ipynb").run_cell(0)
     page.locator(".sastc").get_by_text("the first record comes after").wait_for()
-    assert page.locator(".networks").count() == 0 or not page.locator(".networks").is_visible()
+    expect(page.locator(".networks")).to_be_hidden()  # or not there
     live.start()
     page.locator(".networks .strand").first.wait_for()
     seen = (
@@ -384,7 +389,8 @@ def choose_for_the_link(page, name: str) -> str:
 
 def sees_the_selection(page, name: str) -> None:
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 4")
-    assert page.get_by_label("filter runs").input_value() == "seed0" and names(page)[-1] == "uniform-seed0"
+    expect(page.get_by_label("filter runs")).to_have_value("seed0")
+    assert names(page)[-1] == "uniform-seed0"
     ticked = page.locator(".tall tbody input").evaluate_all("boxes => boxes.filter(box => box.checked).map(box => box.getAttribute('aria-label'))")
     assert sorted(ticked) == [f"choose {name}", "choose uniform-seed0"]
     page.locator(".legend", has_text="uniform").wait_for()
@@ -440,7 +446,7 @@ def test_a_saved_notebook_shows_a_picture(jupyter, runs, page):
     notebook.run_cell(0)
     page.locator(".sastc .title").first.wait_for()
     page.locator(".sastc-launch .columns").first.wait_for()
-    assert page.locator("[data-view] img").first.is_hidden()  # the live view stands there
+    expect(page.locator("[data-view] img").first).to_be_hidden()  # the live view stands there
     notebook.save()
     outputs = json.loads(path.read_text())["cells"][0]["outputs"]
     pages = ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output["data"]]
@@ -452,7 +458,8 @@ def test_a_saved_notebook_shows_a_picture(jupyter, runs, page):
     later.goto(f"{jupyter.url}/lab/tree/kept.ipynb?token={TOKEN}&reset")
     later.locator("[data-view] img").first.wait_for()
     later.wait_for_timeout(2000)  # in which JupyterLab gives up on the widgets
-    assert later.locator("[data-view] img").count() == 4 and not later.get_by_text("model not found").first.is_visible()
+    expect(later.locator("[data-view] img")).to_have_count(4)
+    expect(later.get_by_text("model not found").first).to_be_hidden()
 
 
 def test_five_hundred_runs(jupyter, page):
