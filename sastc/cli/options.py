@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from fastcore.docments import docments
 
 from ..common.files import expanded
+from ..common.progress import tell
 from sastc.common.settings import (
     Entry,
     Registry,
@@ -417,18 +418,26 @@ def check_effects(
     typed: Mapping[str, Any],  # what was typed beside it
     methods: Sequence[str] = (),  # of a comparison, in which a setting of one method is none of another
 ) -> None:
-    "Raise the sentence of `resolve` for the first setting of a file that would be dropped."
+    "Raise the sentence of `resolve` for the first setting of a file that would be dropped; say which are left out for what was typed in a file's place."
     beside = {name: value for name, value in typed.items() if name not in values}
-    contexts = [beside | dict(method=method) for method in methods] or [beside]
-    for name, value in values.items():
-        errors = []
-        for context in contexts:
-            try:
-                resolve(kind, {name: value}, {**values, **context})
-            except ValueError as error:
-                errors.append(error)
-        if len(errors) == len(contexts):
-            raise errors[0]
+    for error in _without_effect(kind, values, beside, methods):
+        raise error
+    for error in _without_effect(kind, {name: value for name, value in values.items() if name not in typed}, values | typed, methods):
+        tell(f"{error}, and is left out")
+
+
+def _without_effect(kind: type[Settings], values: Mapping[str, Any], beside: Mapping[str, Any], methods: Sequence[str]) -> list[ValueError]:
+    "A sentence for each setting that none of the methods has beside the others."
+    contexts = [values | beside | dict(method=method) for method in methods] or [values | beside]
+    errors = {name: [error for context in contexts if (error := _refusal(kind, name, value, context))] for name, value in values.items()}
+    return [found[0] for found in errors.values() if len(found) == len(contexts)]
+
+
+def _refusal(kind: type[Settings], name: str, value, beside: Mapping[str, Any]) -> ValueError | None:
+    try:
+        resolve(kind, {name: value}, beside)
+    except ValueError as error:
+        return error
 
 # %% ../../nbs/cli/01_options.ipynb #de5c0012
 def config_text(
