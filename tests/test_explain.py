@@ -539,9 +539,11 @@ def test_a_method_whose_class_is_not_found_by_name_is_passed(tmp_path):
     assert cost(run, steps=1, method=Hidden())["method_seconds"] > 0
 
 
-def test_a_network_without_maps_is_refused_by_name(study, tmp_path):
+def test_a_network_without_maps_is_refused_by_name_and_has_the_rest_of_the_page(study, tmp_path):
     layers = [torch.nn.Flatten(), torch.nn.Linear(1024, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)]
     network = spiking(torch.nn.Sequential(*layers), 2)
     run = distill(student=network, method="kd", teacher=str(study / "teacher"), folder=str(tmp_path / "run"), data="digits", **OWN)
     with pytest.raises(ValueError, match="layer: expected a network with maps, got Sequential"):
         activation_maps(run, student=network)
+    page = write_explanation(run.folder, student=network, images=8).read_text()
+    assert "Activation maps are left out. layer: expected a network with maps" in page and "Fisher information over time steps" in page

@@ -674,4 +674,7 @@ def _beside_teacher(run: Run, lacking: bool, about: str, draw: Callable[[], go.F
         return [
             Words(f"{run.folder.name} learned from a teacher of your own, which a run folder does not hold; pass teacher= to see them side by side.", "warning")
         ]
-    return [Words(run.folder.name, "heading"), Picture(draw(), f"{about} of {run.folder.name} and its teacher")]
+    try:
+        return [Words(run.folder.name, "heading"), Picture(draw(), f"{about} of {run.folder.name} and its teacher")]
+    except ValueError as error:  # a network may have no maps; the rest of the page does not depend on them
+        return [Words(run.folder.name, "heading"), Words(f"{about} are left out. {error}", "warning")]

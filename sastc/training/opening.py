@@ -48,6 +48,8 @@ class OpenRun:
     def network(self) -> nn.Module:
         "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU."
         network = load_model(self.run.folder, self.which) if self._student is None else self._student
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"student: expected the network that the run trained, got {network!r:.80}")
         check_network(self.run, network)
         if self._student is None:
             return network
