@@ -23,7 +23,11 @@ import pytest
 import torch
 
 from sastc.data.images import load_images
+from sastc.lab.launch import LaunchPanel
+from sastc.studies.comparisons import summarise
+from sastc.studies.report import write_report
 from sastc.training import Run, distill
+from sastc.training.jobs import find_jobs
 from sastc.training.measure import evaluate_mismatch, fixed_batches
 
 PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'sastc'; from sastc.cli import main; sys.exit(main())"]
@@ -706,6 +710,15 @@ def test_places_may_begin_with_the_home_folder_or_a_variable(answers, tmp_path, 
     assert [json.loads(each[1])["settings"]["folder"] for each in (typed, filed)] == [str(tmp_path / "home" / "runs" / name) for name in "ba"]
     assert lost[0] == 2 and "teacher: expected a path, got '$NO_SUCH_VARIABLE/t', whose variable is not set" in lost[2]
     assert f"in: {tmp_path / 'home' / 'c'};" in many[2] and page[0] == 2 and not (tmp_path / "~").exists()
+
+
+def test_places_in_python_may_begin_with_the_home_folder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core" / "kd-seed0", tmp_path / "runs" / "kd")
+    assert Run("~/runs/kd").result and find_jobs("~/runs")[0].folder == tmp_path / "runs" / "kd" and len(summarise("$HOME/runs")) == 1
+    assert write_report(Path("~/runs"), "~/page.html") == tmp_path / "page.html" and LaunchPanel("~/runs").runs == tmp_path / "runs"
+    assert not (tmp_path / "~").exists()
 
 
 def test_the_printed_settings_of_a_grid_are_those_of_the_grid(answers, tmp_path):

@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 import traitlets
 from PIL import Image
 
+from ..common.files import path_of
 from ..common.settings import written
 from .live import UNREADABLE, Charts, LiveRun, View, bundle, figure_picture, packed_figure, styles, why_unreadable
 from ..studies.comparisons import BESIDE, learns_from_teacher
@@ -204,7 +205,7 @@ class RunBoard(Charts, View):
         panel=None,  # a `LaunchPanel`, into which the settings of a run can be put from here
     ):
         super().__init__()
-        self.folder, self.title, self._runs, self._panel = Path(folder), str(folder), {}, panel
+        self.folder, self.title, self._runs, self._panel = path_of(folder), str(folder), {}, panel
         self.xs, self.launches = [*ALONG], panel is not None
         self._seconds = seconds
         self.on_msg(lambda view, content, buffers: view._asked(content))

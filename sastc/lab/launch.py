@@ -18,7 +18,7 @@ from typing import Any
 import anywidget
 import ipywidgets
 
-from ..common.files import without_places
+from ..common.files import path_of, without_places
 from ..common.settings import Entry, checked, choices_of, entries, flat, offered, read, written
 from ..data.sources import SOURCES
 from .attention import AttentionView
@@ -510,7 +510,7 @@ class LaunchPanel(Kept, ipywidgets.VBox):
         recipe: str = "",  # name of a recipe to begin with (see `sastc.studies.recipes`)
         small: bool = False,  # its small variant, for two CPU cores
     ):
-        self.runs, self._found, self._devices, self._choosing = Path(folder), {}, devices(), False
+        self.runs, self._found, self._devices, self._choosing = path_of(folder), {}, devices(), False
         self.student, self.teacher = Form(Config, self._check), Form(TeacherConfig, self._check, "teacher: ")
         self._begin(recipe, small)
         self.source = ipywidgets.Dropdown(options=_SOURCES)

@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from torch import nn
 
+from ..common.files import path_of
 from ..common.progress import tell
 from ..common.settings import entries, flat
 from ..data.sources import Data
@@ -44,7 +45,7 @@ def sweep(
 
     Raises `ValueError` for a folder with a run of other settings, or for what cannot be trained, before anything is trained, and
     `Stopped` after a stop was asked for."""
-    wanted = {Path(place): _placed(config, place, own) for place, config in wanted.items()}
+    wanted = {path_of(place): _placed(config, place, own) for place, config in wanted.items()}
     anew = {place for place, config in wanted.items() if overwrite and _to_overwrite(place, config)}
     for place, config in wanted.items():
         if place not in anew:
@@ -241,7 +242,7 @@ def compare_methods(
 
     Raises `ValueError` for unknown methods and for runs of another budget."""
     check_each_once(methods=methods, seeds=seeds)
-    named, folder = settings_by_method(methods, config or Config()), Path(folder)
+    named, folder = settings_by_method(methods, config or Config()), path_of(folder)
     wanted = {folder / f"{name}-seed{seed}": made.but(seed=seed) for seed in seeds for name, made in named.items()}
     sweep(wanted, **how, **{name: thing for name, thing in dict(teacher=teacher, data=data).items() if thing is not None})
     return summarise(folder)

@@ -29,6 +29,7 @@ from plotly.subplots import make_subplots
 from torch import nn
 
 from ..common.checks import in_range, one_of
+from ..common.files import path_of
 from ..common.progress import watched
 from ..data.images import balanced_sample
 from ..data.sources import Data
@@ -657,7 +658,8 @@ def write_explanation(
             [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],
         ),
     ]
-    path, title = Path(out or Path(folder) / "explain.html"), f"{Path(folder).resolve().name}, explained"
+    place = path_of(folder)
+    path, title = path_of(out or place / "explain.html", "out"), f"{place.resolve().name}, explained"
     return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, damaged)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from ..common.checks import one_of
-from ..common.files import atomic
+from ..common.files import atomic, path_of
 from ..models.preprocessing import restored
 from ..training.checkpoints import build_again
 from ..training.origins import is_path
@@ -86,7 +86,7 @@ def write_model(
     which: str = "best",  # "best" or "last"
 ) -> Path:  # the folder
     "Write the network of a run as a model folder. Raises `ValueError` for a run that has not finished, `FileExistsError` for a folder of something else."
-    run, folder = source if isinstance(source, Run) else Run(source), Path(folder)
+    run, folder = source if isinstance(source, Run) else Run(source), path_of(folder)
     one_of("which", which, _WHICH)
     if run.state != "finished":
         raise ValueError(f"run: expected one that has finished, whose accuracy is known, got {run.folder}, which is {run.state}")
@@ -112,7 +112,7 @@ def read_model(
     network: nn.Module | None = None,  # of your own, if the run trained one
 ) -> nn.Module:  # with its weights and `preprocessing`, in evaluation mode, on the CPU
     "The network of a model folder. Raises `FileNotFoundError` or `ValueError` with a sentence."
-    folder = Path(folder)
+    folder = path_of(folder)
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")

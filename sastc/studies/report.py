@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from ..common.checks import one_of
-from ..common.files import atomic, without_places
+from ..common.files import atomic, path_of, without_places
 from ..common.settings import Registry, entries
 from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
 from .comparisons import arms_of, by_budget, finished_students, for_people, run_table, summarise, with_spread
@@ -423,7 +423,7 @@ def runs_in(
     folder: str | Path,  # run folder, or folder of a comparison
 ) -> tuple[list[Run], list[str]]:  # and a sentence for each run that is damaged
     "The run of a folder, or the runs in it. Raises `FileNotFoundError` if there is none, and `Damaged` if none can be read."
-    folder = Path(folder)
+    folder = path_of(folder)
     if (folder / "config.json").exists():
         return [Run(folder)], []
     runs, damaged = find_runs(folder)
@@ -478,7 +478,8 @@ def write_report(
 ) -> Path:  # the file
     "Write a page about a run, a comparison or a study. Raises `FileNotFoundError` for a folder without a run."
     runs, damaged = runs_in(folder)
-    return report_of(runs, Path(folder).resolve().name, Path(out or Path(folder) / "report.html"), result, plotly, damaged, figures)
+    place = path_of(folder)
+    return report_of(runs, place.resolve().name, path_of(out or place / "report.html", "out"), result, plotly, damaged, figures)
 
 
 def report_of(

@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..common.checks import one_of
+from ..common.files import path_of
 from ..common.progress import tell
 from ..common.settings import flat
 from ..methods import FeatureKD, Method
@@ -106,7 +107,7 @@ def noisy_labels(
     "Train students, and teachers, on labels that are wrong in part. Raises as `sweep` does, and for a teacher that does not fit."
     check_each_once(noise=noise, methods=methods, seeds=seeds)
     one_of("teacher_labels", teacher_labels, TEACHER_LABELS)
-    folder, teacher, wanted, students = Path(folder), _teacher_settings(config), {}, settings_by_method(methods, config)
+    folder, teacher, wanted, students = path_of(folder), _teacher_settings(config), {}, settings_by_method(methods, config)
     for seed, share in product(seeds, noise):
         source, perturbed = config.teacher, dict(seed=seed, label_noise=share) | (dict(noise_seed=seed) if share else {})
         if share and teacher_labels == "noisy":
@@ -188,7 +189,7 @@ def few_shot(
     total, epochs, wanted = config["train_images"] or len(data_of(config).y_train), config["epochs"], {}
     for seed, share, (method, student) in product(seeds, shares, settings_by_method(methods, config).items()):
         size = dict(train_images=round(share * total), epochs=epochs if keep == "epochs" else round(epochs / share))
-        wanted[Path(folder) / f"share{share:g}-{method}-seed{seed}"] = student.but(seed=seed, **size)
+        wanted[path_of(folder) / f"share{share:g}-{method}-seed{seed}"] = student.but(seed=seed, **size)
     sweep(wanted, **how)
     return few_shot_table(folder)
 
@@ -239,7 +240,7 @@ def sensitivity(
         for value in values:
             if (varied := config.but(**{name: value})) != config:
                 wanted[_free_name(folder_name(f"{name}={value}"), wanted)] = varied
-    sweep({Path(folder) / f"{name}-seed{seed}": varied.but(seed=seed) for seed in seeds for name, varied in wanted.items()}, **how)
+    sweep({path_of(folder) / f"{name}-seed{seed}": varied.but(seed=seed) for seed in seeds for name, varied in wanted.items()}, **how)
     return sensitivity_table(folder)
 
 
@@ -314,7 +315,7 @@ def grid(
     runs = {name: made.but(candidates=candidates) if "candidates" in flat(made) else made for name, made in settings_by_method(methods, config).items()}
     for (s, student), (t, teacher) in product(enumerate(students), enumerate(teachers)):
         runs[f"pair{s}-{t}"] = config.but(method=FeatureKD, student_layer=student, teacher_layer=teacher)
-    sweep({Path(folder) / f"{name}-seed{seed}": run.but(seed=seed) for seed in seeds for name, run in runs.items()}, **how)
+    sweep({path_of(folder) / f"{name}-seed{seed}": run.but(seed=seed) for seed in seeds for name, run in runs.items()}, **how)
     return grid_table(folder)
 
 

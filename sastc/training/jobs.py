@@ -24,7 +24,7 @@ import psutil
 import torch
 
 from ..common.checks import in_range
-from ..common.files import reading_only
+from ..common.files import path_of, reading_only
 from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
 from ..neurons.kernels import keep_freed_memory
@@ -170,7 +170,7 @@ class Job:
     "A process that trains, and its run folders. Raises `FileNotFoundError` for a folder without either; what is read later may raise `Damaged`."
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self.check_there()
 
     @property
@@ -569,6 +569,6 @@ def find_jobs(
     folder: str | Path = "runs",  # holds run folders, or folders of run folders
 ) -> list[Job]:  # those that were written last come first; damaged ones among them
     "Jobs and runs in a folder."
-    marks = [mark for name in ("job.json", "config.json") for depth in ("*", "*/*") for mark in Path(folder).glob(f"{depth}/{name}")]
+    marks = [mark for name in ("job.json", "config.json") for depth in ("*", "*/*") for mark in path_of(folder).glob(f"{depth}/{name}")]
     latest = {mark.parent: _written_at(mark.parent) for mark in marks}
     return [Job(place) for place in sorted(latest, key=latest.get, reverse=True)]

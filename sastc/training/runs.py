@@ -29,7 +29,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from torch import nn
 
-from ..common.files import atomic
+from ..common.files import atomic, path_of
 from .checkpoints import checkpoint_file, checkpoint_names, load_checkpoint, load_model, save_checkpoint
 from .config import RunConfig, settings_for
 from .records import Damaged, append_line, keep_lines, read_json, read_lines, write_json
@@ -123,7 +123,7 @@ class RunFiles:
     "The files of a run folder. A JSON file is read again only where it has changed, since tables of many runs ask for it many times."
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self._contents, self._made = {}, {}  # by name, each with what it was read from
 
     def content(self, name: str) -> dict:
@@ -329,7 +329,7 @@ class RunWriter:
         self, folder: str | Path, kind: str, config: dict, layers: dict, resume: bool = False, data: dict | None = None, networks: dict | None = None,
         overwrite: bool = False,  # remove the run that the folder holds
     ):  # fmt: skip
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_no_links(self.folder)
         with FileLock(self.folder / ".claim"):  # of two processes that start at once, one gets the sentence
@@ -478,7 +478,7 @@ def find_runs(
 ) -> tuple[list[Run], list[str]]:  # those that can be read, by name; a sentence for each of the others
     "Runs in a folder. One that is damaged does not keep the others from being looked at."
     found, damaged = [], []
-    for config in sorted(Path(folder).glob("*/config.json")):
+    for config in sorted(path_of(folder).glob("*/config.json")):
         if config.parent.name.startswith("."):  # a run that was put aside is no further seed
             continue
         try:
