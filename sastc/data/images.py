@@ -123,6 +123,11 @@ def channel_statistics(
 # %% ../../nbs/data/00_images.ipynb #882b403c
 def _image_data(name, splits, classes, image_size, flip, statistics=None):
     (x_train, y_train), (x_test, y_test) = splits
+    height, width = x_train.shape[-2:]
+    if height != width:
+        warnings.warn(
+            f"data: expected square images, got {height} x {width} pixels in {name}, which are stretched to {image_size} x {image_size}", stacklevel=3
+        )
     x_train, x_test = _resize(x_train, image_size), _resize(x_test, image_size)
     return ImageData(name, x_train, y_train, x_test, y_test, list(classes), *(statistics or channel_statistics(x_train)), flip)
 
