@@ -722,7 +722,8 @@ def test_a_model_that_could_not_be_written_is_not_taken_for_an_older_one(teacher
 
 
 def test_images_that_are_not_square_are_told_to_be_stretched(tmp_path):
-    images, labels = np.zeros((6, 8, 16, 3), np.uint8), np.arange(6) % 3
+    images, labels = np.full((6, 8, 16, 3), 200, np.uint8), np.arange(6) % 3
+    images[::2] = 10
     np.savez(tmp_path / "wide.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     with pytest.warns(UserWarning, match="data: expected square images, got 8 x 16 pixels in wide, which are stretched to 12 x 12"):
         assert load_images(tmp_path / "wide.npz", image_size=12).x_test.shape == (6, 3, 12, 12)
