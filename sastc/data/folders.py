@@ -10,7 +10,7 @@ import atexit
 import os
 import signal
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..common.checks import in_range
+from ..common.threads import cores, run_on
 from .batches import BatchPlan, epoch_plan, hashed, normalise
 from .frames import EVENT_SETS, FrameData, load_frames
 from .images import NAMED, ImageData, decoded, fitted, image_folders, load_images
@@ -55,7 +56,9 @@ class _Views(Dataset):
         return images
 
 
-def _leave_stopping_to_the_main_process(worker: int) -> None:
+def _begin_worker(allowed: Sequence[int], worker: int) -> None:
+    "Read on any of the cores, and leave stopping to the main process."
+    run_on(allowed)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -110,7 +113,7 @@ class StreamedBatches(BatchPlan):
             sampler=self._asked,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_stopping_to_the_main_process,
+            worker_init_fn=partial(_begin_worker, cores()),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader draws from the global one
         )

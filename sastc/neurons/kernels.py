@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..common.checks import one_of
 from ..common.progress import telling_late
+from ..common.threads import anywhere
 
 # %% ../../nbs/neurons/00_kernels.ipynb #8dce212b
 def wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -91,7 +92,7 @@ def _compile(function, tensors, constants):
     # the number of threads may change after compiling, and the kernel is kept on disk for other processes
     compiled = torch.compile(own, fullgraph=True, options={"cpp.dynamic_threads": True})
     examples = [_example(tensor) for tensor in tensors]
-    with telling_late("compiling the neuron for this machine: some ten seconds, once"):
+    with telling_late("compiling the neuron for this machine: some ten seconds, once"), anywhere():
         compiled(*examples, **constants)
     return compiled
 

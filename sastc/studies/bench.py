@@ -36,6 +36,7 @@ from ..common.checks import in_range, one_of
 from ..common.files import atomic
 from ..common.progress import tell, watched
 from ..common.settings import own_settings
+from ..common.threads import anywhere, one_core_each
 from ..data.batches import Batches
 from ..data.images import ImageData
 from ..methods import METHODS
@@ -146,7 +147,8 @@ def peak_memory(build: Callable[[], Callable[[], object]]) -> float:  # MiB
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_report_peak, args=(build, sender))
-    process.start()
+    with anywhere():
+        process.start()
     sender.close()
     try:
         peak = receiver.recv()
@@ -415,7 +417,7 @@ def run_sections(
     in_range("rounds", rounds, least=1, whole=True)
     keep_freed_memory()
     records = []
-    with _warm_from_the_start() as backend:
+    with _warm_from_the_start() as backend, one_core_each(_device()):
         tell(f"{machine_words(machine())}; neurons {backend}")
         for section in sections:
             for case in watched(SECTIONS[section](), section):

@@ -31,6 +31,7 @@ from torch import nn
 from ..common.checks import in_range, one_of
 from ..common.files import path_of
 from ..common.progress import watched
+from ..common.threads import one_core_each
 from ..data.images import balanced_sample
 from ..data.sources import Data
 from ..methods import METHODS, Method
@@ -515,7 +516,7 @@ def _step_seconds(trainer: Trainer, steps: int) -> dict[str, float]:
     inside = {f"method_{name}": child for name, child in _parts_of(trainer.method).items()}
     learner.train()
     endless = itertools.chain.from_iterable(trainer.batches["train"].epoch(epoch) for epoch in itertools.count())
-    with _stopwatch(modules | inside) as seconds:
+    with _stopwatch(modules | inside) as seconds, one_core_each(trainer.accelerator.device):
         for images, labels in itertools.islice(endless, steps + 1):
             seconds.clear()
             began = _clock()

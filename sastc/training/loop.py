@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from ..common.checks import in_range
 from ..common.progress import bar_layout, shows_progress, tell
 from ..common.settings import flat, written
+from ..common.threads import one_core_each
 from ..data.batches import BatchPlan
 from ..models.preprocessing import Preprocessing
 from ..models.taps import Taps
@@ -146,13 +147,8 @@ def run(self: Trainer) -> str:
         ):
             self._status("running")
             self._begin_tracking()
-            while self.progress["epoch"] < self.optimisation.epochs:
-                if self._epoch(stop, bar):
-                    self._save("last")
-                    self._status("stopped", signal=stop.signal_name)
-                    return "stopped"
-            self._finish(stop)
-        return "finished"
+            with one_core_each(self.accelerator.device):
+                return self._to_the_end(stop, bar)
     except Stopped as stop:  # a second signal, which leaves no time for a checkpoint
         self._status("stopped", signal=stop.signal_name)
         raise
@@ -162,6 +158,17 @@ def run(self: Trainer) -> str:
     finally:
         for tracker in getattr(self.accelerator, "trackers", []):
             tracker.finish()
+
+
+@patch
+def _to_the_end(self: Trainer, stop: StopRequest, bar) -> str:
+    while self.progress["epoch"] < self.optimisation.epochs:
+        if self._epoch(stop, bar):
+            self._save("last")
+            self._status("stopped", signal=stop.signal_name)
+            return "stopped"
+    self._finish(stop)
+    return "finished"
 
 
 @patch

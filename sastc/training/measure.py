@@ -21,6 +21,7 @@ from torch import nn
 
 from ..common.checks import in_range, one_of
 from ..common.progress import watched
+from ..common.threads import one_core_each
 from ..data.batches import BatchPlan
 from ..data.sources import Data
 from ..methods.losses import mean_output
@@ -105,6 +106,7 @@ def measure(
     images_seen, loss = 0, torch.zeros((), device=device)
     counts = torch.zeros(1 + steps, dtype=torch.int64, device=device)  # images without a finite output, and images that are right after each step
     with (
+        one_core_each(device),
         evaluating(network),
         in_precision(precision, device),
         RateRecorder(network) as recorder,

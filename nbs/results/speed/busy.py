@@ -1,16 +1,19 @@
 """Training steps per second of a VGG-11, to be compared with what it is beside a busy program.
 
-    python busy.py                                        a small network in fp32
+    python busy.py                                        a small network in fp32, in a loop of your own
     python busy.py 0.25                                   a wider one in bf16
+    python busy.py 0.25 placed                            each thread on a core of its own, as in the trainings of sastc
     GOMP_SPINCOUNT=300000 python busy.py                  PyTorch as it comes
     OMP_NUM_THREADS=1 python busy.py                      one thread
 
-Beside another program: run `python -c "while True: pass" &` first."""
+Beside another program: run `python -c "while True: pass" &` first, or `setsid` before it, as for one that another user started."""
 
+import contextlib
 import sys
 from time import perf_counter
 
 from sastc import create_model  # before torch, see nbs/common/04_package.ipynb
+from sastc.common.threads import one_core_each
 from sastc.neurons.kernels import expecting  # isort: split
 
 import torch
@@ -36,7 +39,8 @@ def training_step(width: float):
 
 
 if __name__ == "__main__":
-    with expecting(10**12):  # neurons are compiled from the start, as in a long run
+    placed = one_core_each() if sys.argv[2:] == ["placed"] else contextlib.nullcontext()
+    with expecting(10**12), placed:  # neurons are compiled from the start, as in a long run
         step = training_step(float(sys.argv[1]) if len(sys.argv) > 1 else 0.125)
         for _ in range(3):
             step()
