@@ -663,7 +663,7 @@ def write_explanation(
     path, title = path_of(out or place / "explain.html", "out"), f"{place.resolve().name}, explained"
     return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, damaged)
 
-
+# %% ../../nbs/studies/05_explain.ipynb #4ff7bb7e
 def _silent(runs: Sequence[Run]) -> list[Words]:
     "What is to be said of layers that never fire."
     silent = {run.folder.name: silent_layers(run.result.get("rates", {})) for run in runs}
