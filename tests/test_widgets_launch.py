@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from sastc.cli.commands import Start, settings_of
+from sastc.cli.training import Start, settings_of
 from sastc.common.settings import flat, offered, setting
 from sastc.lab import LaunchPanel
 from sastc.lab.launch import BY_RECIPE, LIKE_RUN, PRESETS, JobView, readings
