@@ -199,7 +199,8 @@ def announce(
 def _train(kind: "type[RunConfig]", start: Start, again: Again, given: dict) -> Answer:
     "Train one run."
     from sastc.training.config import Config
-    from sastc.training.session import distill, rehearse, settle, train_teacher
+    from sastc.training.session import distill, rehearse, train_teacher
+    from sastc.training.settling import settle
 
     resume = {"yes": True, "auto": "auto"}.get(again.resume, False)
     fresh = None if resume is True and not (start.recipe or start.config or start.print_config) else settings_of(kind, start, given)

@@ -41,12 +41,13 @@ from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
+from ..training.fitting import learner_for
+from ..training.inputs import accelerator_for, batches_of, learned_from, loading_once, preprocessing_of
 from ..training.learner import taught
 from ..training.loop import Trainer
 from ..training.measure import EXIT_THRESHOLDS, anytime, early_exit, evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
-from ..training.session import accelerator_for, batches_of, learned_from, learner_for, loading_once, preprocessing_of
 
 # %% ../../nbs/studies/05_explain.ipynb #045f022e
 def _heat_map(maps, size):
