@@ -16,7 +16,8 @@ from sastc.training.runs import now
 pytestmark = needs_browser
 
 PANEL = """
-from sastc.lab.launch import PRESETS, LaunchPanel
+from sastc.lab.launch import LaunchPanel
+from sastc.lab.plan import PRESETS
 tiny = dict(data="digits", train_images=128, batch_size=16, log_every=1, seed=0)
 PRESETS["tiny"] = dict(tiny, width=0.0625, beta=0.5, lr=0.02, epochs={epochs}), dict(tiny, model="wrn16_2", width=0.25, lr=0.1, epochs=1)
 panel = LaunchPanel({folder!r})

@@ -592,7 +592,7 @@ def test_a_terminal_gets_a_bar_unless_tqdm_is_disabled(student):
 
 
 def test_the_folder_in_which_frames_are_kept_is_named():
-    from sastc.cli.commands import banner
+    from sastc.cli.training import banner
     from sastc.training.config import Config, settings_for
 
     assert "frames are kept in events/frames" in banner(settings_for(Config, dict(data="nmnist", root="events")))[1]

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sastc.cli import commands
 from sastc.cli.options import parse
+from sastc.cli.training import distill_command, teacher_command
 from sastc.common.settings import choices_of, entries, flat
 from sastc.methods import METHODS
 from sastc.training import jobs
@@ -466,7 +466,7 @@ def configs(draw, kind):
 @given(st.one_of(configs(Config), configs(TeacherConfig)))
 def test_the_command_gives_the_same_configuration(config):
     program, name, *arguments = shlex.split(command(config))
-    function, kind = dict(distill=(commands.distill_command, Config), teacher=(commands.teacher_command, TeacherConfig))[name]
+    function, kind = dict(distill=(distill_command, Config), teacher=(teacher_command, TeacherConfig))[name]
     parsed = parse(f"{program} {name}", function, arguments, kind)
     own = parsed.pop("start"), parsed.pop("again")
     assert program == "sastc" and kind is type(config) and not any(value for part in own for value in vars(part).values())

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from sastc import assess, create_model, distill, open_run, train_teacher
 from sastc.cli import main
-from sastc.cli.commands import find_parts
+from sastc.cli.running import find_parts
 from sastc.data.datasets import frames_from, images_from
 from sastc.methods import SASTC, TET, Baseline, FeatureKD, Term
 from sastc.methods.alignment import SimilarityAlignment

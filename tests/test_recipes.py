@@ -11,8 +11,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from sastc.cli import commands, main
+from sastc.cli import main
 from sastc.cli.options import parse
+from sastc.cli.training import distill_command, settings_of, teacher_command
 from sastc.common.settings import entries, flat
 from sastc.methods import METHODS
 from sastc.models.pretrained import pretrained
@@ -253,7 +254,7 @@ def test_finding_and_not_finding():
 # ---- the command line ----
 
 
-FUNCTIONS = dict(teacher=(commands.teacher_command, TeacherConfig), distill=(commands.distill_command, Config))
+FUNCTIONS = dict(teacher=(teacher_command, TeacherConfig), distill=(distill_command, Config))
 
 
 def parsed(name, *typed):
@@ -264,7 +265,7 @@ def parsed(name, *typed):
 def chosen(name, *typed):
     given = parsed(name, *typed)
     start, _ = given.pop("start"), given.pop("again")
-    return commands.settings_of(FUNCTIONS[name][1], start, given)
+    return settings_of(FUNCTIONS[name][1], start, given)
 
 
 def test_a_default_that_is_typed_overrides_the_recipe_and_one_that_is_not_does_not():

@@ -22,10 +22,11 @@ from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF, PLIF
 from sastc.training.checkpoints import load_checkpoint, load_model, save_checkpoint
 from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.fitting import learner_for, student_for
 from sastc.training.loop import NotFinite, Trainer
 from sastc.training.opening import assess
 from sastc.training.runs import Run, RunWriter
-from sastc.training.session import distill, learner_for, student_for, train_teacher
+from sastc.training.session import distill, train_teacher
 
 OURS = ("baseline", "kd", "feature_kd", "sastc", "uniform", "rate", "rsa", "routed")  # others: test_rivals.py
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625)
@@ -621,7 +622,7 @@ def test_two_processes_train_where_a_weight_has_no_gradient(method, teacher, tmp
 def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):
     from accelerate import tracking
 
-    from sastc.training import session
+    from sastc.training import inputs
 
     logged, kept = [], {}
 
@@ -653,7 +654,7 @@ def test_trackers_log_what_the_folder_holds(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Tracker)
     monkeypatch.setattr(tracking, "get_available_trackers", lambda: [tracking.LoggerType.TENSORBOARD])
-    monkeypatch.setattr(session, "find_spec", lambda name: True)
+    monkeypatch.setattr(inputs, "find_spec", lambda name: True)
     run = distill(trackers=("tensorboard",), folder=str(tmp_path / "run"), **small)
     assert kept["finished"] and kept["place"] == str(tmp_path / "run" / "trackers") and kept["settings"]["width"] == 0.0625
     steps = {step: values["steps/ce"] for step, values in logged if "steps/ce" in values}

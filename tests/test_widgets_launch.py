@@ -7,10 +7,11 @@ import re
 import pytest
 import torch
 
-from sastc.cli.commands import Start, settings_of
+from sastc.cli.training import Start, settings_of
 from sastc.common.settings import flat, offered, setting
 from sastc.lab import LaunchPanel
-from sastc.lab.launch import BY_RECIPE, LIKE_RUN, PRESETS, JobView, readings
+from sastc.lab.jobview import JobView, readings
+from sastc.lab.plan import BY_RECIPE, LIKE_RUN, PRESETS
 from sastc.methods import METHODS, Baseline
 from sastc.models.pretrained import PREFIX
 from sastc.models.teachers import is_teacher_name
@@ -77,7 +78,7 @@ def test_what_is_edited_stays_and_names_the_folder():
     assert panel.configs()[-1].folder == "my own"
     panel.preset.value = next(iter(PRESETS))
     assert panel.configs()[-1]["data"] == "digits" and panel.configs()[-1].folder.startswith("mine/digits-") and not panel.about.value
-    assert [control.layout.display for control in (panel._own["recipe"], panel._own["small"], panel.origins)] == ["none"] * 3
+    assert [control.layout.display for control in (panel.plan._own["recipe"], panel.plan._own["small"], panel.origins)] == ["none"] * 3
 
 
 def test_a_teacher_that_is_there_is_taken(tmp_path):
@@ -137,7 +138,10 @@ def name_of(field) -> str:
 
 def shown(panel) -> set[str]:
     "Names of the settings whose fields are in the panel."
-    boxes = [*(group.children[1] for group in panel._groups.values()), *(drawer.children[0] for drawer in panel.drawers if drawer.layout.display != "none")]
+    boxes = [
+        *(group.children[1] for group in panel.plan._groups.values()),
+        *(drawer.children[0] for drawer in panel.drawers if drawer.layout.display != "none"),
+    ]
     return {name_of(field) for box in boxes for field in box.children}
 
 
@@ -183,7 +187,7 @@ def test_a_method_that_the_panel_has_never_heard_of(monkeypatch, tmp_path):
     panel.student.controls["strangeness"].value = "0.25"
     (config,) = panel.configs()
     assert (config["method"], config["strangeness"], config.needs_teacher) == ("strange", 0.25, False)
-    assert "strangeness" in {name_of(field) for field in panel._groups["Student"].children[1].children}
+    assert "strangeness" in {name_of(field) for field in panel.plan._groups["Student"].children[1].children}
     panel.student.controls["strangeness"].value = "2"
     assert "strangeness: expected a number from 0 to 1, got 2.0" in said(panel) and panel.start.disabled
 
@@ -200,7 +204,7 @@ def test_readings_are_named_by_the_run(tmp_path):
 
 def test_every_control_has_its_line_of_help():
     panel = LaunchPanel()
-    fields = [*panel.student.fields.items(), *panel.teacher.fields.items(), *panel._own.items()]
+    fields = [*panel.student.fields.items(), *panel.teacher.fields.items(), *panel.plan._own.items()]
     for name, field in fields:
         control, _, help = field.children
         assert name_of(field) == name and len(control.description) > len(name) + 20 and '<span class="help">' in help.value and len(help.value) > 30, name
@@ -276,7 +280,7 @@ def test_a_panel_that_finds_a_run_shows_its_settings(tmp_path, kind):
     writer = RunWriter(tmp_path / "runs" / "run", kind, flat(config), {})
     writer.status(state="running", step=1, steps=9, epoch=0, epochs=7, seconds=1.0)
     panel = LaunchPanel(tmp_path / "runs")
-    (found,) = panel._trains()
+    (found,) = panel.plan.trains()
     assert panel.preset.value == LIKE_RUN and found.config(device="cpu", folder="").but(folder="") == config
     panel.preset.value = next(iter(PRESETS))
     assert panel.configs()[-1]["epochs"] == 8
@@ -286,7 +290,7 @@ def test_a_panel_that_finds_a_run_shows_its_settings(tmp_path, kind):
 
 def test_no_label_is_cut_before_it_says_what_is_set():
     from sastc.common.settings import offered
-    from sastc.lab.launch import label_of
+    from sastc.lab.forms import label_of
     from sastc.methods import METHODS
     from sastc.training.config import Config, settings_for
 

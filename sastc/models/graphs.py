@@ -7,9 +7,10 @@ __all__ = ['GraphNetwork', 'from_nir']
 
 # %% ../../nbs/models/14_graphs.ipynb #7300e02c
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,19 +144,7 @@ def from_nir(
     if not dt > 0:
         raise ValueError("dt: expected the length of a step in seconds, which the graph's notes do not say, got 0")
     order, sources = _ordered(graph)
-    layers, skipped = {}, {}
-    for name in order:
-        node, kind = graph.nodes[name], type(graph.nodes[name]).__name__
-        if name in skipped:
-            layers[name] = nn.Identity()
-        elif kind in ("LIF", "IF"):
-            layers[name] = _neuron(name, node, time_steps, dt, exact)
-        elif kind == "SumPool2d":
-            layers[name] = _max_pool(graph, name, sources, skipped)
-        elif kind in _LAYERS:
-            layers[name] = _LAYERS[kind](name, node)
-        else:
-            raise _refused(name, node, "it is none of " + ", ".join([*_LAYERS, "LIF", "IF", "SumPool2d before a Threshold"]))
+    layers = _layers(graph, order, sources, lambda name, node: _neuron(name, node, time_steps, dt, exact))
     key = {name: name.replace(".", "-") for name in order}
     network = GraphNetwork(
         {key[name]: layer for name, layer in layers.items()},
@@ -164,6 +153,24 @@ def from_nir(
         key[_only(graph, "Output")],
     )
     return over_time(network, time_steps, stem_once=all(len(found) < 2 for found in sources.values()))
+
+
+def _layers(graph, order: Sequence[str], sources: Mapping[str, Sequence[str]], neuron: Callable[[str, Any], nn.Module]) -> dict[str, nn.Module]:
+    "A module for each node. Raises `ValueError` for one that a student cannot have."
+    layers, skipped = {}, {}
+    for name in order:
+        node, kind = graph.nodes[name], type(graph.nodes[name]).__name__
+        if name in skipped:
+            layers[name] = nn.Identity()
+        elif kind in ("LIF", "IF"):
+            layers[name] = neuron(name, node)
+        elif kind == "SumPool2d":
+            layers[name] = _max_pool(graph, name, sources, skipped)
+        elif kind in _LAYERS:
+            layers[name] = _LAYERS[kind](name, node)
+        else:
+            raise _refused(name, node, "it is none of " + ", ".join([*_LAYERS, "LIF", "IF", "SumPool2d before a Threshold"]))
+    return layers
 
 
 def _max_pool(graph, name: str, sources: Mapping[str, Sequence[str]], skipped: dict) -> nn.Module:

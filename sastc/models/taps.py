@@ -9,7 +9,7 @@ __all__ = ['CANDIDATES', 'evaluating', 'inside', 'time_steps_of', 'Layout', 'Com
 # %% ../../nbs/models/05_taps.ipynb #e58c43df
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -126,16 +126,7 @@ class Taps:
         def catch(name, layout):
             def hook(module, args, output):
                 output = output[0] if layout and isinstance(output, tuple) else output
-                if gradients and not torch.is_grad_enabled():
-                    raise ValueError(
-                        f"names: expected modules that learn with the network, got {name!r}, which runs without gradients (torch.no_grad, or checkpoint with use_reentrant=True; False keeps them)"
-                    )
-                if not isinstance(output, torch.Tensor):
-                    raise ValueError(
-                        f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it"
-                    )
-                if name in caught:
-                    raise ValueError(f"names: expected modules that run once in a forward pass, got {name!r}, which runs more than once")
+                _check_output(name, module, output, gradients, caught)
                 kept, laid_out = output.clone() if output.is_inference() else output, layout or _as_seen(output, x)
                 kept = laid_out(kept) if laid_out else kept
                 feature = kept if steps is None else unfold(kept, steps, x.shape[-4])
@@ -155,6 +146,20 @@ class Taps:
 
     def __repr__(self):
         return f"Taps({type(self.model).__name__}, {self.names})"
+
+
+def _check_output(name: str, module: nn.Module, output, gradients: bool, caught: Container[str]) -> None:
+    "Raise a sentence for an output that is no feature: one without the gradients that are asked for, none of a tensor, or a second one."
+    if gradients and not torch.is_grad_enabled():
+        raise ValueError(
+            f"names: expected modules that learn with the network, got {name!r}, which runs without gradients (torch.no_grad, or checkpoint with use_reentrant=True; False keeps them)"
+        )
+    if not isinstance(output, torch.Tensor):
+        raise ValueError(
+            f"names: expected a module that returns a tensor, got {name!r} ({type(module).__name__}), which returns a {type(output).__name__}; name one inside or around it"
+        )
+    if name in caught:
+        raise ValueError(f"names: expected modules that run once in a forward pass, got {name!r}, which runs more than once")
 
 # %% ../../nbs/models/05_taps.ipynb #7dc5dcbc
 _CHANNELS_LAST = Layout("channels_last")

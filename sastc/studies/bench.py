@@ -47,9 +47,9 @@ from ..neurons.memory import saving_memory
 from ..neurons.neuron import lif
 from .figures import COLOURS
 from ..training.config import Config, settings_for
+from ..training.fitting import learner_for
 from ..training.learner import Learner
 from ..training.runs import environment
-from ..training.session import learner_for
 
 # %% ../../nbs/studies/07_bench.ipynb #a9902c49
 def in_turns(

@@ -9,7 +9,6 @@ __all__ = ['BESIDE', 'sweep', 'check_each_once', 'folder_name', 'settings_by_met
 
 # %% ../../nbs/studies/02_comparisons.ipynb #ecb9a564
 import copy
-import json
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -28,10 +27,12 @@ from ..data.sources import Data
 from ..methods import Method
 from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
+from ..training.inputs import check_inputs, loading_once
 from ..training.loop import Stopped
 from ..training.measure import NotFinite
+from ..training.records import as_stored
 from ..training.runs import Run, find_runs, living, where
-from ..training.session import check_inputs, distill, loading_once, rehearse, train_teacher
+from ..training.session import distill, rehearse, train_teacher
 
 # %% ../../nbs/studies/02_comparisons.ipynb #18737e24
 def sweep(
@@ -142,7 +143,7 @@ def _recorded(run: Run) -> dict:
 def _refuse_other_settings(place: Path, config: RunConfig) -> None:
     if not (place / "config.json").exists():
         return
-    wanted, stored = (json.loads(json.dumps(settings)) for settings in (flat(config), _recorded(Run(place))))  # lists and tuples are one
+    wanted, stored = map(as_stored, (flat(config), _recorded(Run(place))))
     declared = entries(config)
     for name, value in wanted.items():
         needed = declared[name].declared.metadata.get("needs")

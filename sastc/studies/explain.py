@@ -43,12 +43,13 @@ from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
 from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
+from ..training.fitting import learner_for
+from ..training.inputs import accelerator_for, batches_of, learned_from, loading_once, preprocessing_of
 from ..training.learner import taught
 from ..training.loop import Trainer
 from ..training.measure import EXIT_THRESHOLDS, anytime, early_exit, evaluating, in_precision, measure, silent_layers
 from ..training.opening import OpenRun, open_run
 from ..training.runs import Run
-from ..training.session import accelerator_for, batches_of, learned_from, learner_for, loading_once, preprocessing_of
 
 # %% ../../nbs/studies/05_explain.ipynb #045f022e
 def _heat_map(maps, size):
@@ -631,12 +632,26 @@ def write_explanation(
     that of the epochs that all runs kept (`keep_epochs`), or of the best one where they share none.
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
+    runs, left_out = _students_in(folder)
+    sections = _sections(runs, images, own)
+    place = path_of(folder)
+    path, title = path_of(out or place / "explain.html", "out"), f"{place.resolve().name}, explained"
+    return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, left_out)
+
+
+def _students_in(folder: str | Path) -> tuple[list[Run], list[str]]:
+    "Finished students that have their weights, and a sentence for each run that is left out."
     found, damaged = runs_in(folder)
     finished = [run for run in found if run.kind == "student" and run.result]
     if not finished:
         raise FileNotFoundError(f"folder: expected the folder of a finished student, or of a comparison, got {folder}, which holds no finished student")
     runs = [run for run in finished if "best" in run.checkpoints] or finished  # or the sentence about the checkpoint
-    damaged += [f"{run.folder}: its weights are gone (there is no checkpoints/best.pt); this run is left out" for run in finished if run not in runs]
+    gone = [f"{run.folder}: its weights are gone (there is no checkpoints/best.pt); this run is left out" for run in finished if run not in runs]
+    return runs, damaged + gone
+
+
+def _sections(runs: Sequence[Run], images: int, own: dict) -> list[Section]:
+    "What the page shows."
     firsts = [members[0] for members in by_method(runs).values()]  # one run shows what a method does to pictures and costs
     learned = [run for run in firsts if run.config["teacher"] or own.get("teacher") is not None]
     lacking = [run for run in learned if run.config["teacher"].startswith("own:") and own.get("teacher") is None]
@@ -647,7 +662,7 @@ def write_explanation(
     kept = [name for name in runs[0].checkpoints if name.startswith("epoch-") and all(name in run.checkpoints for run in runs)]
     timed = [run for run in firsts if run not in lacking or not open_run(run, **own).settings.method.uses_teacher]
     table = costs(timed, images=images, **own) if timed else None
-    sections = [
+    return [
         Section("Distance to the teacher", mismatch_parts(runs)),
         Section("What it looks at", sum(looks, [])),
         Section("How it arranges images", sum(arrangements, [])),
@@ -659,11 +674,8 @@ def write_explanation(
             [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],
         ),
     ]
-    place = path_of(folder)
-    path, title = path_of(out or place / "explain.html", "out"), f"{place.resolve().name}, explained"
-    return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, damaged)
 
-# %% ../../nbs/studies/05_explain.ipynb #4ff7bb7e
+# %% ../../nbs/studies/05_explain.ipynb #5240f065
 def _silent(runs: Sequence[Run]) -> list[Words]:
     "What is to be said of layers that never fire."
     silent = {run.folder.name: silent_layers(run.result.get("rates", {})) for run in runs}

@@ -31,8 +31,8 @@ from .figures import in_order, method_of
 from .report import Picture, Section, Table, Words, teachers_of, write_report
 from ..training.checkpoints import load_model
 from ..training.config import Config, TeacherConfig
+from ..training.inputs import data_of
 from ..training.runs import Run, find_runs
-from ..training.session import data_of
 
 # %% ../../nbs/studies/04_sweeps.ipynb #df62527f
 def _runs(folder: str | Path) -> list[Run]:
