@@ -15,7 +15,7 @@ from sastc.training.runs import now
 
 pytestmark = needs_browser
 
-PANEL = """
+PANEL = """\
 from sastc.lab.launch import LaunchPanel
 from sastc.lab.plan import PRESETS
 tiny = dict(data="digits", train_images=128, batch_size=16, log_every=1, seed=0)
