@@ -27,6 +27,7 @@ from sastc.lab.launch import LaunchPanel
 from sastc.studies.comparisons import summarise
 from sastc.studies.report import write_report
 from sastc.training import Run, distill
+from sastc.training.checkpoints import load_model
 from sastc.training.jobs import find_jobs
 from sastc.training.measure import evaluate_mismatch, fixed_batches
 
@@ -718,6 +719,8 @@ def test_places_in_python_may_begin_with_the_home_folder_too(tmp_path, monkeypat
     shutil.copytree(Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core" / "kd-seed0", tmp_path / "runs" / "kd")
     assert Run("~/runs/kd").result and find_jobs("~/runs")[0].folder == tmp_path / "runs" / "kd" and len(summarise("$HOME/runs")) == 1
     assert write_report(Path("~/runs"), "~/page.html") == tmp_path / "page.html" and LaunchPanel("~/runs").runs == tmp_path / "runs"
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load_model("~/runs/kd")  # whose weights are not kept here
     assert not (tmp_path / "~").exists()
 
 

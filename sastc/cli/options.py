@@ -420,9 +420,10 @@ def check_effects(
 ) -> None:
     "Raise the sentence of `resolve` for the first setting of a file that would be dropped; say which are left out for what was typed in a file's place."
     beside = {name: value for name, value in typed.items() if name not in values}
-    for error in _without_effect(kind, values, beside, methods):
-        raise error
-    for error in _without_effect(kind, {name: value for name, value in values.items() if name not in typed}, values | typed, methods):
+    if refused := _without_effect(kind, values, beside, methods):
+        raise refused[0]
+    kept = {name: value for name, value in values.items() if name not in typed}
+    for error in _without_effect(kind, kept, values | typed, methods) if len(kept) < len(values) else ():
         tell(f"{error}, and is left out")
 
 

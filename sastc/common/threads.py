@@ -72,9 +72,9 @@ def one_core_each(
     if not libraries:
         yield []
         return
-    _place(libraries, threads, lambda number: [allowed[number % len(allowed)]])
     _SPREAD[:] = allowed
     try:
+        _place(libraries, threads, lambda number: [allowed[number % len(allowed)]])
         yield allowed
     finally:
         _SPREAD.clear()

@@ -22,7 +22,7 @@ from PIL import Image, ImageColor
 from plotly.colors import sample_colorscale
 
 from ..common.checks import one_of
-from ..common.files import atomic
+from ..common.files import atomic, path_of
 from ..data.batches import normalise
 from ..data.sources import Data
 from .live import UNREADABLE, LiveRun, View, bundle, font, sheet, styles, why_unreadable
@@ -374,7 +374,7 @@ def save(
     path: str | Path,  # .html: the view as a page; .npy: weights, float32 [records, T, S, N]; .npz: these, steps, epochs, saturation and layer names
 ) -> Path:  # the file
     "Save the view, or all attention that the run has recorded."
-    path = Path(path)
+    path = path_of(path, "path")
     one_of("path", path.suffix, [".html", ".npy", ".npz"])
     with atomic(path) as file:
         self._write(file, path.suffix)

@@ -13,7 +13,7 @@ from pathlib import Path
 import ipywidgets
 from fastcore.basics import patch
 
-from ..common.files import path_of, without_places
+from ..common.files import without_places
 from .forms import Described
 from .jobview import JobView, state_of_job
 from .live import UNREADABLE, Kept, shown_twice, styles, why_unreadable
@@ -37,8 +37,8 @@ class LaunchPanel(Kept, ipywidgets.VBox):
         recipe: str = "",  # name of a recipe to begin with (see `sastc.studies.recipes`)
         small: bool = False,  # its small variant, for two CPU cores
     ):
-        self.runs, self._found, self._choosing = path_of(folder), {}, False
         plan = self.plan = Plan(folder, self._check, lambda: self.view.job, recipe, small)  # its controls are also those of the panel
+        self.runs, self._found, self._choosing = plan.runs, {}, False
         self.student, self.teacher, self.source, self.device, self.processes = plan.student, plan.teacher, plan.source, plan.device, plan.processes
         self.preset, self.recipe, self.small = plan.preset, plan.recipe, plan.small
         self.about, self.origins, self.drawers = plan.about, plan.origins, plan.drawers

@@ -26,7 +26,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.checks import in_range, needed, one_of
-from ..common.files import atomic
+from ..common.files import atomic, path_of
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from ..training.opening import open_run
@@ -415,7 +415,8 @@ def write_student(
 ) -> Path:  # the file
     "Export a student into a file. See `to_nir`, `to_torch_export` and `to_onnx`."
     one_of("to", to, FORMATS)
-    if Path(file).suffix != FORMATS[to]:  # no file of a run has such an ending
+    file = path_of(file, "file")
+    if file.suffix != FORMATS[to]:  # no file of a run has such an ending
         raise ValueError(f"file: expected a name that ends in {FORMATS[to]}, got {file}")
     content = io.BytesIO()
     if to == "nir":
@@ -424,9 +425,9 @@ def write_student(
         torch.export.save(to_torch_export(student, image_shape), content, extra_files={"sastc.json": json.dumps(description(student))})
     else:
         to_onnx(student, image_shape).save(content)
-    with atomic(Path(file)) as out:
+    with atomic(file) as out:
         out.write(content.getbuffer())
-    return Path(file)
+    return file
 
 
 def export_run(

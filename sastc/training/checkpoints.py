@@ -15,7 +15,7 @@ from textwrap import shorten
 import torch
 from torch import nn
 
-from ..common.files import atomic
+from ..common.files import atomic, path_of
 from ..models.networks import NETWORKS, create_model
 from ..models.preprocessing import restored
 from ..models.teachers import check_teacher_name, is_teacher_name, load_teacher
@@ -48,7 +48,7 @@ def checkpoint_file(
     which: str = "best",  # of a folder: "best" by validation accuracy, "last", or a kept one such as "epoch-20"
 ) -> Path:
     "File of a checkpoint. Raises `FileNotFoundError` where there is none, and says which there are."
-    path = Path(source)
+    path = path_of(source, "checkpoint")
     others = checkpoint_names(path)
     path = path / "checkpoints" / f"{which}.pt" if path.is_dir() else path
     if not path.is_file():

@@ -6,7 +6,8 @@
     GOMP_SPINCOUNT=300000 python busy.py                  PyTorch as it comes
     OMP_NUM_THREADS=1 python busy.py                      one thread
 
-Beside another program: run `python -c "while True: pass" &` first, or `setsid` before it, as for one that another user started."""
+Beside another program: run `python -c "while True: pass" &` first, or `setsid` before it, as for one that another user started.
+What it printed on one machine, everything in turns, is in busy.csv."""
 
 import contextlib
 import sys
