@@ -90,6 +90,7 @@ def test_imagenet_networks_have_the_parameters_and_taps_of_the_method(name, coun
     assert candidates(network) == ["stage1", "stage2", "stage3", "stage4"]
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_imagenet_networks_compute_what_torchvisions_do(name):
     torch.manual_seed(0)

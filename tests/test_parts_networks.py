@@ -37,6 +37,7 @@ def neuron_of_theirs():
     return dict(spiking_neuron=neuron.LIFNode, tau=2.0, decay_input=False)
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("name", ["sew_resnet18", "sew_resnet34"])
 def test_sew_resnet_is_spikingjellys(name):
     kind = neuron_of_theirs()
@@ -49,10 +50,11 @@ def test_sew_resnet_is_spikingjellys(name):
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = theirs(x.expand(T, *x.shape))
-        torch.testing.assert_close(ours(x), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours(x), expected, atol=1e-9, rtol=1e-9)
     assert expected.std() > 1e-2
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_ms_resnet_is_spikingjellys():
     kind = neuron_of_theirs()
     from spikingjelly.activation_based.model import ms_resnet
@@ -61,7 +63,7 @@ def test_ms_resnet_is_spikingjellys():
     ours = with_weights_of(create_model("imagenet_ms_resnet18", 10, T), theirs)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(ours(x).mean(0), theirs(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours(x).mean(0), theirs(x), atol=1e-9, rtol=1e-9)
 
 
 class Stepped(nn.Module):
@@ -73,11 +75,12 @@ class Stepped(nn.Module):
 
     def forward(self, current):
         self.potential = 0.5 * self.potential + current
-        spikes = (self.potential > 1).float()
+        spikes = (self.potential > 1).to(current.dtype)
         self.potential = self.potential * (1 - spikes)
         return spikes
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_spikformer_is_its_definition():
     folded = alive(create_model("spikformer4_256", 10, T, width=0.25))
     stepped = Spikformer(10, width=0.25, act=Stepped).eval()
@@ -85,15 +88,16 @@ def test_spikformer_is_its_definition():
     sequence = torch.randn(T, 2, 3, 32, 32)
     with torch.no_grad():
         expected = torch.stack([stepped(image) for image in sequence])
-        torch.testing.assert_close(folded(sequence), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(folded(sequence), expected, atol=1e-9, rtol=1e-9)
     assert expected.std() > 1e-2
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_spiking_attention_is_its_formula():
     from sastc.models.spikformer import SpikingAttention
 
     layer = alive(SpikingAttention(64, 2, Stepped, lambda channels, residual=False: nn.BatchNorm2d(channels)))
-    x = (torch.rand(2, 64, 4, 4) < 0.3).float()
+    x = (torch.rand(2, 64, 4, 4) < 0.6).double()
     with torch.no_grad():
         got = layer(x)
         for module in layer.modules():
@@ -105,9 +109,9 @@ def test_spiking_attention_is_its_formula():
             rows.append(torch.cat(heads, 1).T.view(64, 4, 4))
             for module in layer.modules():
                 module.potential = 0
-        fired = (torch.stack(rows) > 1).float()
+        fired = (torch.stack(rows) > 1).double()
         conv, norm, _ = layer.out
-        expected = (F.batch_norm(F.conv2d(fired, conv.weight, conv.bias), norm.running_mean, norm.running_var, norm.weight, norm.bias) > 1).float()
+        expected = (F.batch_norm(F.conv2d(fired, conv.weight, conv.bias), norm.running_mean, norm.running_var, norm.weight, norm.bias) > 1).double()
     assert got.equal(expected) and 0 < got.mean() < 1
 
 
@@ -127,6 +131,7 @@ def test_they_are_distilled_evaluated_and_exported(name, teacher, tmp_path):
         torch.testing.assert_close(program(images), student(images), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("name", ["sew_resnet18", "ms_resnet18"])
 def test_they_come_back_from_nir(name, tmp_path):
     nir = pytest.importorskip("nir", reason="the extra `export` is not installed")
@@ -135,7 +140,7 @@ def test_they_come_back_from_nir(name, tmp_path):
     student, images = alive(create_model(name, 10, 2, 1, width=0.125)), torch.randn(3, 1, 16, 16)
     nir.write(tmp_path / "student.nir", to_nir(student, (1, 16, 16)))
     with torch.no_grad():
-        torch.testing.assert_close(from_nir(tmp_path / "student.nir").eval()(images), student(images), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(from_nir(tmp_path / "student.nir").eval()(images), student(images), atol=1e-9, rtol=1e-9)
 
 
 def test_spikformer_has_no_nir(tmp_path):

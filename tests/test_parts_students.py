@@ -319,6 +319,7 @@ def test_a_mean_over_time_is_refused_before_training(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ NIR
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize(
     "name, given",
     [("imagenet_resnet18", dict(in_channels=2)), ("resnet18", dict(in_channels=1)), ("resnet18", dict(in_channels=1, neuron="if")), ("vgg11", {})],
@@ -337,7 +338,7 @@ def test_what_was_exported_as_nir_comes_back(name, given, discretisation, tmp_pa
     nir.write(tmp_path / "student.nir", to_nir(student, (channels, 32, 32), discretisation=discretisation))
     back, images = from_nir(tmp_path / "student.nir").eval(), torch.randn(4, channels, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(back(images), student(images), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(back(images), student(images), atol=1e-9, rtol=1e-9)
     assert min(firing_rates(back, images).values()) > 0 and len(firing_rates(back, images)) == len(firing_rates(student, images))
 
 

@@ -32,9 +32,11 @@ HERE = Path(__file__).parent
 BATCH, HELD_OUT = 64, 0.1
 COMMON = dict(batch_size=BATCH, schedule="cosine", warmup=1.0, precision="bf16", log_every=50)
 STUDENT = dict(student="vgg11", width=0.25, time_steps=2, lr=0.05)
-TEACHER, TEACHER_EPOCHS = "wrn16_2", 32  # an hour of one thread, 0.14 s a step
+TEACHER = "wrn16_2"
+TEACHER_EPOCHS = dict(cifar10=12, cifar100=32)  # at 0.14 s a step 20 minutes and an hour of one thread
 STEPS = 50_000 // BATCH  # of an epoch; a tenth of the images is held out, and what is left of the time pays for evaluating them
 SCALES = (1 / 3, 1.0, 3.0)
+RUN = ["part", "method", "number", "seed"]  # what names a row
 
 
 class Arm(NamedTuple):
@@ -197,7 +199,7 @@ def breadth(folder: Path) -> None:
 
 def teacher_of(folder: Path, data: str) -> Run:
     "The teacher of the long runs, which has seen all images."
-    return go_on(train_teacher, folder / f"teacher-{Path(data).stem}", model=TEACHER, epochs=TEACHER_EPOCHS, lr=0.1, seed=0, **whole(data))
+    return go_on(train_teacher, folder / f"teacher-{Path(data).stem}", model=TEACHER, epochs=TEACHER_EPOCHS[Path(data).stem], lr=0.1, seed=0, **whole(data))
 
 
 def same_epochs(folder: Path, data: str, seeds: str, *names: str) -> None:
@@ -240,28 +242,37 @@ def row(run: Run, seconds: Mapping) -> dict:
 
 
 def table(folder: Path) -> None:
-    "One row per ended run, beside this script; `chosen` are the weights that did best on held-out images, of so many `tried`. And one per epoch of these."
+    """One row per ended run, beside this script; `chosen` are the weights that did best on held-out images, of so many `tried`. And one per epoch of these.
+
+    What stands there of runs that FOLDER does not hold stays, so that several folders, one after another, fill one table."""
     seconds = step_seconds(folder)
     ended = [run for run in (Run(file.parent) for file in sorted(folder.glob("*/*/status.json"))) if run.state in ("finished", "failed")]
-    rows = pd.DataFrame([row(run, seconds) for run in ended])
+    rows = kept("runs.csv", pd.DataFrame([row(run, seconds) for run in ended]), RUN)
     first = rows[rows.seed == 0].sort_values("validation", na_position="first")
     best, tried = first.groupby(["part", "method"]).number.last(), first[first.part.str.startswith("short")].groupby(["data", "method"]).size()
     rows["chosen"] = rows.number.to_numpy() == best.reindex(zip(rows.part, rows.method)).to_numpy()
     rows["tried"] = tried.reindex(zip(rows.data, rows.method)).to_numpy()
     rows.to_csv(HERE / "runs.csv", index=False)
-    curves = [curve(run, about) for run, about in zip(ended, rows.itertuples()) if about.chosen and about.state == "finished"]
-    pd.concat(curves).to_csv(HERE / "curves.csv", index=False)
+    curves = pd.concat([curve(run, row(run, seconds)) for run in ended if run.state == "finished"])
+    curves = kept("curves.csv", curves, [*RUN, "minutes"]).merge(rows.loc[rows.chosen, RUN])
+    curves.to_csv(HERE / "curves.csv", index=False)
     (HERE / "costs.json").write_text(json.dumps(costs(folder) | dict(seconds=seconds), indent=1))
     teachers = {place.name: run for place in sorted(folder.glob("teacher-*")) if (run := Run(place)).state == "finished"}
-    learned = {name: dict(epochs=run.config["epochs"], **measured(run)) for name, run in teachers.items()}
+    learned = json.loads((HERE / "teachers.json").read_text()) | {name: dict(epochs=run.config["epochs"], **measured(run)) for name, run in teachers.items()}
     (HERE / "teachers.json").write_text(json.dumps(learned, indent=1))
     print(f"{len(rows)} runs; commit {subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()}")
 
 
-def curve(run: Run, about) -> pd.DataFrame:
+def kept(name: str, found: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    "A table beside this script with the rows that were found in place of those of the same keys."
+    both = pd.concat([pd.read_csv(HERE / name), found])
+    return both.drop_duplicates(keys, keep="last").sort_values(keys).reset_index(drop=True)
+
+
+def curve(run: Run, about: Mapping) -> pd.DataFrame:
     "Accuracy on held-out images after each epoch, in percent, against minutes of steps."
-    epochs = run.metrics.epoch
-    found = dict(part=about.part, method=about.method, seed=about.seed, minutes=(about.minutes * epochs / about.epochs).round(2))
+    epochs, same = run.metrics.epoch, {name: about[name] for name in RUN}
+    found = same | dict(minutes=(about["minutes"] * epochs / about["epochs"]).round(2))
     return pd.DataFrame(found | dict(validation=(100 * run.metrics.validation_accuracy).round(2)))
 
 
