@@ -2,15 +2,24 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sastc.methods.alignment import matrix_distance, squared_distance
+from sastc.methods.blurred import restoring_loss, weighted_soft_loss
 from sastc.methods.calibrator import Calibration, Calibrator
+from sastc.methods.features import rkd_losses, sp_loss
+from sastc.methods.logits import dist_losses, dkd_losses, head_tail_loss
 from sastc.methods.loss import DistillationLoss
 from sastc.methods.losses import kd_loss, mean_output, sastc_loss
+from sastc.methods.maps import nld_loss, samd_loss
+from sastc.methods.routed import weight_factor
+from sastc.methods.selves import pair_loss, tks_loss
+from sastc.methods.steps import right_steps, self_target, step_kd_loss
 
 temperatures = st.floats(0.25, 20)
 seeds = st.integers(0, 2**31)
@@ -262,3 +271,41 @@ def test_low_precision_logits_give_the_float32_loss(dtype):
 def test_distillation_loss_refuses(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         DistillationLoss(**options)
+
+
+# ---------------------------------------------------------------- what does not belong together
+
+
+def refused_pairs():
+    "Calls of every public loss with one image, one class or one label, which a formula would repeat for the others."
+    student, teacher, labels = torch.randn(4, 5), torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
+    outputs, maps = torch.randn(3, 4, 5), torch.randn(4, 6, 3, 3)
+    of_logits = dict(kd_loss=kd_loss, dist=dist_losses, head_tail=head_tail_loss)
+    of_logits |= dict(dkd=lambda *given: dkd_losses(given[0], given[1], labels, *given[2:]))
+    of_logits |= dict(
+        nld=lambda s, t, tau=2.0: nld_loss(s, t, torch.zeros(4, 5), temperature=tau), soft=lambda s, t, *tau: weighted_soft_loss(s, t, labels, *tau)
+    )
+    for name, loss in of_logits.items():
+        yield f"{name}, one image", "teacher_logits", partial(loss, student, teacher[:1])
+        yield f"{name}, one class", "teacher_logits", partial(loss, student, teacher[:, :1])
+        yield f"{name}, negative temperature", "temperature", partial(loss, student, teacher, -4.0)
+    yield "noise", "noise", lambda: nld_loss(student, teacher, torch.zeros(1, 5))
+    yield "sp", "teacher", lambda: sp_loss(maps, maps[:1])
+    yield "rkd", "teacher", lambda: rkd_losses(maps, maps[:1])
+    yield "restored", "teacher", lambda: restoring_loss(maps, maps[:1])
+    yield "distance", "target", lambda: squared_distance(outputs, teacher[:1])
+    yield "matrices", "teacher", lambda: matrix_distance(torch.randn(2, 3, 4, 4), torch.randn(2, 1, 1))
+    yield "steps", "target", lambda: step_kd_loss(outputs, teacher[:1])
+    yield "labels of right steps", "labels", lambda: right_steps(outputs, labels[:1])
+    yield "labels of TKS", "labels", lambda: tks_loss(outputs, labels[:1])
+    yield "target", "kind", lambda: self_target(outputs, labels, "ensembles")
+    yield "maps", "reading", lambda: samd_loss(torch.rand(4, 3, 3), torch.rand(4, 3, 3), reading="codes")
+    yield "pairs", "pairing", lambda: pair_loss(outputs, "strong", pairing="cascades")
+    yield "schedule", "schedule", lambda: weight_factor("earlier", 0.5, 0.1)
+    yield "teaching", "teaching", lambda: pair_loss(outputs, "week")
+
+
+@pytest.mark.parametrize("argument, call", [pytest.param(argument, call, id=name) for name, argument, call in refused_pairs()])
+def test_what_a_formula_would_repeat_is_refused(argument, call):
+    with pytest.raises(ValueError, match=f"^{argument}: expected "):
+        call()

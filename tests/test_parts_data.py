@@ -6,10 +6,11 @@ import struct
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
-from torchvision.datasets import MNIST
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import v2
 
 from sastc import assess, distill, train_teacher
@@ -17,6 +18,8 @@ from sastc.data.datasets import StreamedData, images_from
 from sastc.data.images import ImageData
 from sastc.data.sources import SOURCES, identity_of
 from sastc.training import Run
+from sastc.training.config import Config, settings_for
+from sastc.training.inputs import training_data
 from sastc.training.loop import Trainer
 
 SOURCE = load_digits()
@@ -314,3 +317,74 @@ def test_tonic(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="leave out a transform that cuts frames"):
         distill(data=framed, folder=tmp_path / "framed", **given)
     assert os.listdir(tmp_path / "NMNIST") == ["Train", "Test"] or set(os.listdir(tmp_path / "NMNIST")) == {"Train", "Test"}
+
+
+# ---- labels are those that the items give ----
+
+
+class Noisy(Digits):
+    "Some labels are changed when an item is read; `targets` still lists the old ones."
+
+    targets = property(lambda self: [f"digit {LABELS[number]}" for number in self.numbers])
+
+    def __getitem__(self, place):
+        image, label = super().__getitem__(place)
+        return image, "digit 0" if place % 7 == 3 else label
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_are_read_from_items_of_classes_that_nobody_knows(workers):
+    data = images_from((Noisy(range(240)), PAIR[1]), workers=workers)
+    wanted = [data.classes.index(PAIR[0][place][1] if place % 7 != 3 else "digit 0") for place in range(240)]
+    assert data.y_train.tolist() == wanted
+
+
+def folders(tmp_path, **classes):
+    for split, names in classes.items():
+        for number, name in enumerate(names):
+            (tmp_path / split / name).mkdir(parents=True)
+            for picture in range(4):
+                Image.fromarray(np.full((8, 8), 40 * number + picture, np.uint8)).save(tmp_path / split / name / f"{picture}.png")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_that_a_transform_has_numbered_are_not_numbered_again(workers, tmp_path):
+    folders(tmp_path, train="abc", test="bc")
+    train, plain = ImageFolder(tmp_path / "train"), ImageFolder(tmp_path / "test")
+    numbered = ImageFolder(tmp_path / "test", target_transform=lambda label: train.class_to_idx[plain.classes[label]])
+    for test in (plain, numbered):
+        data = images_from((train, test), workers=workers)
+        assert data.y_test.tolist() == [1] * 4 + [2] * 4 and data.classes == ["a", "b", "c"]
+    coarse = dict(target_transform=lambda label: int(label == 2))
+    data = images_from((ImageFolder(tmp_path / "train", **coarse), ImageFolder(tmp_path / "train", **coarse)), workers=workers)
+    assert data.classes == ["0", "1"] and data.y_train.tolist() == [0] * 8 + [1] * 4  # and none of the three names
+    same = ImageFolder(tmp_path / "train", target_transform=torch.tensor)
+    assert images_from((same, same), workers=workers).classes == ["a", "b", "c"]
+
+
+def test_names_without_an_image_are_told():
+    class Coarse(Digits):
+        classes = [f"digit {number}" for number in range(10)]
+
+        def __getitem__(self, place):
+            return super().__getitem__(place)[0], place % 2
+
+    with pytest.warns(UserWarning, match="classes: expected images of every class, got none of 'digit 2', .*8 of 10 classes have no image"):
+        assert images_from(Coarse(range(60))).num_classes == 10
+
+
+def read(data, workers):
+    "What a run reads before it begins."
+    return training_data(settings_for(Config, STUDENT | dict(data=data, workers=workers)), Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_test_images_that_are_learned_from_are_told_however_they_are_chosen(workers, tmp_path):
+    every = ConcatDataset([Digits(range(100)), Digits(range(100, 240))])
+    for train, test in ((Subset(every, range(200)), Subset(Subset(every, range(150, 240)), range(90))), (every, Subset(every.datasets[1], range(100)))):
+        with pytest.warns(UserWarning, match="test images of .* are among its training images"):
+            read((train, test), workers)
+    folders(tmp_path, train="ab")
+    place = tmp_path / "train"
+    with pytest.warns(UserWarning, match="8 of 8 test images"):
+        read((ImageFolder(place), ImageFolder(place)), workers)

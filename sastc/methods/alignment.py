@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from ..common.checks import one_of
+from ..common.checks import one_of, same_shape
 from ..common.components import Component
 from ..common.settings import Registry, setting
 from .attention import Compared
@@ -123,6 +123,7 @@ def squared_distance(
     target: torch.Tensor,  # [B, ...], gets no gradient
 ) -> torch.Tensor:  # [T, B], float32 or wider
     "Mean squared difference of each image at each step (paper eq. 6), differentiable once."
+    same_shape("target", target.shape, features.shape[1:], "the shape of the features of a step")
     return _SquaredDistance.apply(features, target)
 
 # %% ../../nbs/methods/03_alignment.ipynb #269deb3d
@@ -213,6 +214,7 @@ def matrix_distance(
     relative: bool = False,  # to the variance of the teacher's entries
 ) -> torch.Tensor:  # [T, B, S, N]
     "Mean squared difference between the rows of similarity matrices."
+    same_shape("teacher", teacher.shape[1:], student.shape[2:], "the shape of a student's matrix")
     distance = (student.permute(1, 2, 0, 3)[:, :, :, None] - teacher.transpose(0, 1)[:, None]).square().mean(-1)
     return distance / torch.stack([spread(matrix) for matrix in teacher]) if relative else distance
 

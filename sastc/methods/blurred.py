@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..common.checks import same_shape
 from ..common.settings import setting
 from .alignment import map_shape
 from .alignment import pooled as pooled_to
 from .features import LayerPair, mean_over_places
+from .losses import check_logits
 from .method import METHODS, Shapes, Step, Term
 from ..neurons.kernels import wide
 
@@ -49,6 +51,7 @@ def restoring_loss(
 ) -> torch.Tensor:  # scalar
     "Squared difference, a sum over channels and places and a mean over images (BKDSNN, as released)."
     restored = mean_over_places(restored) if teacher.ndim == 2 else restored
+    same_shape("teacher", teacher.shape, restored.shape, "the shape of what was restored")
     return (wide(restored) - wide(teacher)).square().flatten(1).sum(1).mean()
 
 # %% ../../nbs/methods/15_blurred.ipynb #fc228157
@@ -59,6 +62,7 @@ def weighted_soft_loss(
     temperature: float = 2.0,  # tau, above 0
 ) -> torch.Tensor:  # scalar, nats
     "Cross-entropy with soft labels, weighted image by image, times temperature squared (WSLD, as released with BKDSNN)."
+    check_logits(student_logits, teacher_logits, temperature)
     student, teacher = (F.cross_entropy(logits.detach(), labels, reduction="none") for logits in (student_logits, teacher_logits))
     weight = 1 - (-student / (teacher + 1e-7)).exp()
     soft = -((teacher_logits / temperature).softmax(-1) * (student_logits / temperature).log_softmax(-1)).sum(-1)

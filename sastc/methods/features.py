@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..common.checks import same_shape
 from ..common.settings import setting
 from .calibrator import check_features
 from .labels import Baseline
@@ -76,6 +77,7 @@ def sp_loss(
     teacher: torch.Tensor,  # [B, ...], any shape of its own, without gradient
 ) -> torch.Tensor:  # scalar
     "Mean squared difference of similarity matrices with rows of length 1 (SP, ICCV 2019)."
+    same_shape("teacher", teacher.shape[:1], student.shape[:1], "the images of the student")
     ours, theirs = (similarity(feature, "row", leading=1) for feature in (student, teacher))
     return (ours - theirs).square().mean()
 
@@ -112,6 +114,7 @@ def rkd_losses(
     teacher: torch.Tensor,  # [B, ...], without gradient
 ) -> torch.Tensor:  # [2]: of distances, of angles
     "Smooth L1 distances between relations of two and of three images."
+    same_shape("teacher", teacher.shape[:1], student.shape[:1], "the images of the student")
     student, teacher = mean_over_places(student), mean_over_places(teacher)
     return torch.stack([F.smooth_l1_loss(relation(student), relation(teacher)) for relation in (relative_distances, angles)])
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from ..common.settings import setting
 from .labels import Baseline
+from .losses import check_logits
 from .method import METHODS, Shapes, Step, Term
 from ..neurons.kernels import wide
 
@@ -42,6 +43,7 @@ def dkd_losses(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # [2], nats: of the target class, and of the others among themselves
     "Both parts of decoupled soft labels, each times temperature squared (DKD, CVPR 2022)."
+    check_logits(student_logits, teacher_logits, temperature)
     chosen = F.one_hot(labels, student_logits.shape[1]).bool()
     binary, rest = [], []
     for logits in (student_logits, teacher_logits):
@@ -89,6 +91,7 @@ def dist_losses(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # [2]: over the classes of each image, over the images of each class
     "One minus mean correlation of softened outputs, times temperature squared (DIST, NeurIPS 2022)."
+    check_logits(student_logits, teacher_logits, temperature)
     student, teacher = ((logits / temperature).softmax(-1) for logits in (student_logits, teacher_logits))
     return temperature**2 * torch.stack([1 - correlation(student, teacher).mean(), 1 - correlation(student.T, teacher.T).mean()])
 
@@ -119,6 +122,7 @@ def head_tail_loss(
     head_share: float = 0.5,  # mu, 0 to 1: cumulative probability up to which a class belongs to the head
 ) -> torch.Tensor:  # scalar, nats
     "Forward and reverse divergence, weighted by the gaps in head and tail, times temperature squared (the rule of AKL)."
+    check_logits(student_logits, teacher_logits, temperature)
     q, p = ((logits / temperature).log_softmax(-1) for logits in (student_logits, teacher_logits))
     with torch.no_grad():
         ranked, order = p.exp().sort(dim=-1, descending=True)

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..common.checks import one_of, same_shape
 from ..common.settings import setting
 from .features import LayerPair
-from .losses import kd_loss
+from .losses import check_logits, kd_loss
 from .method import METHODS, Shapes, Step, Term
 from ..neurons.kernels import wide
 
@@ -61,7 +62,7 @@ def samd_loss(
 ) -> torch.Tensor:  # scalar, nats
     "Divergence of the student's spike map from the teacher's class map."
     teacher = F.adaptive_avg_pool2d(teacher, student.shape[-2:])
-    if reading == "code":
+    if one_of("reading", reading, READINGS) == "code":
         return map_divergence(scaled(student), scaled(teacher), temperature)
     return temperature**2 * map_divergence(student, teacher, temperature)
 
@@ -75,8 +76,10 @@ def nld_loss(
     reading: str = "code",  # name in `READINGS`
 ) -> torch.Tensor:  # scalar, nats
     "Soft labels of a student under noise of its own scale (NLD)."
+    check_logits(student_logits, teacher_logits, temperature)
+    same_shape("noise", noise.shape, student_logits.shape, "the shape of the student's logits")
     mean = student_logits.mean(-1, keepdim=True)
-    if reading == "paper":
+    if one_of("reading", reading, READINGS) == "paper":
         deviation = student_logits.var(-1, keepdim=True).clamp(min=1e-12).sqrt()  # equal logits have no gradient, and not NaN
         return kd_loss(student_logits + share * (mean + noise * deviation), teacher_logits, temperature)
     drawn = mean + noise * student_logits.var(-1, keepdim=True)

@@ -11,6 +11,7 @@ import math
 
 import torch
 
+from ..common.checks import one_of
 from ..common.settings import part, setting
 from .alignment import PROJECTIONS, FeatureAlignment
 from .attention import RSA_SCALE, attention_bounds, rsa_attention
@@ -53,7 +54,7 @@ def weight_factor(
     progress: float,  # share of the training that is done
 ) -> float:  # 0 to 1
     "Factor on the weight of the calibration."
-    if schedule == "constant":
+    if one_of("schedule", schedule, WEIGHT_SCHEDULES) == "constant":
         return 1.0
     if progress >= until:
         return 0.0

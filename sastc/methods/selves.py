@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..common.checks import one_of
 from ..common.settings import setting
 from .labels import Baseline
 from .losses import kd_loss
@@ -35,7 +36,7 @@ def step_pairs(
 ) -> list[tuple[int, int]]:  # (stronger, weaker) step; none of a single step
     "Which steps of a batch are compared."
     order = confidences(outputs.detach()).argsort(descending=True, stable=True).tolist()
-    return list(zip(order, order[1:])) if pairing == "cascade" else [(order[0], order[-1])][: len(order) - 1]
+    return list(zip(order, order[1:])) if one_of("pairing", pairing, PAIRINGS) == "cascade" else [(order[0], order[-1])][: len(order) - 1]
 
 
 def pair_loss(
@@ -45,6 +46,7 @@ def pair_loss(
     pairing: str = "extremes",  # name in `PAIRINGS`
 ) -> torch.Tensor:  # scalar, nats; 0 for a single step
     "Divergence of one step of the student from another, as a mean over pairs, without a factor of temperature squared."
+    one_of("teaching", teaching, ("strong", "weak"))
     found = []
     for strong, weak in step_pairs(outputs, pairing):
         teacher, student = (strong, weak) if teaching == "strong" else (weak, strong)

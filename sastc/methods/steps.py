@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from ..common.checks import one_of, same_shape
 from ..common.settings import setting
 from .losses import entropy, kd_loss
 from .method import METHODS, Method, Step, Term
@@ -33,8 +34,7 @@ def step_kd_loss(
     temperature: float = 4.0,  # tau, above 0
 ) -> torch.Tensor:  # scalar, nats
     "Mean over time steps of `kd_loss` (TWD, arXiv 2501.15925). Raises `ValueError` for a target of another shape than a step's output."
-    if target.shape != outputs.shape[1:]:
-        raise ValueError(f"target: expected {list(outputs.shape[1:])}, the shape of the output of a step, got {list(target.shape)}")
+    same_shape("target", target.shape, outputs.shape[1:], "the shape of the output of a step")
     return kd_loss(fold(outputs), target.repeat(len(outputs), 1), temperature)
 
 # %% ../../nbs/methods/11_steps.ipynb #a63eaca9
@@ -62,6 +62,7 @@ def right_steps(
     labels: torch.Tensor,  # [B], class numbers
 ) -> torch.Tensor:  # [T, B, 1], 1 or 0, of the outputs' type
     "Whether the output of a step is greatest for the label."
+    same_shape("labels", labels.shape, outputs.shape[1:2], "one for each image")
     return (outputs.argmax(-1) == labels)[..., None].to(outputs)
 
 
@@ -72,7 +73,7 @@ def self_target(
 ) -> torch.Tensor:  # [B, K], without gradient
     "What the student says of an image by all of its steps (TWD, arXiv 2501.15925), or as released by those that are right."
     outputs = wide(outputs.detach())
-    if kind == "ensemble":
+    if one_of("kind", kind, SELF_TARGETS) == "ensemble":
         return outputs.mean(0)
     right = right_steps(outputs, labels)
     return (right * outputs).sum(0) / (right.sum(0) + 1e-8)

@@ -30,6 +30,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from ..common.files import reading_only
 from ..common.settings import flat
 from ..data.batches import BatchPlan
+from ..data.datasets import origin_of
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
 from ..data.sources import SOURCES, Data
 from ..models.preprocessing import Preprocessing
@@ -166,7 +167,7 @@ def _keys(data: Data, split: str) -> list:
     if isinstance(images, torch.Tensor):
         return [hash(image.tobytes()) for image in images.numpy()]
     if hasattr(data, "readers"):
-        return [(id(data.readers[split].dataset), number) for number in images.tolist()]
+        return [origin_of(data.readers[split].dataset, number) for number in images.tolist()]
     real = cache(os.path.realpath)
     return [(real(folder), name) for folder, name in map(os.path.split, images.tolist())]
 
