@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -844,3 +845,55 @@ def test_the_answer_is_all_that_standard_output_holds(student, tmp_path):
 
 def test_an_explanation_draws_no_bar_into_a_log(student):
     assert "it/s" not in whole("explain", student, "--images", "16").stderr
+
+
+# ---- what a busy researcher tried ----
+
+
+def test_a_checkpoint_is_named_and_no_way_into_another_run(student, tmp_path):
+    shutil.copytree(student, tmp_path / "one")
+    shutil.copytree(student, tmp_path / "other")
+    for given in (["evaluate", "one"], ["export", "one", "--to", "torch"]):
+        assert "which: expected the name of a checkpoint, such as best, got '../../other" in refused(
+            *given, "--which", "../../other/checkpoints/last", cwd=tmp_path
+        )
+    assert not list(tmp_path.rglob("*.pt2"))
+
+
+def test_a_dry_run_excuses_a_download_and_nothing_else(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for data, sentence in (
+        ("./empty", "data: expected train/<class>/ and test/<class>/"),
+        ("none.npz", "data: "),
+        ("", "data: expected the name of a data set"),
+    ):
+        assert sentence in refused("distill", "--method", "baseline", "--data", data, "--dry-run", "--quiet", cwd=tmp_path)
+
+
+def test_what_is_not_typed_beside_resume_auto_is_the_runs(tmp_path):
+    whole("distill", *STUDENT, "--method", "baseline", "--folder", "run", cwd=tmp_path)
+    longer = ["distill", "--folder", "run", "--resume", "auto", "--epochs"]
+    assert "would be resumed" in whole(*longer, "3", "--dry-run", cwd=tmp_path).stdout
+    whole(*longer, "3", cwd=tmp_path)
+    assert (Run(tmp_path / "run").config["epochs"], Run(tmp_path / "run").config["data"]) == (3, "digits")
+
+
+def test_settings_come_through_a_pipe_and_with_the_commands_options(tmp_path):
+    printed = whole("distill", *STUDENT, "--method", "baseline", "--print-config", cwd=tmp_path).stdout
+    typed = [*PROGRAM, "distill", "--config", "/dev/stdin", "--dry-run", "--print-config"]
+    assert subprocess.run(typed, input=printed, capture_output=True, text=True, env=QUIET, cwd=tmp_path).stdout == printed
+    (tmp_path / "own.yaml").write_text(printed + "resume: auto\noverwrite: false\ndry-run: yes\nquiet: true\n")
+    done = whole("distill", "--config", "own.yaml", "--folder", "run", cwd=tmp_path)
+    assert done.stdout == "would be trained: run\n" and not done.stderr and not (tmp_path / "run").exists()
+    (tmp_path / "nested.yaml").write_text("config: own.yaml\n")
+    assert "config: expected a file that names no other" in refused("distill", "--config", "nested.yaml", cwd=tmp_path)
+
+
+def test_no_option_is_dropped_and_no_answer_lost(student):
+    assert "num_classes: expected it for a network by name only" in refused("layers", student, "--num-classes", "77")
+    assert "csv: expected an answer with a table" in refused("teacher", "--data", "digits", "--print-config", "--csv")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, env=QUIET)
+    assert done.returncode == 1 and done.stderr.startswith("sastc: output: "), done.stderr
+    closed = subprocess.run(["sh", "-c", f"{shlex.join([*PROGRAM, 'recipes'])} >&-"], stderr=subprocess.PIPE, text=True, env=QUIET)
+    assert closed.returncode == 1 and "it is closed" in closed.stderr

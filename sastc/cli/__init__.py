@@ -8,6 +8,7 @@ __all__ = ['COMMANDS', 'overview', 'shipped_help', 'main', 'quick_stop']
 # %% ../../nbs/cli/00_cli.ipynb #3ce6aecd
 import codecs
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -76,15 +77,18 @@ def main(
     _spell()
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where an error still has an answer
+        if sys.stdout is None:  # closed by whoever started the command
+            raise OSError(errno.EBADF, "it is closed")
+        sys.stdout.flush()  # here, where an error still has an answer
         return status
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         _to_nowhere(sys.stdout)
         return 0
     except OSError as error:
-        print(f"sastc: output: expected a place that takes it, got one that does not ({error.strerror})", file=sys.stderr)
-        _to_nowhere(sys.stdout)
+        if sys.stderr is not None:
+            print(f"sastc: output: expected a place that takes it, got one that does not ({error.strerror})", file=sys.stderr)
+        if sys.stdout is not None:
+            _to_nowhere(sys.stdout)
         return 1
 
 

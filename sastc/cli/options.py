@@ -343,6 +343,18 @@ def settings_chosen(
         chosen |= more
 
 # %% ../../nbs/cli/01_options.ipynb #7da74d1d
+_PIPED: dict[Path, str] = {}
+
+
+def _text_in(path: Path) -> str:
+    "Text of a file; what comes through a pipe can be read once, and is asked for by every part of a command."
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if path not in _PIPED:
+        _PIPED[path] = path.read_text(encoding="utf-8")
+    return _PIPED[path]
+
+
 def file_settings(
     place: str,  # YAML or JSON file, or a run folder
     kind: type[Settings],  # whose settings there may be
@@ -352,11 +364,11 @@ def file_settings(
     import yaml  # here: few commands read a file
 
     path = Path(place) / "config.json" if Path(place).is_dir() else Path(place)
-    if not path.is_file():
-        missing = "holds no run" if Path(place).is_dir() else "is no file" if path.exists() else "is not there"
+    if not path.exists() or path.is_dir():
+        missing = "holds no run" if Path(place).is_dir() else "is not there"
         raise FileNotFoundError(f"config: expected a file with settings or a run folder, got {place}, which {missing}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _once_each(yaml))
+        content = yaml.load(_text_in(path), _once_each(yaml))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config: expected YAML or JSON, got {path} ({' '.join(str(error).split())})") from error
     of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)  # its folder is that run's, which is not to be written again
@@ -404,8 +416,10 @@ def _once_each(yaml) -> type:
     return Loader
 
 
-def _as_typed(name: str, value, switch: bool):
+def _as_typed(name: str, value, switch: bool, alone: bool):
     "The value of a command's own option in a file, as one would type it."
+    if alone and isinstance(value, bool):  # what YAML makes of yes and no
+        return "yes" if value else ""
     plain = isinstance(value, bool) if switch else isinstance(value, (str, int, float, list)) and not isinstance(value, bool)
     if not plain:
         raise ValueError(f"{name}: expected {'true or false' if switch else 'a text, a number or a list'}, got {value!r}")
@@ -506,7 +520,9 @@ def parse(
         parser.exit()
     if kind is not None and (place := expanded(typed_value(arguments, "config"), "config")):
         mine = {name: value for name, value in file_settings(place, kind, names).items() if name in names}
-        parser.set_defaults(**{name: _as_typed(name, value, name in switches) for name, value in mine.items()})
+        if "config" in mine:
+            raise ValueError(f"config: expected a file that names no other, got {place}, which names {mine['config']!r}")
+        parser.set_defaults(**{name: _as_typed(name, value, name in switches, name in alone) for name, value in mine.items()})
     given = {name.removeprefix("set "): value for name, value in vars(parser.parse_args(arguments)).items()}
     given = {name: expanded(value, name) if name in names and isinstance(value, str) else value for name, value in given.items()}  # settings see to theirs
     parts = {part: held(**{name: given.pop(name) for name in own_settings(held)}) for part, held in _held_settings(function, common).items()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Places(Settings):
     "Where the parts of a run lie now, if they were moved."
 
-    teacher: str = setting("", "run folder or checkpoint of the teacher, if it is not where the run says, or another one")
+    teacher: str = setting("", "run folder or checkpoint of the teacher, if it is not where the run says")
     data: str = setting("", "data set, file or folder, if the data are not where the run says")
     root: str = setting("", "folder of the data set's files, if they are not where the run says")
 
@@ -163,9 +163,12 @@ def _network_named(network: str, image_size: int, time_steps: int, num_classes: 
 
     if is_teacher_name(network) or (network and Path(network).exists()):
         check_model(network)
+        if typed := {name: given for name, given in dict(time_steps=time_steps, num_classes=num_classes, in_channels=in_channels).items() if given}:
+            name, given = next(iter(typed.items()))
+            raise ValueError(f"{name}: expected it for a network by name only, since {network} has its own, got {given}")
         return load_model(network)
     NETWORKS.find(network)  # raises the sentence with the nearest name
-    return create_model(network, num_classes, time_steps or None, in_channels, image_size=image_size or None)
+    return create_model(network, num_classes or 10, time_steps or None, in_channels or 3, image_size=image_size or None)
 
 
 def _table_of(network: str, built, image_size: int, channels: int) -> "pd.DataFrame":
@@ -186,21 +189,21 @@ def layers_command(
     network: str,  # run folder, checkpoint, name of a network, or one of another library (torchvision:NAME, timm:NAME, hf:FOLDER)
     image_size: int = 0,  # height and width of the images; 0 for those that the network was made for, or 32
     time_steps: int = 0,  # of a network by name: time steps; 0 for an ANN
-    num_classes: int = 10,  # of a network by name
-    in_channels: int = 3,  # of a network by name
+    num_classes: int = 0,  # of a network by name; 0 for 10
+    in_channels: int = 0,  # of a network by name; 0 for 3
 ):
     "List the layers of a network that may be compared, with their shapes and the sets of candidates that contain them, and draw them."
     from sastc.models.layers import layer_drawing
 
-    for name, given in dict(image_size=image_size, time_steps=time_steps).items():
-        in_range(name, given, least=0, most=10_000, whole=True)
-    for name, given in dict(num_classes=num_classes, in_channels=in_channels).items():
-        in_range(name, given, least=1, most=2**31 - 1, whole=True)
-    built = _network_named(network, image_size, time_steps, num_classes, in_channels)
+    in_range("image_size", image_size, least=0, most=10_000, whole=True)
+    of_names = dict(time_steps=time_steps, num_classes=num_classes, in_channels=in_channels)
+    for name, given in of_names.items():
+        in_range(name, given, least=0, most=10_000 if name == "time_steps" else 2**31 - 1, whole=True)
+    built = _network_named(network, image_size, **of_names)
     spec, seen = getattr(built, "spec", None) or {}, getattr(built, "preprocessing", None)
     size = image_size or (seen.image_size if seen else 0) or spec.get("image_size") or 32
     steps = getattr(built, "time_steps", None) or 1
-    channels = spec.get("in_channels") or (len(seen.mean) if seen and seen.mean else in_channels)
+    channels = spec.get("in_channels") or (len(seen.mean) if seen and seen.mean else in_channels or 3)
     table = _table_of(network, built, size, channels)
     heading = f"{type(built).__name__} for images of {channels}x{size}x{size}" + (f", {steps} time steps" if steps > 1 else "")
     text = [heading, "", table.reset_index().to_string(index=False), "", layer_drawing(table)]

@@ -80,7 +80,10 @@ def _plain(value):
 def _one_row(facts: Mapping) -> str:
     import pandas as pd
 
-    return pd.DataFrame([{name: value for name, value in facts.items() if not isinstance(value, (dict, list))}]).to_csv(index=False).rstrip("\n")
+    row = {name: value for name, value in facts.items() if not isinstance(value, (dict, list))}
+    if not row:
+        raise ValueError("csv: expected an answer with a table, got one without; --json writes it")
+    return pd.DataFrame([row]).to_csv(index=False).rstrip("\n")
 
 # %% ../../nbs/cli/02_running.ipynb #60f8abb6
 STATUS = dict(failed=1, misused=2, SIGHUP=129, SIGINT=130, SIGTERM=143)
@@ -190,9 +193,7 @@ def run_command(
             _prepare()
         with contextlib.nullcontext() if in_notebook() else contextlib.redirect_stdout(sys.stderr):  # a library's words are no part of the answer
             answer = _submitted(name, arguments, known.function, given) if getattr(given.get("sweep"), "submit", "") else _called(known.function, given)
-        if speaks() and (text := output.written(answer)):
-            print(text, flush=True)
-        return answer.status
+        text = output.written(answer) if speaks() else ""
     except KeyboardInterrupt as stop:
         return _ended(name, stop, STATUS[getattr(stop, "signal_name", "SIGINT")], output)
     except (ValueError, OSError, ImportError, ArithmeticError, NotImplementedError) as error:  # the last: a part that lacks what it has to have
@@ -203,6 +204,9 @@ def run_command(
         if not _lacks_memory(error):
             raise
         return _ended(name, MemoryError(f"memory: expected sizes that fit into it, got {str(error).splitlines()[0]}"), STATUS["failed"], output)
+    if text:  # what goes wrong from here on is the output's, and not the command's
+        print(text, flush=True)
+    return answer.status
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from ..common.checks import in_range, one_of
-from ..common.files import may_write
+from ..common.files import absent, may_write
 from ..common.progress import watched
 from .batches import Batches
 from .frames import EVENT_SETS, event_files
@@ -162,7 +162,7 @@ def _cifar(name, root, image_size, download):
             "download=False" if may_write() else "a dry run fetches nothing, and a run folder does not decide where data are put; name that folder with root"
         )
         tried = f"a download was tried and failed ({error})" if download else f"no download was tried, since {reason}"
-        raise FileNotFoundError(
+        raise absent(
             f"data: expected the folder {source.base_folder!r} with the original files of {name} in root {str(root.resolve())!r}, got none that is whole; {tried}"
         ) from error
     pairs = [(_channels_first(split.data), torch.tensor(split.targets)) for split in splits]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..common.checks import needed, one_of
-from ..common.files import may_write
+from ..common.files import absent, may_write
 from ..common.settings import Registry, Settings, own_settings, setting
 from .datasets import MIRROR, StreamedData, check_dataset, dataset_name, frames_from, has_events, images_from, is_dataset
 from .folders import FolderData, load_data
@@ -209,9 +209,7 @@ class Torchvision(DatasetSource):
                 return _first_split(kind, ("train", "trainval"), options), _first_split(kind, ("test", "val"), options)
             return kind(**options)
         except (OSError, RuntimeError, ImportError) as error:
-            raise FileNotFoundError(
-                f"data: expected the files of {kind.__name__} in root {options.get('root')!r}, got none that are whole ({error})"
-            ) from error
+            raise absent(f"data: expected the files of {kind.__name__} in root {options.get('root')!r}, got none that are whole ({error})") from error
         except TypeError as error:
             raise ValueError(f"data: expected a data set that needs nothing but a folder, got {kind.__name__} ({error}); pass the objects") from error
 
@@ -230,7 +228,7 @@ class HuggingFace(DatasetSource):
             return library.load_dataset(name, download_config=library.DownloadConfig(local_files_only=not may_write()))
         except Exception as error:  # of many kinds: no network, no such name
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise FileNotFoundError(f"data: expected a dataset of the hub or a folder that save_to_disk wrote, got {name!r} ({said})") from error
+            raise absent(f"data: expected a dataset of the hub or a folder that save_to_disk wrote, got {name!r} ({said})") from error
 
 
 class Tonic(RecordingsSource):
@@ -248,7 +246,7 @@ class Tonic(RecordingsSource):
     def splits(self):
         kind, place = self._kind(), str(Path(self.root).expanduser())
         if not may_write():
-            raise FileNotFoundError(f"data: expected the folder of {kind.__name__} to be named with root, since tonic may download into it, got none")
+            raise absent(f"data: expected the folder of {kind.__name__} to be named with root, since tonic may download into it, got none")
         try:
             return (kind(place, train=True), kind(place, train=False)) if "train" in inspect.signature(kind).parameters else kind(place)
         except (OSError, RuntimeError) as error:
@@ -315,6 +313,8 @@ class Sources(Registry):
         path = Path(name).expanduser()
         if name in self._all() or (":" in name and not path.exists()):
             return super().find(name, importing)
+        if not name:
+            raise ValueError("data: expected the name of a data set, a file or a folder, got ''")
         if path.is_dir() or (path.suffix != ".npz" and len(path.parts) > 1):
             return Folder
         if path.exists() or path.suffix:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..common.checks import one_of
-from ..common.files import may_write
+from ..common.files import absent, may_write
 from .preprocessing import Preprocessing
 
 # %% ../../nbs/models/09_pretrained.ipynb #1da768d1
@@ -82,7 +82,7 @@ def state_from_file(
 
 def _fetched(weights, name: str) -> dict[str, torch.Tensor]:
     if not (may_write() or Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name).exists()):
-        raise FileNotFoundError(f"teacher: expected {weights} of {name} on this machine, got none, and nothing is to be fetched")
+        raise absent(f"teacher: expected {weights} of {name} on this machine, got none, and nothing is to be fetched")
     try:
         return weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network; a file that was cut short

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..common.checks import needed, one_of
-from ..common.files import may_write
+from ..common.files import absent, may_write
 from .preprocessing import Preprocessing
 from .pretrained import PREFIX, pretrained, pretrained_source, state_from_file
 from .taps import Comparable, Layout, evaluating
@@ -95,7 +95,7 @@ def _timm_network(name: str, file: str) -> nn.Module:
     library = needed("timm", "teachers", "teacher")
     if not file:
         if not may_write():
-            raise FileNotFoundError(f"teacher: expected a file with weights of {name}, since nothing is to be fetched here, got none")
+            raise absent(f"teacher: expected a file with weights of {name}, since nothing is to be fetched here, got none")
         try:
             return library.create_model(name, pretrained=True)
         except Exception as error:  # of many kinds: no network, a file that was cut short

@@ -50,7 +50,10 @@ def checkpoint_file(
     "File of a checkpoint. Raises `FileNotFoundError` where there is none, and says which there are."
     path = path_of(source, "checkpoint")
     others = checkpoint_names(path)
-    path = path / "checkpoints" / f"{which}.pt" if path.is_dir() else path
+    if path.is_dir():
+        if Path(which).name != which:  # the way into another run
+            raise ValueError(f"which: expected the name of a checkpoint, such as {others[0] if others else 'best'}, got {which!r}")
+        path = path / "checkpoints" / f"{which}.pt"
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint: expected a file, got {path}, which is not there" + (f"; the folder has {', '.join(others)}" if others else ""))
     return path

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..common.files import reading_only
+from ..common.files import NotFetched, reading_only
 from ..common.settings import flat
 from ..data.batches import BatchPlan
 from ..data.sources import Data, identity_of
@@ -227,8 +227,6 @@ def rehearse(
         with reading_only(not fetch):
             ready = _ready_student(config, given, teacher, resume, overwrite) if kind is Config else _ready_teacher(config, given, resume, overwrite)
             _inputs(ready)
-    except FileNotFoundError as error:
-        if fetch:
-            raise
+    except NotFetched as error:
         return str(error)
     return ""
