@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'STREAMS', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'RunFiles', 'Run', 'annotate',
-           'RunWriter', 'check_free', 'check_apart', 'check_no_links', 'streams_of', 'find_runs', 'processes',
-           'arithmetic', 'environment', 'compare']
+           'RunWriter', 'check_free', 'check_no_others', 'check_apart', 'check_no_links', 'streams_of', 'find_runs',
+           'processes', 'arithmetic', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -421,11 +421,8 @@ def _check_there(self: RunWriter) -> None:
 
 # %% ../../nbs/training/04_runs.ipynb #73d37c72
 def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
-    "Raise a sentence if a run cannot be started, or resumed, in a folder, or would write over files that are not of a run."
-    if files := _of_others(folder):
-        raise ValueError(
-            f"folder: expected that of a run, or one without files as a run writes them, got {folder}, which is no run's and holds {', '.join(files)}; choose another folder, or move them"
-        )
+    "Raise a sentence if a run cannot be started, or resumed, in a folder."
+    check_no_others(folder)
     status = read_json(folder / "status.json", {})
     if status.get("state") == "running" and (process := living(status)) and process.pid != os.getpid():
         raise ValueError(
@@ -452,12 +449,15 @@ def _holds(path: Path, *names: str) -> bool:
         return False
 
 
-def _of_others(folder: Path) -> list[str]:
-    "Files in a folder without a run that a run would write over."
+def check_no_others(folder: Path) -> None:
+    "Raise a sentence for a folder without a run, but with files that a run would write over."
     if _holds(folder / "config.json", "kind", "settings"):
-        return []
+        return
     of_job = ("job.json", "process.json", "status.json") if _holds(folder / "job.json", "stages") else ()  # of one that has not begun to train
-    return [name for name in _written(folder, STREAMS) if name not in of_job]
+    if files := [name for name in _written(folder, STREAMS) if name not in of_job]:
+        raise ValueError(
+            f"folder: expected that of a run, or one without files as a run writes them, got {folder}, which is no run's and holds {', '.join(files)}; choose another folder, or move them"
+        )
 
 
 def check_apart(folder: Path) -> None:
