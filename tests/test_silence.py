@@ -294,7 +294,7 @@ def put(folder, *names, text='{"step": 1, "epoch": 1, "mine": 2}\n'):
 
 
 def texts(folder):
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("how", [{}, dict(resume="auto"), dict(overwrite=True)], ids=str)
