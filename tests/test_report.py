@@ -263,9 +263,7 @@ def test_a_page_takes_the_place_of_a_page_of_ours_alone(study, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     arguments = "--data digits --image_size 16 --student vgg11 --width 0.0625 --methods baseline --epochs 1 --folder".split()
     assert run_command("compare", [*arguments, str(tmp_path)]) == 2
-    assert not (tmp_path / "baseline-seed0").exists() and (
-        tmp_path / "report.html"
-    ).read_text() == "mine"
+    assert not (tmp_path / "baseline-seed0").exists() and (tmp_path / "report.html").read_text() == "mine"
 
 
 def test_no_run(tmp_path):

@@ -103,7 +103,7 @@ def _routes(run: "Run") -> list[str]:
 class Sweep(Settings):
     "What happens to the runs that a folder holds already."
 
-    overwrite: bool = setting(False, "start runs again that failed or were made with other settings; finished ones stay")
+    overwrite: bool = setting(False, "start runs again that failed or were made with other settings, data or weights; other finished ones stay")
     submit: str = setting("", "start workers on a cluster, and exit: slurm, or local for processes of this machine", ["", "slurm", "local"])
     jobs: int = setting(1, "with submit: how many workers share the runs", least=1)
     executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1")
