@@ -106,3 +106,14 @@ def test_failed_write_leaves_the_earlier_result(tmp_path):
     with pytest.raises(TypeError):
         write_bench(dict(environment={}, machine=machine(), missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
     assert (tmp_path / "bench.json").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["bench.json", "bench.html"])
+def test_a_benchmark_takes_the_place_of_a_benchmark_alone(name, tmp_path):
+    result = dict(environment={}, machine=machine(), missing={}, records=[])
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"folder: expected one without another {name}, got .*, which is no benchmark of sastc"):
+        write_bench(result, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / name).unlink()
+    assert write_bench(result, tmp_path) == write_bench(result, tmp_path)

@@ -69,3 +69,19 @@ def test_what_is_no_model_is_a_sentence(teacher, tmp_path):
     (place / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="folder: expected undamaged files written by sastc"):
         read_model(place)
+
+
+def test_a_model_takes_no_folder_of_another_library(teacher, tmp_path):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    for name in ("config.json", "README.md", "model.safetensors"):
+        (place / name).write_text('{"architectures": ["ViT"]}')
+    with pytest.raises(
+        FileExistsError, match="folder: expected a new or empty one, or one with a model that sastc wrote, got .*, which holds another config.json"
+    ):
+        write_model(teacher, place)
+    assert {path.read_text() for path in place.iterdir()} == {'{"architectures": ["ViT"]}'}
+    ours = write_model(teacher, tmp_path / "ours")
+    for name in ("config.json", "README.md"):  # a write that failed
+        (ours / name).unlink()
+    assert write_model(teacher, ours) == ours

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sastc.cli.commands import run_command
 from sastc.common.settings import flat
 from sastc.methods import METHODS, Calibrated
 from sastc.methods.attention import attention_bounds
@@ -243,6 +244,26 @@ def test_where_it_is_written(study, tmp_path):
     assert write_report(study) == study / "report.html"
     assert write_report(str(study), tmp_path / "deep" / "page.html") == tmp_path / "deep" / "page.html"
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_page_takes_the_place_of_a_page_of_ours_alone(study, tmp_path):
+    page = write_report(study, tmp_path / "page.html")
+    ours = page.read_text()
+    page.write_text(ours.replace('<meta name="generator" content="sastc">\n', ""))  # as older versions wrote it
+    assert write_report(study, page) == page and '<meta name="generator" content="sastc">' in page.read_text()
+    for text in ("<html><title>mine – sastc</title></html>", "notes", ours[ours.index("<style>") :]):
+        page.write_text(text)
+        with pytest.raises(
+            ValueError, match="out: expected a new page, or one that sastc wrote, got .*page.html, which is another file; move it, or choose another"
+        ):
+            write_report(study, page)
+        assert page.read_text() == text
+    page.write_text("")
+    assert write_report(study, page).stat().st_size
+    (tmp_path / "report.html").write_text("mine")
+    arguments = "--data digits --image_size 16 --student vgg11 --width 0.0625 --methods baseline --epochs 1 --folder".split()
+    assert run_command("compare", [*arguments, str(tmp_path)]) == 2
+    assert not (tmp_path / "baseline-seed0").exists() and (tmp_path / "report.html").read_text() == "mine"
 
 
 def test_no_run(tmp_path):

@@ -17,11 +17,14 @@ from sastc import LIF, Taps, assess, create_model, distill, open_run, spiking, t
 from sastc.cli.commands import run_command
 from sastc.common.settings import flat, offered
 from sastc.data.images import load_images
+from sastc.methods import Baseline
 from sastc.metrics.mismatch import mismatch
 from sastc.training import NotFinite, Run
 from sastc.training.checkpoints import load_model
 from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.jobs import check_launch
 from sastc.training.measure import measure
+from sastc.training.runs import annotate, streams_of
 
 GIVEN = dict(epochs=1, train_images=100, batch_size=20, lr=0.02)
 DIGITS = load_images("digits", image_size=8)
@@ -278,6 +281,85 @@ def test_no_link_of_a_folder_is_written_through(name, tmp_path):
     with pytest.raises(ValueError, match=f"folder: expected files of the run itself in .*, got {name.rpartition('/')[2]}, a link to .*mine.txt"):
         distill(folder=run.folder, resume=True)
     assert mine.read_text() == "mine"
+
+
+OURS = ("data.json", "result.json", "environment.json", "status.json", "origins.json", "steps.jsonl", "label_noise.csv", "checkpoints/best.pt")
+
+
+def put(folder, *names, text='{"step": 1, "epoch": 1, "mine": 2}\n'):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return dict.fromkeys(names, text)
+
+
+def texts(folder):
+    return {str(path.relative_to(folder)): path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", [{}, dict(resume="auto"), dict(overwrite=True)], ids=str)
+@pytest.mark.parametrize("names", [*((name,) for name in OURS), ("config.json", "checkpoints/mine.pt"), OURS], ids=str)
+def test_a_run_takes_no_folder_that_holds_files_of_its_names(names, how, tmp_path):
+    mine, place = put(tmp_path / "run", *names), tmp_path / "run"
+    sentence = "config.json: damaged" if names[0] == "config.json" and "resume" in how else f"which is no run's and holds .*{names[0]}"
+    with pytest.raises(ValueError, match=sentence):
+        student(place, **how)
+    assert texts(place) == mine
+
+
+def test_a_run_that_is_overwritten_or_resumed_leaves_what_it_did_not_write(tmp_path):
+    place = tmp_path / "run"
+    put(place, "notes.txt", "checkpoints/mine.pt", "my_log.jsonl")  # a new run may begin beside these
+    run = student(place)
+    mine = put(place, "notes.txt", "checkpoints/mine.pt", "my_log.jsonl", text='{"step": 99, "epoch": 1}\n')
+    assert run.checkpoints == ["best", "last"]
+    student(place, overwrite=True)
+    distill(folder=place, resume=True, epochs=2)
+    assert mine.items() <= texts(place).items()
+
+
+class Noting(Baseline):
+    "and a record of its own"
+
+    def terms(self, step):
+        step.record("noted", dict(value=1.0))
+        return super().terms(step)
+
+
+def test_records_of_a_method_are_known_by_name(tmp_path):
+    place = tmp_path / "run"
+    run = student(place, method=Noting, log_every=1)
+    put(place, "other.jsonl")
+    assert streams_of(place) == ["epochs", "noted", "steps"]
+    many = len(run.lines("noted"))
+    assert len(distill(folder=place, resume=True, epochs=2).lines("noted")) == 2 * many
+    student(place, overwrite=True)
+    assert not (place / "noted.jsonl").exists() and (place / "other.jsonl").exists()
+    put(place, "noted.jsonl")
+    with pytest.raises(ValueError, match="record: expected a name for which the run has no other file, got 'noted'"):
+        student(place, method=Noting, overwrite=True, log_every=1)
+    assert (place / "noted.jsonl").exists()
+
+
+def test_records_of_an_older_run_are_told_by_their_lines(tmp_path):
+    run = student(tmp_path / "run", method=Noting, log_every=1)
+    (run.folder / "streams.json").unlink()
+    put(run.folder, "mine.jsonl", text='{"step": 1, "mine": 2}\n')
+    assert streams_of(run.folder) == ["epochs", "noted", "steps"]
+    student(run.folder, overwrite=True)
+    assert not (run.folder / "noted.jsonl").exists() and (run.folder / "mine.jsonl").exists()
+
+
+def test_a_log_and_notes_of_the_user_stay(tmp_path):
+    place, given = tmp_path / "run", dict(GIVEN, data="digits", image_size=8, student="resnet18", width=0.0625, method="baseline")
+    put(place, "log.txt")
+    with pytest.raises(ValueError, match="folder: expected one without a log.txt"):
+        check_launch(settings_for(Config, dict(given, folder=str(place))))
+    student(place)  # which writes none
+    put(place, "notes.json")
+    with pytest.raises(ValueError, match="folder: expected a notes.json with note and tags, or none, got .* has epoch, mine, step; move it"):
+        annotate(place, "mine")
+    assert "mine" in (place / "notes.json").read_text()
 
 
 # ------------------------------------------------------------------------------------------------ settings without effect

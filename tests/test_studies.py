@@ -1,10 +1,13 @@
 """Studies survive being killed, train nothing twice, mix no budgets, and their tables say what the runs came to."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,9 @@ import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from sastc import create_model, spiking
 from sastc.common.settings import flat
 from sastc.data.images import load_images, perturbed_labels, subset
 from sastc.methods import KD, Term
@@ -36,6 +41,7 @@ from sastc.studies.sweeps import (
     sensitivity_table,
     write_study,
 )
+from sastc.training.checkpoints import load_checkpoint, save_checkpoint
 from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity, now
@@ -365,6 +371,132 @@ def test_a_method_and_data_of_ones_own_are_compared_and_continued(config, tmp_pa
     assert contents(tmp_path) == before
     with pytest.raises(ValueError, match="temperature: expected 2.0, with which"):
         compare_methods(tmp_path, [Halved(temperature=3)], [0], config, data=digits)
+
+
+# ---- finished runs of other data, teachers and students ----
+
+
+def test_finished_runs_of_other_data_or_another_teacher_are_not_taken_for_the_wanted_ones(config, tmp_path):
+    digits = load_images("digits", image_size=16)
+    one, two = (create_model("wrn16_2", num_classes=10, in_channels=1, width=0.0625) for _ in range(2))
+
+    def compared(teacher=one, data=digits, methods=("baseline", "kd"), **how):
+        return compare_methods(tmp_path, methods, [0], config, teacher=teacher, data=data, **how)
+
+    table = compared()
+    before = contents(tmp_path)
+    pd.testing.assert_frame_equal(compared(), table)
+    for how in (dict(data=replace(digits, y_test=digits.y_test.roll(1))), dict(data=replace(digits, mean=(0.25,)))):
+        with pytest.raises(ValueError, match="data: expected the data that the run in .*baseline-seed0 was started with .* use another folder, or overwrite"):
+            compared(**how)
+    with pytest.raises(ValueError, match="teacher: expected the weights with which the run in .*kd-seed0 was started .* use another folder, or overwrite"):
+        compared(teacher=two)
+    pd.testing.assert_frame_equal(compared(teacher=two, methods=["baseline"]), table)  # it learned from none
+    assert contents(tmp_path) == before
+    compared(teacher=two, overwrite=True)
+    after = contents(tmp_path)
+    assert {path.parent.name for path in before if after.get(path) != before[path] and path.suffix == ".json"} == {"kd-seed0"}
+
+
+def test_files_that_changed_since_a_comparison_are_told(config, teacher, tmp_path):
+    digits, place = load_images("digits", image_size=16), tmp_path / "teacher"
+    shutil.copytree(teacher.folder, place)
+
+    def write(shift):
+        arrays = {f"x_{split}": getattr(digits, f"x_{split}")[:200, 0].numpy() for split in ("train", "test")}
+        labels = {f"y_{split}": (getattr(digits, f"y_{split}")[:200].numpy() + shift) % 10 for split in ("train", "test")}
+        np.savez(tmp_path / "mine.npz", **arrays, **labels)
+
+    def compared(name="runs", **how):
+        given = config.but(data=str(tmp_path / "mine.npz"), image_size=16, teacher=str(place))
+        return compare_methods(tmp_path / name, ["kd"], [0], given, **how)
+
+    write(0)
+    table = compared()
+    pd.testing.assert_frame_equal(compared(), table)
+    write(1)
+    for dry in (False, True):
+        with pytest.raises(ValueError, match="data: expected the data that the run in .*kd-seed0 was started with .mine, fingerprint"):
+            compared(dry_run=dry)
+    write(0)
+    content = load_checkpoint(place / "checkpoints" / "best.pt")
+    next(iter(content["model"].values())).add_(0.1)
+    save_checkpoint(place / "checkpoints" / "best.pt", {name: value for name, value in content.items() if name != "format"})
+    with pytest.raises(ValueError, match="teacher: expected the weights with which the run in .*kd-seed0 was started"):
+        compared()
+    shutil.rmtree(place)
+    with pytest.raises(FileNotFoundError, match="teacher: expected a run folder or checkpoint, got .*, which is not there"):  # as when it is resumed
+        compared()
+
+
+def test_what_finished_runs_were_made_from_is_read_once(config, tmp_path, monkeypatch):
+    from sastc.data.sources import Digits
+    from sastc.studies import comparisons
+    from sastc.training import origins
+
+    compare_methods(tmp_path, ["baseline", "kd"], [0, 1], config)
+    loaded, load, hashed, identity_of = [], Digits.load, [], comparisons.identity_of
+    monkeypatch.setattr(Digits, "load", lambda source, *given: loaded.append(1) or load(source, *given))
+    monkeypatch.setattr(comparisons, "identity_of", lambda data: hashed.append(1) or identity_of(data))
+    origins._checksum_in.cache_clear()
+    compare_methods(tmp_path, ["baseline", "kd"], [0, 1], config)
+    assert len(loaded) == len(hashed) == origins._checksum_in.cache_info().misses == 1
+
+
+def test_students_of_a_teacher_that_was_trained_anew_are_compared_with_it(config, tmp_path):
+    taught, student = tmp_path / "teacher", tmp_path / "kd"
+    wanted = {taught: settings_for(TeacherConfig, dict(TINY, model="wrn16_2", epochs=1)), student: config.but(method="kd", teacher=str(taught))}
+    assert sweep(wanted) == {}
+    shutil.rmtree(taught)
+    assert sweep(wanted) == {}  # the same numbers again
+    origins = Run(student).content("origins")
+    write_json(student / "origins.json", dict(teacher=origins["teacher"] | dict(checksum="another")))
+    shutil.rmtree(taught)
+    with pytest.raises(ValueError, match="teacher: expected the weights with which the run in .*kd was started .checksum another"):
+        sweep(wanted)
+    assert sweep(wanted, overwrite=True) == {} and Run(student).content("origins")["teacher"]["checksum"] == origins["teacher"]["checksum"]
+
+
+def own_student(channels=8, time_steps=1):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 10)
+    return spiking(nn.Sequential(*layers), time_steps)
+
+
+def test_every_run_begins_with_the_weights_of_a_module(tmp_path):
+    net, how = own_student(), {name: value for name, value in TINY.items() if name != "width"} | dict(epochs=2)
+    before = deepcopy(net.state_dict())
+    table = compare_methods(tmp_path / "runs", ["baseline", "tet"], [0, 1], settings_for(Config, dict(how, student=net)))
+    assert all(value.equal(before[name]) for name, value in net.state_dict().items())
+    for method, seed in (("baseline", 1), ("tet", 1)):
+        alone = distill(student=own_student(), method=method, seed=seed, folder=tmp_path / f"{method}{seed}", **how)
+        last, first = (run.checkpoint("last")["model"] for run in (alone, Run(tmp_path / "runs" / f"{method}-seed{seed}")))
+        assert all(value.equal(first[name]) for name, value in last.items())
+    pd.testing.assert_frame_equal(compare_methods(tmp_path / "runs", ["baseline", "tet"], [0, 1], settings_for(Config, dict(how, student=net))), table)
+    with pytest.raises(ValueError, match=r"student: expected the network that the run in .* trained \(1,386 parameters\), got one with"):
+        compare_methods(tmp_path / "runs", ["baseline"], [0], settings_for(Config, dict(how, student=own_student(9))))
+    with pytest.raises(ValueError, match="time_steps: expected 1, with which"):
+        compare_methods(tmp_path / "runs", ["baseline"], [0], settings_for(Config, dict(how, student=own_student(8, 3))))
+
+
+def test_a_module_of_several_steps_is_continued_and_one_that_cannot_be_copied_refused(tmp_path):
+    how = {name: value for name, value in TINY.items() if name != "width"} | dict(epochs=1)
+    net = own_student(time_steps=3)
+    net.potential = net(torch.zeros(2, 1, 16, 16)).sum()  # with a graph
+    table = compare_methods(tmp_path / "runs", ["baseline"], [0], settings_for(Config, dict(how, student=net)))
+    pd.testing.assert_frame_equal(compare_methods(tmp_path / "runs", ["baseline"], [0], settings_for(Config, dict(how, student=net))), table)
+    net.file = (_ for _ in ())
+    with pytest.raises(ValueError, match="student: expected a network that can be copied, .* got Sequential .*; pass a function that builds it"):
+        compare_methods(tmp_path / "other", ["baseline"], [0], settings_for(Config, dict(how, student=net)))
+
+
+def test_files_of_the_user_in_a_later_folder_are_told_before_the_first_run(config, tmp_path):
+    (tmp_path / "baseline-seed1").mkdir()
+    (tmp_path / "baseline-seed1" / "data.json").write_text("[1]")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="folder: expected that of a run, .*baseline-seed1, which is no run's and holds data.json"):
+            compare_methods(tmp_path, ["baseline"], [0, 1], config, overwrite=overwrite)
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["data.json"]
 
 
 def test_results_without_rates_are_summarised(tmp_path):

@@ -146,8 +146,9 @@ def bench_command(
     "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios."
     import pandas as pd
 
-    from sastc.studies.bench import SECTIONS, bench_table, machine_words, run_sections, write_bench
+    from sastc.studies.bench import SECTIONS, bench_table, check_bench, machine_words, run_sections, write_bench
 
+    check_bench(folder)
     result = run_sections(sections or tuple(SECTIONS), rounds)
     page = str(write_bench(result, folder))
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]

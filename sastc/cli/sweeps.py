@@ -20,6 +20,7 @@ from .options import numbers, words
 from .running import COMMANDS_BY_NAME, STATUS, Answer, command
 from .training import Start, announce, check_lists, printed, settings_of
 from ..common.checks import one_of
+from ..common.files import path_of
 from ..common.progress import tell
 from ..common.settings import Settings, entries, setting
 
@@ -45,6 +46,13 @@ def _table_answer(folder: str, what: str) -> Answer:
     return Answer("\n".join([*text, *failed]).strip(), dict(report=page, failed=failed), dict(runs=rows, methods=means), STATUS["failed"] if failed else 0)
 
 
+def _check_page(folder: str) -> None:
+    "Raise, before anything is trained, what writing the page in a folder would raise."
+    from sastc.studies.report import check_page
+
+    check_page(path_of(folder) / "report.html", "folder")
+
+
 def _failures(folder: str) -> list[str]:
     "A sentence for each run in a folder that failed or cannot be read."
     from sastc.training.runs import find_runs, sentence_of
@@ -63,6 +71,7 @@ def demo_command(
     from sastc.studies.comparisons import demo
     from sastc.training.runs import Run
 
+    _check_page(folder)
     demo(folder, seeds=range(seeds), epochs=epochs)
     teacher = Run(Path(folder) / "teacher").result["test_accuracy_best"]
     answer, chosen = _table_answer(folder, f"teacher (ANN): test accuracy {teacher:.2%}\n"), Path(folder) / "routed-seed0"
@@ -94,7 +103,7 @@ def _routes(run: "Run") -> list[str]:
 class Sweep(Settings):
     "What happens to the runs that a folder holds already."
 
-    overwrite: bool = setting(False, "start runs again that failed or were made with other settings; finished ones stay")
+    overwrite: bool = setting(False, "start runs again that failed or were made with other settings, data or weights; other finished ones stay")
     submit: str = setting("", "start workers on a cluster, and exit: slurm, or local for processes of this machine", ["", "slurm", "local"])
     jobs: int = setting(1, "with submit: how many workers share the runs", least=1)
     executor: str = setting("", "with submit: parameters of submitit, as timeout_min=600,slurm_partition=gpu,gpus_per_node=1")
@@ -126,6 +135,7 @@ def compare_command(
     config.folder = folder or str(chosen.folder(start.small) if chosen else Path("runs", "compare"))
     if start.print_config:
         return printed(config, COMMANDS_BY_NAME["compare"].filled, methods=methods, seeds=seeds)
+    _check_page(config.folder)
     compare_methods(config.folder, methods, seeds, config, **_how(start, sweep, config, methods))
     return Answer("", dict(folder=config.folder)) if start.dry_run else _table_answer(config.folder, "")
 
@@ -209,6 +219,7 @@ def study_command(
     if start.print_config:
         own = set(signature(study.train).parameters) & set(_LISTS)  # a setting of the name would be taken for the option
         return printed(config, [*study.fills, *own], **{option: typed[option] for option in lists})
+    _check_page(config.folder)
     try:
         table = study.train(config.folder, config, **lists, **_how(start, sweep, config, [f"the study {name}"]))
     except KeyboardInterrupt:

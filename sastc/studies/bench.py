@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'machine', 'machine_words', 'Case', 'measure', 'peak_memory', 'warm_backend',
            'neuron_cases', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases', 'sastc_cases',
-           'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure', 'write_bench',
-           'bench_table']
+           'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure', 'check_bench',
+           'write_bench', 'bench_table']
 
 # %% ../../nbs/studies/07_bench.ipynb #6e43efea
 import contextlib
@@ -458,8 +458,20 @@ def scaling_figure(records: Sequence[dict]) -> go.Figure:
     return figure.update_layout(template="sastc", title="What a step costs as one size grows", height=520)
 
 # %% ../../nbs/studies/07_bench.ipynb #5703ad2f
+_TITLE = "<title>sastc bench</title>"
+
+
+def check_bench(folder: str | Path) -> None:
+    "Raise `ValueError` for a folder with files that are no benchmark, which would be lost."
+    for name, mark in {"bench.json": '"records"', "bench.html": _TITLE}.items():
+        path = Path(folder) / name
+        if path.is_file() and mark not in path.read_text(errors="replace"):
+            raise ValueError(f"folder: expected one without another {name}, got {path}, which is no benchmark of sastc; move it, or choose another folder")
+
+
 def write_bench(result: dict, folder: str | Path) -> Path:  # the page
-    "Write `bench.json` and `bench.html` into a folder."
+    "Write `bench.json` and `bench.html` into a folder. Raises as `check_bench` does."
+    check_bench(folder)
     folder, records = Path(folder), result["records"]
     with atomic(folder / "bench.json") as file:
         file.write(json.dumps(result, indent=1).encode())
@@ -469,7 +481,7 @@ def write_bench(result: dict, folder: str | Path) -> Path:  # the page
     about = f"{machine_words(result['machine'])}; " + ", ".join(f"{name} {value}" for name, value in result["environment"].items())
     missing = "".join(f"<p>left out: {name} ({reason})</p>" for name, reason in result["missing"].items())
     with atomic(folder / "bench.html") as file:
-        file.write(f"<!doctype html><meta charset='utf-8'><title>sastc bench</title><p>{about}</p>{missing}{''.join(parts)}".encode())
+        file.write(f"<!doctype html><meta charset='utf-8'>{_TITLE}<p>{about}</p>{missing}{''.join(parts)}".encode())
     return folder / "bench.html"
 
 

@@ -15,24 +15,30 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from ..common.files import path_of
+from ..common.files import path_of, reading_only
 from ..common.progress import tell
 from ..common.settings import entries, flat
-from ..data.sources import Data
+from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method
+from ..models.networks import OwnNetwork
 from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
-from ..training.inputs import check_inputs, loading_once
+from ..training.fitting import check_network
+from ..training.inputs import check_inputs, check_learned_from, data_of, learned_from, loading_once
 from ..training.loop import Stopped
 from ..training.measure import NotFinite
+from ..training.origins import check_origins, checksum_at, checksum_of, is_path, origin_place
 from ..training.records import as_stored
-from ..training.runs import Run, find_runs, living, where
+from ..training.runs import Run, check_no_others, find_runs, living, where
 from ..training.session import distill, rehearse, train_teacher
+from ..training.settling import say_what_is_passed
 
 # %% ../../nbs/studies/02_comparisons.ipynb #18737e24
 def sweep(
@@ -44,18 +50,20 @@ def sweep(
 ) -> dict[Path, str]:  # folders that are not finished, and why
     """Train the runs that are not finished, one after the other.
 
-    Raises `ValueError` for a folder with a run of other settings, or for what cannot be trained, before anything is trained, and
+    A network of your own, passed as a module, begins every run with the weights that it has now, and keeps them: the trained ones are
+    in the run folders. So its runs of several seeds differ in the order of the data and in what is drawn, not in the weights they begin with;
+    a function that builds the network gives each seed its own.
+
+    Raises `ValueError` for a folder with a run of other settings, data or weights, or for what cannot be trained, before anything is trained, and
     `Stopped` after a stop was asked for."""
+    own = _wrapped(own)
     wanted = {path_of(place): _placed(config, place, own) for place, config in wanted.items()}
-    anew = {place for place, config in wanted.items() if overwrite and _to_overwrite(place, config)}
-    for place, config in wanted.items():
-        if place not in anew:
-            _refuse_other_settings(place, config)
-        if place in anew or not _finished(place):
-            check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
-    if announce is not None:
-        announce()
     with loading_once():
+        passed = _Passed(wanted, own, fetch=not dry_run)
+        anew = _anew(wanted, passed) if overwrite else set()
+        _check(wanted, anew, own, passed)
+        if announce is not None:
+            announce()
         _rehearse(wanted, anew, own, fetch=not dry_run)
     if dry_run:
         for place in wanted:
@@ -65,7 +73,12 @@ def sweep(
     for number, (place, config) in enumerate(wanted.items(), 1):
         if _teacher(config) in wanted and not _finished(_teacher(config)):
             left[place] = f"its teacher {config.teacher} is not finished"
-        elif reason := _attempt(place, config, own, f"run {number} of {len(wanted)}: {place}", place in anew):
+            continue
+        if place not in anew and _teacher(config) in wanted and (said := passed.differing(place, config)):  # the teacher may be a new one
+            if not overwrite:
+                raise ValueError(said)
+            anew.add(place)
+        if reason := _attempt(place, config, own, f"run {number} of {len(wanted)}: {place}", place in anew):
             left[place] = reason
     for place, reason in left.items():
         _tell(f"left out: {place} ({reason})")
@@ -84,36 +97,52 @@ def _rehearse(wanted: Mapping[Path, RunConfig], anew: Container[Path], own: dict
         seen.add(alike)
 
 
+def _wrapped(own: dict) -> dict:
+    "Objects of the user's, data as one source, which reads them once for all runs."
+    return own | {name: SOURCES.wrapped(thing) or thing for name, thing in own.items() if name == "data"}
+
+
 def _own(config: RunConfig, own: dict) -> dict:
     "Objects of the user's that a run takes."
+    network = type(config).network
+    fresh = {} if (module := _own_network(config)) is None else {network: _copy_of(module, network)}
     if isinstance(config, TeacherConfig):
-        return {name: thing for name, thing in own.items() if name == "data"}
-    return dict(own, method=config.method)  # the object: a class of the user's own may have no name that finds it
+        return fresh | {name: thing for name, thing in own.items() if name == "data"}
+    return dict(own, method=config.method, **fresh)  # the object: a class of the user's own may have no name that finds it
 
 
+def _own_network(config: RunConfig) -> nn.Module | None:
+    "The module that is trained, if it is one of the user's."
+    network = getattr(config, type(config).network)
+    return network.module if isinstance(network, OwnNetwork) else None
+
+
+def _copy_of(module: nn.Module, argument: str) -> nn.Module:
+    "The module as it is now, for one run: the next one has to begin where this one did."
+    held = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
+    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}  # potentials with a graph, which cannot be copied as they are
+    try:
+        return copy.deepcopy(module, computed)
+    except Exception as error:  # of any kind: the module is the user's
+        raise ValueError(
+            f"{argument}: expected a network that can be copied, since every run begins with the weights that it has now, got {type(module).__name__} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); pass a function that builds it"
+        ) from error
+
+# %% ../../nbs/studies/02_comparisons.ipynb #61295a79
 def _placed(config: RunConfig, place: str | Path, own: dict) -> RunConfig:
     "Settings as the run will record them."
     config = copy.copy(config.but(data=own["data"]) if "data" in own else config)
     config.folder = str(place)
     if "teacher" in own and isinstance(config, Config):
         config.teacher = f"own:{type(own['teacher']).__name__}"
+    say_what_is_passed(config, {})
     return config
 
 
 def _teacher(config: RunConfig) -> Path | None:
     "Where the teacher of a student is."
     return Path(config.teacher) if isinstance(config, Config) and config.needs_teacher else None
-
-
-def _to_overwrite(place: Path, config: RunConfig) -> bool:
-    "Whether a folder holds a run that failed, or another one than the wanted."
-    if not (place / "config.json").exists():
-        return False
-    try:
-        _refuse_other_settings(place, config)
-    except ValueError:
-        return True
-    return Run(place).state == "failed"
 
 
 def _plan(place: Path, anew: bool) -> str:
@@ -130,6 +159,100 @@ def _finished(place: Path) -> bool:
 def _tell(line: str) -> None:
     if PartialState().is_main_process:
         tell(line)
+
+# %% ../../nbs/studies/02_comparisons.ipynb #61295a7a
+class _Passed:
+    "Data and weights that the runs of a sweep would take. Each is read once, and only if a recorded run has to be compared with it."
+
+    def __init__(self, wanted: Mapping[Path, RunConfig], own: dict, fetch: bool):
+        self.wanted, self.own, self.fetch, self.known = wanted, own, fetch, {}
+
+    def differing(self, place: Path, config: RunConfig) -> str:
+        "A sentence about the data, weights or network that a recorded run did not have; empty if there are none. What it did not record is not asked for."
+        if not (place / "config.json").exists():
+            return ""
+        run = Run(place)
+        try:
+            with reading_only(not self.fetch):
+                data, origins = self.data(config) if run.data else {}, self.origins(run, config)
+        except FileNotFoundError as error:
+            if self.fetch:
+                raise
+            _tell(f"{place} is not compared with what it was made from: {error}")  # which a dry run does not fetch
+            return ""
+        try:
+            check_learned_from(run, data)
+            check_origins(run, origins)
+            _check_own_network(run, config)
+        except ValueError as error:
+            return f"{error}; use another folder, or overwrite"
+        return ""
+
+    def data(self, config: RunConfig) -> dict:
+        source, frames = config.data, config.time_steps if isinstance(config, Config) else config.frames
+        settings = {name: value for name, value in flat(source).items() if name not in ("label_noise", "noise_seed")}  # noise comes after
+        key = type(source), source.given_as, str(settings), frames if source.events else 0
+        if key not in self.known:
+            with PartialState().main_process_first():  # which may download
+                self.known[key] = identity_of(learned_from(config, data_of(config)))
+        return self.known[key]
+
+    def origins(self, run: Run, config: RunConfig) -> dict[str, dict]:
+        recorded = run.content("origins")
+        later = _teacher(config)  # a teacher that is yet to be trained is compared when it is there
+        parts = [part for part in ("teacher", "init") if part in recorded and not (part == "teacher" and later in self.wanted and not _finished(later))]
+        return {part: self.weights(run, part, getattr(config, part)) for part in parts}
+
+    def weights(self, run: Run, part: str, named: str) -> dict:
+        module = self.own.get(part)
+        place = named if module is not None or not is_path(named) or Path(named).exists() else origin_place(run, part)  # where a resumed run finds them
+        if module is not None or not is_path(place):
+            if (part, place) not in self.known:
+                self.known[part, place] = checksum_at(place) if module is None else checksum_of(module)
+            return dict(named=place, checksum=self.known[part, place])
+        return dict(named=place, checksum=checksum_at(place))
+
+
+def _check_own_network(run: Run, config: RunConfig) -> None:
+    "Raise a sentence for another module than a run trained; networks with a name are told apart by their settings."
+    if (module := _own_network(config)) is None:
+        return
+    check_network(run, module)
+    before = run.result.get("parameters")
+    if before is not None and not any(map(is_lazy, module.parameters())):
+        if (now := sum(weight.numel() for weight in module.parameters() if weight.requires_grad)) != before:
+            raise ValueError(f"{type(config).network}: expected the network that the run in {run.folder} trained ({before:,} parameters), got one with {now:,}")
+
+# %% ../../nbs/studies/02_comparisons.ipynb #61295a7b
+def _anew(wanted: Mapping[Path, RunConfig], passed: _Passed) -> set[Path]:
+    "Folders that hold a run which failed, another one than the wanted, or one that learned from a teacher which is trained anew."
+    found = set()
+    for place, config in wanted.items():
+        if (place / "config.json").exists() and (_teacher(config) in found or _to_overwrite(place, config, passed)):
+            found.add(place)
+    return found
+
+
+def _to_overwrite(place: Path, config: RunConfig, passed: _Passed) -> bool:
+    "Whether a run failed, or is another one than the wanted."
+    try:
+        _refuse_other_settings(place, config)
+    except ValueError:
+        return True
+    return Run(place).state == "failed" or bool(passed.differing(place, config))
+
+
+def _check(wanted: Mapping[Path, RunConfig], anew: Container[Path], own: dict, passed: _Passed) -> None:
+    "Raise what can be said of folders, settings and inputs before anything is tried."
+    for place, config in wanted.items():
+        check_no_others(place)
+        if place not in anew:
+            _refuse_other_settings(place, config)
+        if place in anew or not _finished(place):
+            check_inputs(config, [*own, *(["teacher"] if _teacher(config) in wanted else [])])
+    for place, config in wanted.items():
+        if place not in anew and (said := passed.differing(place, config)):
+            raise ValueError(said)
 
 # %% ../../nbs/studies/02_comparisons.ipynb #fe4a18c1
 def _recorded(run: Run) -> dict:
@@ -241,7 +364,9 @@ def compare_methods(
 ) -> pd.DataFrame:  # see `summarise`
     """Train every method with every seed under the same settings. A method takes those of `config` that it has; where nothing was named, its own defaults.
 
-    Raises `ValueError` for unknown methods and for runs of another budget."""
+    A student that is a module of your own begins every run with the weights that it has now (see `sweep`).
+
+    Raises `ValueError` for unknown methods, and for runs in the folder of another budget, other data or another teacher."""
     check_each_once(methods=methods, seeds=seeds)
     named, folder = settings_by_method(methods, config or Config()), path_of(folder)
     wanted = {folder / f"{name}-seed{seed}": made.but(seed=seed) for seed in seeds for name, made in named.items()}

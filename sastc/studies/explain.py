@@ -42,7 +42,7 @@ from ..models.taps import Taps, candidates
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
-from .report import Picture, Section, Table, Words, mismatch_parts, runs_in, write_page
+from .report import Picture, Section, Table, Words, check_page, mismatch_parts, runs_in, write_page
 from ..training.fitting import learner_for
 from ..training.inputs import accelerator_for, batches_of, learned_from, loading_once, preprocessing_of
 from ..training.learner import taught
@@ -633,9 +633,10 @@ def write_explanation(
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
     runs, left_out = _students_in(folder)
-    sections = _sections(runs, images, own)
     place = path_of(folder)
     path, title = path_of(out or place / "explain.html", "out"), f"{place.resolve().name}, explained"
+    check_page(path)
+    sections = _sections(runs, images, own)
     return write_page(path, title, runs, sections, "from checkpoints and test images.", plotly, left_out)
 
 

@@ -80,6 +80,21 @@ def model_card(
     return "\n".join([*head, "", f"# {run.config[KINDS[run.kind].network]} on {run.data.get('name', run.config['data'])}", "", *table, "", *use, ""])
 
 # %% ../../nbs/studies/08_model_folder.ipynb #dfc854ec
+_MARKS = {"config.json": _FORMAT.encode(), "README.md": b"library_name: sastc", "model.safetensors": _FORMAT.encode()}
+
+
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(2**20)
+
+
+def _check_ours(folder: Path) -> None:
+    "Raise `FileExistsError` for files of the same names that are no such model: another library gives its models the same ones."
+    held = [folder / name for name in _MARKS if (folder / name).exists()]
+    if held and not any(_MARKS[path.name] in _beginning(path) for path in held):
+        raise FileExistsError(f"folder: expected a new or empty one, or one with a model that sastc wrote, got {folder}, which holds another {held[0].name}")
+
+
 def write_model(
     source: Run | str | Path,  # a finished run of a student or a teacher, or its folder
     folder: str | Path,  # made if it is not there; must not hold anything else than such a model
@@ -93,11 +108,15 @@ def write_model(
     names = {"model.safetensors", "config.json", "README.md"}
     if folder.exists() and (strange := {path.name for path in folder.iterdir()} - names):
         raise FileExistsError(f"folder: expected a new or empty one, or one with a model, got {folder}, which holds {', '.join(sorted(strange)[:3])}")
+    _check_ours(folder)
     content = run.checkpoint(which)
     weights = {name: value.contiguous().clone() for name, value in content["model"].items()}  # safetensors takes no shared memory
     about = dict(format=_FORMAT, sastc=metadata.version("sastc"), spec=content["spec"], preprocessing=content.get("preprocessing"))
     about |= dict(kind=run.kind, which=which, data={name: run.data.get(name) for name in ("name", "shape", "num_classes", "classes", "fingerprint")})
-    files = {"model.safetensors": save(weights, dict(format="pt")), "README.md": model_card(run, which, content.get("preprocessing")).encode()}
+    files = {
+        "model.safetensors": save(weights, dict(format="pt", written_by=_FORMAT)),
+        "README.md": model_card(run, which, content.get("preprocessing")).encode(),
+    }
     files["config.json"] = json.dumps(about, indent=1).encode()
     for name in ("config.json", "README.md"):  # a write that fails must not leave the card of an older model beside new weights
         (folder / name).unlink(missing_ok=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'PLOTLY', 'Words', 'Table', 'Picture', 'Section', 'teachers_of', 'mismatch_parts', 'own_figures', 'runs_in',
-           'write_page', 'write_report', 'report_of']
+           'check_page', 'write_page', 'write_report', 'report_of']
 
 # %% ../../nbs/studies/03_report.ipynb #71208734
 import inspect
@@ -88,6 +88,7 @@ _TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="sastc">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'{{ script_from }}; img-src data: blob:">
 <title>{{ title }} – sastc</title>
@@ -433,7 +434,27 @@ def runs_in(
         raise FileNotFoundError(f"folder: expected a run folder, or a folder of run folders, got {folder}, which holds no run")
     return runs, damaged
 
+# %% ../../nbs/studies/03_report.ipynb #6477cd73
+_GENERATOR = b'<meta name="generator" content="sastc">'
 
+
+def _is_page(content: bytes) -> bool:
+    "Whether a page is one of this module; those of older versions have no generator, but a title and a last line."
+    head, _, _ = content.partition(b"<style>")
+    return _GENERATOR in head or (" – sastc</title>".encode() in head and b"<footer>Written by sastc at " in content)
+
+
+def check_page(
+    path: Path,  # that will be written
+    argument: str = "out",  # for the sentence
+) -> None:
+    "Raise `ValueError` for a name that does not end in .html, and for a file that is not one of these pages, which would be lost."
+    if path.suffix != ".html":
+        raise ValueError(f"{argument}: expected a name that ends in .html, got {path}")
+    if path.is_file() and (content := path.read_bytes()) and not _is_page(content):
+        raise ValueError(f"{argument}: expected a new page, or one that sastc wrote, got {path}, which is another file; move it, or choose another {argument}")
+
+# %% ../../nbs/studies/03_report.ipynb #6477cd74
 def write_page(
     path: Path,  # file to write
     title: str,
@@ -443,9 +464,8 @@ def write_page(
     plotly: str = "page",  # where Plotly's script (4.8 MB) goes: into the "page", or once beside the pages of a "folder"
     damaged: Sequence[str] = (),  # sentences about runs that could not be read
 ) -> Path:  # the file
-    "Write a page that needs no host and, unless Plotly's script lies beside it, no other file. Raises `ValueError` for a name that does not end in .html."
-    if path.suffix != ".html":
-        raise ValueError(f"out: expected a name that ends in .html, got {path}")
+    "Write a page that needs no host and, unless Plotly's script lies beside it, no other file. Raises as `check_page` does."
+    check_page(path)
     notices = [*_notices(runs), *(Words(without_places(sentence), "warning") for sentence in damaged)]
     shown = dict(title=title, about=_about(runs), notices=notices, sections=[section for section in sections if section.parts])
     shown |= _plotly_script(path.parent, one_of("plotly", plotly, PLOTLY))
@@ -492,6 +512,7 @@ def report_of(
     figures: Sequence[Callable | str] = (),  # see `write_report`
 ) -> Path:  # the file
     "Write a page about some runs."
+    check_page(out)
     students, teachers = [run for run in runs if run.kind == "student"], teachers_of(runs)
     mismatched = Section("Mismatch with the teacher", _each_budget(students, mismatch_parts))
     first = (

@@ -7,6 +7,7 @@ __all__ = ['save_checkpoint', 'checkpoint_names', 'checkpoint_file', 'load_check
            'check_model']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c57fd34d
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -36,11 +37,15 @@ def save_checkpoint(path: Path, content: dict) -> None:
         raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}; {free:,.0f} MiB are free there); {kept}") from error
 
 
+_NAME = re.compile(r"best|last|epoch-\d+")  # others in the folder are not of the run
+
+
 def checkpoint_names(
     folder: str | Path,  # of a run
 ) -> list[str]:
     "Checkpoints that there are: best, last, and kept epochs in their order."
-    return sorted((path.stem for path in Path(folder).glob("checkpoints/*.pt")), key=lambda name: (len(name), name))
+    names = (path.stem for path in Path(folder).glob("checkpoints/*.pt"))
+    return sorted((name for name in names if _NAME.fullmatch(name)), key=lambda name: (len(name), name))
 
 
 def checkpoint_file(

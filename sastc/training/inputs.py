@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'data_of', 'learned_from',
-           'training_data', 'perturbed_for', 'batches_of', 'preprocessing_of']
+           'check_learned_from', 'training_data', 'perturbed_for', 'batches_of', 'preprocessing_of']
 
 # %% ../../nbs/training/08_inputs.ipynb #730e7f15
 import atexit
@@ -14,7 +14,7 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
@@ -37,6 +37,7 @@ from ..models.preprocessing import Preprocessing
 from .checkpoints import check_model
 from .config import Config, RunConfig
 from .origins import is_path
+from .records import as_stored
 from .runs import Run, sentence_of
 
 # %% ../../nbs/training/08_inputs.ipynb #93d6f78e
@@ -190,6 +191,18 @@ def learned_from(config: RunConfig, data: Data) -> Data:
     if data.num_classes < 2:
         raise ValueError(f"data: expected at least two classes, got {data.num_classes} in {data.name}")
     return subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
+
+
+def check_learned_from(
+    run: Run,  # one of an older version recorded nothing
+    found: Mapping,  # `identity_of` the data
+) -> None:
+    "Raise a sentence for other data than those that a run was started with."
+    before, found = run.data, as_stored(found)
+    for name in ("fingerprint", "shape", "num_classes", "classes", "mean", "std"):
+        if name in before and found.get(name) != before[name]:
+            known, other = (f"{what.get('name')}, {name.replace('_', ' ')} {str(what.get(name))[:80]}" for what in (before, found))
+            raise ValueError(f"data: expected the data that the run in {run.folder} was started with ({known}), got {other}")
 
 # %% ../../nbs/training/08_inputs.ipynb #1efc0f5b
 def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool = False) -> Data:

@@ -353,6 +353,8 @@ def _check_size(config: RunConfig, processes: int) -> None:
 def _check_folder(folder: Path) -> None:
     check_free(folder, resume=False)
     check_apart(folder)
+    if (folder / "log.txt").exists() and not (folder / "job.json").exists() and not (folder / "config.json").exists():
+        raise ValueError(f"folder: expected one without a log.txt, to which the job would add, got {folder}; choose another folder, or move it")
     if runs := [job.folder for job in find_jobs(folder)]:
         raise ValueError(f"folder: expected one for this run alone, got {folder}, which holds other runs, such as {runs[0].relative_to(folder)}")
     if (folder / "job.json").exists() and (process := Job(folder).process):  # so young that it has no config.json

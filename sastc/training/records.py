@@ -88,6 +88,7 @@ _FORMS = {  # by name of the file
     "status.json": dict(state=_is_text, time=_is_time, reason=_is_text, signal=_is_text, seconds=_is_number, **_PROGRESS, **_PROCESS),
     "process.json": _PROCESS,
     "layers.json": dict(student=_is_names, teacher=_is_names),
+    "streams.json": dict(streams=_is_names),
     "notes.json": dict(note=_is_text, tags=_is_names),
     "result.json": dict.fromkeys(_ACCURACIES, _is_share)
     | dict.fromkeys(_NUMBERS, _is_number)

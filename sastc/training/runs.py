@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FINAL', 'STREAMS', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'RunFiles', 'Run', 'annotate',
-           'RunWriter', 'check_free', 'check_apart', 'check_no_links', 'streams_of', 'find_runs', 'processes',
-           'arithmetic', 'environment', 'compare']
+           'RunWriter', 'check_free', 'check_no_others', 'check_apart', 'check_no_links', 'streams_of', 'find_runs',
+           'processes', 'arithmetic', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -246,7 +246,11 @@ def annotate(
     note: str,
     tags: Iterable[str] = (),
 ) -> None:
-    "Write notes about a run into its folder, in notes.json. Raises `FileNotFoundError` for a folder without a run."
+    "Write notes about a run into its folder, in notes.json. Raises `FileNotFoundError` for a folder without a run, `ValueError` for other notes of that name."
+    if strange := Run(folder).notes.keys() - {"note", "tags"}:
+        raise ValueError(
+            f"folder: expected a notes.json with note and tags, or none, got {folder}, whose notes.json has {', '.join(sorted(strange)[:3])}; move it"
+        )
     words = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     write_json(Run(folder).folder / "notes.json", dict(note=note.strip(), tags=words))
 
@@ -343,6 +347,8 @@ class RunWriter:
         earlier = [*before.pop("earlier", []), before] if before else []
         write_json(self.folder / "environment.json", environment() | (dict(earlier=earlier) if earlier else {}))
         write_json(self.folder / "layers.json", layers)
+        self._streams = sorted({*streams_of(self.folder)} - {*STREAMS}) if resume else []
+        write_json(self.folder / "streams.json", dict(streams=self._streams))
         for name, content in dict(data=data, networks=networks).items():
             if content is not None:
                 write_json(self.folder / f"{name}.json", content)
@@ -370,7 +376,20 @@ class RunWriter:
 def record(self: RunWriter, stream: str, **record) -> None:
     '`stream` is "steps", "epochs" or the name of something that a method records; a record has a `step`.'
     self._check_there()
+    if stream not in (*STREAMS, *self._streams):
+        self._begin_stream(stream)
     append_line(self.folder / f"{stream}.jsonl", record)
+
+
+@patch
+def _begin_stream(self: RunWriter, stream: str) -> None:
+    "Name a record of the method's own as one of the run. Raises `ValueError` where somebody else's file has its name."
+    if (path := self.folder / f"{stream}.jsonl").exists():
+        raise ValueError(
+            f"record: expected a name for which the run has no other file, got {stream!r}, and {path} is not of this run; move it, or choose another name"
+        )
+    self._streams.append(stream)
+    write_json(self.folder / "streams.json", dict(streams=self._streams))
 
 
 @patch
@@ -403,6 +422,7 @@ def _check_there(self: RunWriter) -> None:
 # %% ../../nbs/training/04_runs.ipynb #73d37c72
 def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
     "Raise a sentence if a run cannot be started, or resumed, in a folder."
+    check_no_others(folder)
     status = read_json(folder / "status.json", {})
     if status.get("state") == "running" and (process := living(status)) and process.pid != os.getpid():
         raise ValueError(
@@ -419,10 +439,25 @@ def check_free(folder: Path, resume: bool, overwrite: bool = False) -> None:
 
 def _is_run(folder: Path) -> bool:
     "Whether a folder is that of a run or a job; other programs have a config.json too."
+    return _holds(folder / "job.json", "stages") or _holds(folder / "config.json", "kind", "settings")
+
+
+def _holds(path: Path, *names: str) -> bool:
     try:
-        return "stages" in read_json(folder / "job.json", {}) or {"kind", "settings"} <= read_json(folder / "config.json", {}).keys()
+        return {*names} <= read_json(path, {}).keys()
     except (Damaged, OSError):
         return False
+
+
+def check_no_others(folder: Path) -> None:
+    "Raise a sentence for a folder without a run, but with files that a run would write over."
+    if _holds(folder / "config.json", "kind", "settings"):
+        return
+    of_job = ("job.json", "process.json", "status.json") if _holds(folder / "job.json", "stages") else ()  # of one that has not begun to train
+    if files := [name for name in _written(folder, STREAMS) if name not in of_job]:
+        raise ValueError(
+            f"folder: expected that of a run, or one without files as a run writes them, got {folder}, which is no run's and holds {', '.join(files)}; choose another folder, or move them"
+        )
 
 
 def check_apart(folder: Path) -> None:
@@ -444,35 +479,46 @@ def check_no_links(folder: Path) -> None:
             )
 
 
-_FILES = ("config", "status", "environment", "origins", "data", "networks", "layers", "terms", "result", "job", "process")
+_FILES = ("config", "status", "environment", "origins", "data", "networks", "layers", "terms", "result", "job", "process", "streams")
+
+
+def _written(folder: Path, streams: Iterable[str]) -> list[str]:
+    "Files that a run with these records writes, as far as they are there."
+    names = [*(f"{name}.json" for name in _FILES), "label_noise.csv", *(f"{stream}.jsonl" for stream in streams)]
+    names += [f"checkpoints/{name}.pt" for name in checkpoint_names(folder)]
+    return [name for name in names if os.path.lexists(folder / name)]
 
 # %% ../../nbs/training/04_runs.ipynb #e29bbaa2
 def streams_of(
     folder: str | Path,  # of a run
 ) -> list[str]:  # such as "steps" and "attention"
-    "Records that a run wrote: JSON-lines files whose first line is a record with a step."
-    return sorted(path.stem for path in Path(folder).glob("*.jsonl") if path.stem in STREAMS or not _foreign(path))
+    """Records that a run wrote: those that all have, and those that its streams.json names.
+
+    A run of an older version has no streams.json. Its own are the JSON-lines files whose first line is a record with a step and an epoch."""
+    folder = Path(folder)
+    named = read_json(folder / "streams.json", {}).get("streams")
+    return sorted(path.stem for path in folder.glob("*.jsonl") if path.stem in STREAMS or (_is_record(path) if named is None else path.stem in named))
 
 
-def _foreign(path: Path) -> bool:
+def _is_record(path: Path) -> bool:
     if not path.is_file():
-        return False  # reading it says so
+        return False
     with open(path, "rb") as file:
         first = file.readline()
     try:
         record = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return not isinstance(record, dict) or "step" not in record
+    return isinstance(record, dict) and {"step", "epoch"} <= record.keys()
 
 
 def _clear(folder: Path) -> None:
-    "Remove what a run wrote, and nothing else."
-    streams = [folder / f"{stream}.jsonl" for stream in streams_of(folder)]
-    for path in [*(folder / f"{name}.json" for name in _FILES), folder / "label_noise.csv", *streams, *folder.glob("checkpoints/*.pt")]:
-        path.unlink(missing_ok=True)
+    "Remove what a run wrote, and nothing else. Its config.json stays until that of the next takes its place: a folder that is half cleared is still a run."
+    for name in _written(folder, streams_of(folder)):
+        if name != "config.json":
+            (folder / name).unlink(missing_ok=True)
 
-
+# %% ../../nbs/training/04_runs.ipynb #e29bbaa3
 def find_runs(
     folder: str | Path,  # holds run folders
 ) -> tuple[list[Run], list[str]]:  # those that can be read, by name; a sentence for each of the others

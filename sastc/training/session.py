@@ -25,7 +25,7 @@ from ..neurons.kernels import expecting
 from .checkpoints import load_model
 from .config import Config, RunConfig, TeacherConfig
 from .fitting import check_network, described, learner_for, network_for, neuron_elements, student_for, tried
-from .inputs import accelerator_for, as_found, batches_of, perturbed_for, preprocessing_of, training_data
+from .inputs import accelerator_for, as_found, batches_of, check_learned_from, perturbed_for, preprocessing_of, training_data
 from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
@@ -101,12 +101,7 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
 
 def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
     "Raise a sentence for data, networks, weights or processes other than those that a run began with."
-    before = run.data
-    if before and before["fingerprint"] != identity["fingerprint"]:
-        raise ValueError(
-            f"data: expected the data that the run in {run.folder} was started with ({before['name']}, fingerprint {before['fingerprint']}), "
-            f"got {ready.data.name}, fingerprint {identity['fingerprint']}"
-        )
+    check_learned_from(run, identity)
     check_processes(run)
     check_network(run, ready.learner.network)
     check_origins(run, ready.origins)
