@@ -6,10 +6,8 @@
 __all__ = ['neuron_for', 'treated', 'bent', 'bends', 'gates', 'probed', 'Lines', 'Watch', 'watch_first_pass', 'spiking']
 
 # %% ../../nbs/models/06_convert.ipynb #2aefddde
-import copy
 import warnings
 from collections.abc import Callable, Sequence
-from pickle import PickleError
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
 from .libraries import LIBRARIES
-from .taps import evaluating
+from .taps import copied, evaluating
 from ..neurons.network import over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
@@ -331,10 +329,7 @@ def spiking(
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
     if scripted := [name or type(ann).__name__ for name, module in ann.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
         raise ValueError(f"ann: expected modules written in Python, whose activations can be exchanged, got the compiled one {scripted[0]} (torch.jit)")
-    try:
-        snn = copy.deepcopy(ann)
-    except (RuntimeError, TypeError, PickleError) as error:
-        raise ValueError(f"ann: expected a network that can be copied, got {type(ann).__name__} ({str(error).splitlines()[0]})") from error
+    snn = copied("ann", ann)
     if not _exchange(snn, lambda: neuron_for(time_steps, neuron, **constants)):
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")
     snn.__dict__.pop("spec", None)  # which builds the ANN again
