@@ -154,6 +154,8 @@ def _failure(learner: Learner, images: torch.Tensor) -> str | None:
     try:
         with as_it_was(learner):
             learner.train()
+            if (original := inside(learner.network)[0]) is not learner.network:  # see `tried`
+                original(images)
             learner.taps(images)
     except (RuntimeError, ValueError) as error:
         return str(error) or type(error).__name__
