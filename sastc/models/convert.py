@@ -6,10 +6,9 @@
 __all__ = ['neuron_for', 'treated', 'bent', 'bends', 'gates', 'probed', 'Lines', 'Watch', 'watch_first_pass', 'spiking']
 
 # %% ../../nbs/models/06_convert.ipynb #2aefddde
-import copy
 import warnings
 from collections.abc import Callable, Sequence
-from pickle import PickleError
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
 from .libraries import LIBRARIES
-from .taps import evaluating
+from .taps import as_it_was, copied, evaluating
 from ..neurons.network import over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
@@ -223,7 +222,7 @@ class Watch(TorchDispatchMode):
 
 # %% ../../nbs/models/06_convert.ipynb #3e8db293
 def _begin(network, args, kwargs):
-    if torch.compiler.is_compiling() or "_watch" in network.__dict__:
+    if torch.compiler.is_compiling() or "_watch" in network.__dict__ or network.training not in network.__dict__["_watching"].modes:
         return
     watch, handles = Watch(), []
     for name, module in network.named_modules():
@@ -249,28 +248,39 @@ def _end(network, args, output):
         handle.remove()
     if output is None:  # the pass raised
         return
-    name, found = network.__dict__["_watching"][2], ", ".join(watch.found)
-    if found and not name:
+    watching, found = network.__dict__["_watching"], ", ".join(watch.found)
+    if found and not watching.name:
         raise ValueError(
             f"ann: expected a network whose activations are nn.ReLU modules, got {type(network).__name__}, in which others stay analog: {found}; make each an nn.ReLU of its own"
         )
-    for handle in network.__dict__.pop("_watching")[:2]:
-        handle.remove()
+    watching.modes.discard(network.training)
+    if found or not watching.modes:
+        del network.__dict__["_watching"]
+        for handle in watching.hooks:
+            handle.remove()
     if found:
         warnings.warn(
-            f"network: expected activations that are neurons, got {found} in {name}, which stay analog: no firing rate has them, and what they pass on are no spikes",
+            f"network: expected activations that are neurons, got {found} in {watching.name}, which stay analog: no firing rate has them, and what they pass on are no spikes",
             stacklevel=2,
         )
 
 # %% ../../nbs/models/06_convert.ipynb #c5cc9a7f
+class _Watching(NamedTuple):
+    "What is still to be watched of a network."
+
+    hooks: tuple  # that begin and end it
+    name: str
+    modes: set[bool]  # whether in training: a network may do something in one of them only
+
+
 def watch_first_pass(
     network: nn.Module,  # spiking
     name: str = "",  # of a network that somebody else made, for a warning instead of an error
 ) -> None:
-    "Raise `ValueError` in the next pass of a spiking network if an activation outside its neurons stayed analog, or warn; afterwards nothing is watched."
+    "Raise `ValueError` in the next pass of a spiking network in either mode if an activation outside its neurons stayed analog, or warn; afterwards nothing is watched."
     if "_watching" not in network.__dict__:
         hooks = network.register_forward_pre_hook(_begin, with_kwargs=True), network.register_forward_hook(_end, always_call=True)
-        network.__dict__["_watching"] = [*hooks, name]
+        network.__dict__["_watching"] = _Watching(hooks, name, {True, False})
 
 # %% ../../nbs/models/06_convert.ipynb #fba86abe
 _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
@@ -291,29 +301,38 @@ def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
     return count
 
 
+_SIZES = 32, 224, 16, 28, 64, 8, 96, 128, 256  # of images, the likely ones first
+
+
 def _tried(snn: nn.Module) -> None:
     if any(isinstance(tensor, UninitializedTensorMixin) for tensor in (*snn.parameters(), *snn.buffers())):
         return  # a lazy module would take the size of this image for its own; the first pass is watched instead
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))
-    for size in (32, 224):
+    for size in _SIZES:
         shape = 2, channels, size, size
         image = like.new_empty(shape) if like.is_meta else torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(like)
         try:
             with evaluating(snn), torch.random.fork_rng(devices=[]):
                 snn(image)
+            _passes(snn, image, training=True)
             return
         except (RuntimeError, IndexError, AssertionError) as error:  # images of another size, or not images
             if snn.stem_once and _passes(snn, image.expand(snn.time_steps, *image.shape)):
                 raise ValueError("stem_once: expected False for a network in which a shortcut runs past the first ReLU, got True") from error
 
 # %% ../../nbs/models/06_convert.ipynb #b505611f
-def _passes(snn: nn.Module, frames: torch.Tensor) -> bool:
+def _passes(snn: nn.Module, frames: torch.Tensor, training: bool = False) -> bool:
+    "Whether a network takes frames. It stays as it was, and an activation that stayed analog is said."
     try:
-        with evaluating(snn), torch.random.fork_rng(devices=[]):
-            snn(frames)
+        with as_it_was(snn):
+            snn.train(training)(frames)
         return True
     except (RuntimeError, IndexError, AssertionError):
+        return False
+    except ValueError as error:  # of a norm in training mode that has a single number, say
+        if str(error).startswith("ann: expected"):
+            raise
         return False
 
 
@@ -331,10 +350,7 @@ def spiking(
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
     if scripted := [name or type(ann).__name__ for name, module in ann.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
         raise ValueError(f"ann: expected modules written in Python, whose activations can be exchanged, got the compiled one {scripted[0]} (torch.jit)")
-    try:
-        snn = copy.deepcopy(ann)
-    except (RuntimeError, TypeError, PickleError) as error:
-        raise ValueError(f"ann: expected a network that can be copied, got {type(ann).__name__} ({str(error).splitlines()[0]})") from error
+    snn = copied("ann", ann)
     if not _exchange(snn, lambda: neuron_for(time_steps, neuron, **constants)):
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")
     snn.__dict__.pop("spec", None)  # which builds the ANN again

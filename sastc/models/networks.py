@@ -22,6 +22,7 @@ from .pyramidnet import PyramidNet
 from .resnet import ResNet
 from .shortcuts import MSResNet, SEWResNet
 from .spikformer import Spikformer
+from .taps import inside
 from .vgg import VGG11, VGG13, VGGSNN
 from .wrn import WRN
 from ..neurons.network import Spikes, over_time
@@ -249,7 +250,8 @@ def build_network(
     network = settings.build(**given, **({} if image_size is None else dict(image_size=image_size)))
     if isinstance(settings, OwnNetwork):
         if getattr(network, "time_steps", None) is not None:
-            watch_first_pass(network, type(network).__name__)
+            original, _ = inside(network)  # a compiled one cannot be watched
+            watch_first_pass(original, type(original).__name__)
         return network
     if time_steps is not None:
         check_spiking(network, name, time_steps)

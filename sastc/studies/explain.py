@@ -37,7 +37,7 @@ from ..data.sources import Data
 from ..methods import METHODS, Method
 from ..metrics.energy import CostRecorder
 from ..metrics.similarity import similarity
-from ..models.preprocessing import adapted
+from ..models.preprocessing import adapted, trained_to_see
 from ..models.taps import Taps, candidates
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
@@ -197,7 +197,7 @@ def activation_maps(
     with evaluating(network), evaluating(ann):
         layer = _last_neuron(network, layer or _last_but_one(network, x))
         (spikes,) = Taps(network, [layer])(x)[1]
-        shown = adapted(x, preprocessing_of(data), getattr(ann, "preprocessing", None))
+        shown = adapted(x, preprocessing_of(data), trained_to_see(ann))
         teacher_layer = teacher_layer or _nearest_in_size(ann, shown, spikes.shape[-1])
         (features,) = taught(Taps(ann, [teacher_layer]), shown, opened.settings.teacher_mode)[1]
     size = x.shape[-2:]

@@ -27,6 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..common.checks import in_range, needed, one_of
 from ..common.files import atomic, path_of
+from ..models.preprocessing import trained_to_see
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from ..training.opening import open_run
@@ -343,7 +344,7 @@ def description(
     student: nn.Module,  # spiking network
 ) -> dict:  # source, time_steps; mean, std, classes where the network knows them
     "What another tool needs to know of a student: how images are normalised, what its outputs are called, how many steps it has."
-    seen = getattr(student, "preprocessing", None)
+    seen = trained_to_see(student)
     known = dict(mean=seen.mean, std=seen.std, classes=seen.classes) if seen is not None else {}
     return dict(source=f"sastc {metadata.version('sastc')}", time_steps=student.time_steps, **{name: list(value) for name, value in known.items() if value})
 

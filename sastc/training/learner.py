@@ -16,7 +16,7 @@ from torch import nn
 from ..common.checks import one_of
 from ..methods.losses import mean_output
 from ..methods.method import Method, Record, Step, Term
-from ..models.preprocessing import Preprocessing, adapted
+from ..models.preprocessing import Preprocessing, adapted, trained_to_see
 from ..models.taps import Taps
 from .config import TEACHER_MODES
 
@@ -122,7 +122,7 @@ class Learner(nn.Module):
             terms = self.method.alone
         elif self.teacher is not None:
             with torch.no_grad():
-                shown = adapted(images, self.seen, getattr(self.teacher.model, "preprocessing", None))
+                shown = adapted(images, self.seen, trained_to_see(self.teacher.model))
                 logits, teacher_features = taught(self.teacher, shown, self.teacher_mode)
         step = Step(images, labels, outputs, features, logits, teacher_features, progress)
         before = _held(self.method) if self.training and not self._looked else None

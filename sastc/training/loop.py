@@ -28,7 +28,7 @@ from ..common.progress import bar_layout, shows_progress, tell
 from ..common.settings import flat, written
 from ..common.threads import one_core_each
 from ..data.batches import BatchPlan
-from ..models.preprocessing import Preprocessing
+from ..models.preprocessing import Preprocessing, see_as
 from ..models.taps import Taps
 from ..neurons.kernels import peak_memory_mib
 from ..neurons.memory import saving_memory
@@ -108,7 +108,7 @@ class Trainer:
         self.batches, self.config, self.accelerator, self.writer, self.num_classes = batches, config, accelerator, writer, num_classes
         self.network, self.method, self.compared, self.seen, self.optimisation = learner.network, learner.method, compared, seen, config.optimisation
         if seen is not None:
-            self.network.preprocessing = seen  # whatever it was trained to see before
+            see_as(self.network, seen)
         learner.to(accelerator.device, memory_format=torch.channels_last)
         for taps in (learner.teacher, *(compared or ())):
             if taps is not None:

@@ -28,7 +28,7 @@ from ..methods.losses import mean_output
 from ..methods.method import Method
 from ..metrics.energy import CostRecorder, RateRecorder, StepRecorder
 from ..metrics.mismatch import mismatch
-from ..models.preprocessing import Preprocessing, adapted
+from ..models.preprocessing import Preprocessing, adapted, trained_to_see
 from ..models.taps import Taps, candidates, evaluating
 from .learner import taught
 
@@ -52,7 +52,8 @@ def _as_trained(network: nn.Module, batches: BatchPlan) -> Callable[[torch.Tenso
         raise ValueError(f"batches: expected those of a data set, data.batches('test', 128, shuffle=False, drop_last=False), got {type(batches).__name__}")
     kind = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), torch.float32)
     seen = Preprocessing(*(tuple(getattr(batches, name, ())) for name in ("mean", "std")))
-    return lambda images: adapted(images, seen, getattr(network, "preprocessing", None)).to(kind)
+    wanted = trained_to_see(network)
+    return lambda images: adapted(images, seen, wanted).to(kind)
 
 
 def _check_outputs(
@@ -230,8 +231,10 @@ def fixed_batches(
     count: int | None = None,  # how many; None for all that are whole
     device: str | torch.device = "cpu",
 ) -> BatchPlan:
-    "Batches of 64 test images, or of all where there are fewer, each balanced over classes."
+    "Batches of 64 test images, or of all where there are fewer, each balanced over classes. Raises `ValueError` for a single one, which is like nothing else."
     size = min(64, len(data.y_test))
+    if size < 2:
+        raise ValueError(f"data: expected at least two test images for a mismatch, which compares them, got {size} in {data.name}")
     chosen = _in_turns(data.y_test)[: count and count * size]
     return data.batches("test", size, chosen=chosen, shuffle=False, drop_last=True, device=device)
 

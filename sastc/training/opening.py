@@ -17,11 +17,11 @@ from ..common.files import reading_only
 from ..common.progress import tell
 from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method, Step
-from ..models.preprocessing import adapted, restored
-from ..models.taps import Taps
+from ..models.preprocessing import adapted, restored, see_as, trained_to_see
+from ..models.taps import Taps, copied
 from .checkpoints import load_model
 from .config import RunConfig, settings_for
-from .fitting import build_method, check_network
+from .fitting import build_method, check_ann, check_network
 from .inputs import data_of, learned_from, preprocessing_of
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure, sample_record
@@ -35,7 +35,7 @@ class OpenRun:
 
     def __init__(self, run: Run, which: str, student: nn.Module | None, teacher, data: Data | str | Path | None, method: Method | None, root: str = ""):
         self.run, self.which, self._student, self._teacher, self._method = run, which, student, teacher, method
-        self._data = str(data) if isinstance(data, Path) else data or None
+        self._data = str(data) if isinstance(data, Path) else None if isinstance(data, str) and not data else data
         self._root = root
 
     @cached_property
@@ -47,21 +47,24 @@ class OpenRun:
 
     @cached_property
     def network(self) -> nn.Module:
-        "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU."
+        "The network that was trained, with the weights of the checkpoint, in evaluation mode, on the CPU; a copy of the student that was passed, which stays as it is."
         network = load_model(self.run.folder, self.which) if self._student is None else self._student
         if not isinstance(network, nn.Module):
             raise ValueError(f"student: expected the network that the run trained, got {network!r:.80}")
         check_network(self.run, network)
         if self._student is None:
             return network
-        content = self.run.checkpoint(self.which)
+        network, content = (
+            copied("student", network),
+            self.run.checkpoint(self.which),
+        )  # the module itself may be open for another checkpoint, or trained further
         try:
-            self._student.load_state_dict(content["model"])
+            network.load_state_dict(content["model"])
         except RuntimeError as error:
             raise ValueError(f"student: expected the network that the run trained, got one whose weights differ ({str(error).splitlines()[0]})") from error
-        if how := restored(content.get("preprocessing")):  # the same module may have been trained otherwise since
-            self._student.preprocessing = how
-        return self._student.eval()
+        if how := restored(content.get("preprocessing")):  # the module may have been trained otherwise since
+            see_as(network, how)
+        return network.cpu().eval()
 
     @cached_property
     def data(self) -> Data:
@@ -82,6 +85,7 @@ class OpenRun:
         elif not isinstance(self._teacher, nn.Module):
             raise ValueError(f"teacher: expected a run folder, checkpoint or module, for {self.run.folder} was trained without one, got none")
         teacher = load_model(place) if place else self._teacher
+        check_ann(teacher)
         check_origins(self.run, dict(teacher=origin_record(place or f"own:{type(teacher).__name__}", teacher, self.run.folder)))
         return teacher.eval()
 
@@ -129,7 +133,7 @@ def step(
     student, teacher = self.taps
     with evaluating(student.model), evaluating(teacher.model):
         outputs, features = student(images)
-        shown = adapted(images, preprocessing_of(self.data), getattr(teacher.model, "preprocessing", None))
+        shown = adapted(images, preprocessing_of(self.data), trained_to_see(teacher.model))
         logits, teacher_features = taught(teacher, shown, self.settings.teacher_mode)
     labels = torch.zeros(outputs.shape[1], dtype=torch.int64, device=outputs.device) if labels is None else labels
     return Step(images, labels, outputs, features, logits, teacher_features, 1.0)
@@ -150,7 +154,7 @@ def open_run(
     source: Run | str | Path,  # a run, or its folder
     which: str = "best",  # name among `Run.checkpoints`
     *,
-    student: nn.Module | None = None,  # of your own if the run trained one
+    student: nn.Module | None = None,  # of your own if the run trained one; it is copied
     teacher: nn.Module | str | Path | None = None,  # of your own, or where it lies now; None for the teacher of the run
     data: Data | str | Path | None = None,  # of your own if the run had it, or where they lie now; None for the data of the run
     method: Method | None = None,  # of your own if its class cannot be found by name
