@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ending import at_step, in_the_test
 
 from sastc.data.images import load_images
 from sastc.lab.launch import LaunchPanel
@@ -70,12 +71,13 @@ def student(teacher):
     return place
 
 
-def started(*arguments, cwd=None):
-    return subprocess.Popen([*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=QUIET)
+def started(*arguments, cwd=None, ending=""):
+    program = [*PROGRAM[:-1], f"{ending}\n{PROGRAM[-1]}"]
+    return subprocess.Popen([*program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=QUIET)
 
 
 def after_steps(process, place, count):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600  # on a busy machine a process takes a minute to start
     while time.monotonic() < deadline and process.poll() is None:
         if (place / "steps.jsonl").exists() and (place / "steps.jsonl").read_bytes().count(b"\n") >= count and (place / "checkpoints" / "last.pt").exists():
             return process
@@ -94,10 +96,10 @@ def contents(folder):
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_teacher_ends_with_the_signals_status_and_is_no_teacher_without_a_word(number, status, tmp_path):
     place = tmp_path / "teacher"
-    process = after_steps(started("teacher", *TINY, "--model", "wrn16_2", "--width", "0.0625", "--epochs", "500", "--folder", place), place, 6)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == status and "The run was stopped at step" in said and "--resume" in said
+    given = [*TINY, "--model", "wrn16_2", "--width", "0.0625", "--epochs", "2", "--folder", place]
+    process = started("teacher", *given, ending=at_step(10, number))  # in the second epoch, so that there is a best checkpoint
+    said, faults = process.communicate(timeout=600)
+    assert process.returncode == status and "The run was stopped at step 10" in said and "--resume" in said, said + faults
     wanted = ["distill", *STUDENT, "--method", "kd", "--teacher", place, "--folder", tmp_path / "student"]
     assert "teacher: expected one whose training has finished, got" in refused(*wanted)
     assert "teacher: expected one whose training has finished" in refused(*wanted[:-4], "--teacher", place / "checkpoints" / "best.pt")
@@ -227,15 +229,14 @@ def test_a_teacher_is_found_from_anywhere_and_another_is_not_taken_for_it(teache
 def test_a_teacher_replaced_under_a_stopped_run_is_not_learned_from(teacher, tmp_path):
     shutil.copytree(teacher, tmp_path / "t")
     place = tmp_path / "kd"
-    wanted = ["distill", *STUDENT, "--epochs", "500", "--method", "kd", "--teacher", "t", "--folder", "kd"]
-    process = after_steps(started(*wanted, cwd=tmp_path), place, 6)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
+    wanted = ["distill", *STUDENT, "--epochs", "4", "--method", "kd", "--teacher", "t", "--folder", "kd"]
+    started(*wanted, cwd=tmp_path, ending=at_step(10, signal.SIGINT)).communicate(timeout=600)
+    assert Run(place).state == "stopped"
     whole("teacher", *TINY, "--model", "wrn16_2", "--width", "0.125", "--epochs", "1", "--folder", "t", "--overwrite", cwd=tmp_path)
     assert "teacher: expected the weights" in refused("distill", "--folder", "kd", "--resume", cwd=tmp_path)
-    process = after_steps(started("distill", "--folder", "kd", "--resume", "--teacher", teacher, cwd=tmp_path), place, 12)  # where it lies now
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
+    again = ["distill", "--folder", "kd", "--resume", "--teacher", teacher]  # where it lies now
+    process = started(*again, cwd=tmp_path, ending=at_step(20, signal.SIGINT))
+    process.communicate(timeout=600)
     assert process.returncode == 130 and Run(place).config["teacher"] == str(teacher)
 
 
@@ -515,11 +516,9 @@ def test_what_has_ended_stays_ended_in_a_run_that_is_trained_longer(teacher, tmp
 
 def test_a_run_that_was_stopped_early_and_is_trained_longer_goes_on_with_what_has_not_ended(teacher, tmp_path):
     place, early = tmp_path / "run", ["--method", "routed", "--weight_schedule", "early", "--calibrate_until", "0.5", "--teacher", teacher]
-    process = after_steps(started("distill", *STUDENT[:-1], "40", *early, "--folder", place), place, 6)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=300)
-    done = Run(place).status["step"] / Run(place).status["steps"]
-    assert 0 < done < 0.4
+    process = started("distill", *STUDENT[:-1], "40", *early, "--folder", place, ending=at_step(20, signal.SIGTERM))
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 143 and Run(place).status["step"] == 20 < 0.4 * Run(place).status["steps"], said
     whole("distill", "--folder", place, "--resume", "epochs=41")
     run = Run(place)
     last = run.steps.index[run.steps.calibration.notna()].max()
@@ -810,11 +809,8 @@ os.close(ours)
 
 def test_a_stop_during_the_test_of_a_run_ends_the_comparison(teacher, tmp_path):
     wanted = ["compare", *STUDENT, "--teacher", teacher, "--methods", "baseline,kd", "--seeds", "0", "--folder", tmp_path]
-    process, status = started(*wanted), tmp_path / "baseline-seed0" / "status.json"
-    while process.poll() is None and not (status.exists() and '"testing"' in status.read_text()):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=300)[1]
+    process = started(*wanted, ending=in_the_test(signal.SIGINT))
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 130 and "which is finished; called again, it continues with the next run" in said
     assert Run(tmp_path / "baseline-seed0").state == "finished" and not (tmp_path / "kd-seed0").exists()
     whole(*wanted)

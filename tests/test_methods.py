@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
+from ending import at_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -227,14 +227,11 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     assert [record["step"] for record in scales] == [2, 4, 8]  # recorded at steps 0, 3, 6 of 8, and averaged over those alone
     assert all(0.9 < record["largest"] < 1.1 and len(record["scale"]) == 2 for record in scales) and scales[0]["scale"] == [1.0, 1.0]
     # stopped within an epoch
-    code = f"from sastc.training import distill\ndistill(**{given | dict(folder=str(tmp_path / 'stopped'))!r})"
+    stopped = tmp_path / "stopped"
+    code = f"{at_step(3, signal.SIGINT)}\nfrom sastc.training import distill\ndistill(**{given | dict(folder=str(stopped))!r})"
     environment = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(tmp_path / "own"), os.environ.get("PYTHONPATH", "")]))
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
-    deadline, stopped = time.monotonic() + 120, tmp_path / "stopped"
-    while process.poll() is None and time.monotonic() < deadline and not (stopped / "steps.jsonl").exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, process.stderr.read()[-2000:]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and Run(stopped).state == "stopped" and Run(stopped).status["step"] == 3, done.stderr[-2000:]
     again = distill(folder=str(stopped), resume=True)
     assert again.state == "finished"
     assert_same_run(again, run)

@@ -195,8 +195,9 @@ def test_sums_of_spikes_are_additions_in_whatever_batch_they_come():
         if isinstance(module, nn.BatchNorm2d):
             module.bias.data += 0.6
     found = [measure(network, DIGITS.batches("test", size, shuffle=False, drop_last=False), 10, costs=True) for size in (1, 60)]
-    assert found[0]["microjoule"] == pytest.approx(found[1]["microjoule"])
-    assert found[0]["microjoule"] == pytest.approx(anytime(network, test_batches()).microjoule[-1].mean().item())
+    # a batch of another size rounds otherwise, and a potential at its threshold may then fire
+    assert found[0]["microjoule"] == pytest.approx(found[1]["microjoule"], rel=1e-3)
+    assert found[0]["microjoule"] == pytest.approx(anytime(network, test_batches()).microjoule[-1].mean().item(), rel=1e-3)
     table = synaptic_operations(network, torch.rand(3, 1, 8, 8)).set_index("layer")
     assert table.spiking_input["stage1.1.branch.0"] and not table.spiking_input["stem.0"]  # behind a shortcut, where 2 spikes may meet
     with evaluating(network):

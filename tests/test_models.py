@@ -931,6 +931,7 @@ class Tokens(nn.Module):
         return self.head(self.layer(self.patches(x).flatten(2).mT).mean(1))
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("activation", ["relu", F.relu, nn.ReLU()], ids=["name", "function", "module"])
 def test_a_transformer_layer_is_converted_with_its_short_cut(activation):
     "Its fast path computes a ReLU by itself, whatever stands in the place of the activation; gradients and training keep it off the path."
@@ -943,7 +944,7 @@ def test_a_transformer_layer_is_converted_with_its_short_cut(activation):
     x = torch.randn(2, 3, 16, 16)
     slow = snn.train()(x)
     with torch.no_grad():
-        assert snn.eval()(x).allclose(slow, atol=1e-5)
+        assert snn.eval()(x).allclose(slow, atol=1e-9)
     assert not ann.eval()(x).allclose(slow.mean(0), atol=1e-3)
     assert torch.backends.mha.get_fastpath_enabled()
 

@@ -41,7 +41,6 @@ def processes():
     """Makes a process for each notebook: what one leaves behind (seeds, hooks, threads, memory) is not there for the next.
 
     They fork from a server that has loaded what nearly all of them need, which takes longer than the cells of most."""
-    os.environ["OMP_NUM_THREADS"] = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"  # threads of several processes wait for each other
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -50,7 +49,9 @@ def processes():
 
 
 @each_notebook
-def test_runs(path, processes, tmp_path):
+def test_runs(path, processes, tmp_path, monkeypatch):
+    # threads of several processes wait for each other; for this test alone, since others start processes too
+    monkeypatch.setenv("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
     log = tmp_path / "log.txt"
     process = processes.Process(target=execute, args=(str(path), str(log)))
     process.start()

@@ -1,11 +1,15 @@
 """Moving code must not move numbers: short runs on digits against what the version before the rebuild gave, kept in tests/data/numbers.json.
 
-On the processor and the version of torch that made the file, weights are the same bit by bit. Elsewhere sums are taken in another order, so
-losses agree nearly, and the lengths of weights roughly. One was made anew: the run with a decay of 0.7, since eager neurons now round tau * v before
-they add the current, as compiled ones always did."""
+On the processor and the version of torch that made the file, weights are the same bit by bit. Elsewhere sums are taken in another order, and in
+float32 a potential that lies within rounding of its threshold is enough for another spike, after which a deep network goes its own way. With the
+instructions of older processors, first losses moved by up to 1 %, weights by up to 30 %, and biases, which begin at zero and stay small, by up to
+85 %. So there only what holds on any processor is asked: as many losses, a first one that is near, and weights of the same names with lengths of the
+same order. One was made anew: the run with a decay of 0.7, since eager neurons now round tau * v before they add the current, as compiled ones
+always did."""
 
 import hashlib
 import json
+import math
 import platform
 from pathlib import Path
 
@@ -55,8 +59,12 @@ def assert_as_kept(run, name):
     totals = run.steps.total.tolist()
     if machine() == KEPT["machine"]:
         assert digest(run) == kept["sha"] and totals == kept["totals"]
-    assert totals[0] == pytest.approx(kept["totals"][0], rel=1e-3)
-    assert {name: found[name].double().norm().item() for name in kept["norms"]} == pytest.approx(kept["norms"], rel=0.02)
+    assert len(totals) == len(kept["totals"]) and all(map(math.isfinite, totals))
+    # squared differences of maps that nothing projects are huge and pass every change on: 24 % with older instructions
+    assert totals[0] == pytest.approx(kept["totals"][0], rel=0.5 if name == "sastc-none" else 0.05)
+    for weight, length in kept["norms"].items():
+        least, most = (0.25, 4) if weight.endswith("bias") else (0.5, 1.5)
+        assert least * length < found[weight].double().norm().item() < most * length, weight
 
 
 @pytest.fixture(scope="module")

@@ -125,10 +125,11 @@ def test_they_are_distilled_evaluated_and_exported(name, teacher, tmp_path):
     run = distill(student=name, width=0.125, time_steps=2, method="sastc", beta=1.0, teacher=teacher.folder, folder=tmp_path / "run", **GIVEN)
     assert run.layers["student"] == candidates(create_model(name, width=0.125))
     assert assess(run)["accuracy"] == run.result["test_accuracy_best"]
-    student, images = alive(create_model(name, 10, 2, 1, width=0.125)), torch.randn(3, 1, 16, 16)
+    # as `in_float64`, which would hold for the training above as well
+    student, images = alive(create_model(name, 10, 2, 1, width=0.125)).double(), torch.randn(3, 1, 16, 16, dtype=torch.float64)
     program = to_torch_export(student, (1, 16, 16)).module()
     with torch.no_grad():
-        torch.testing.assert_close(program(images), student(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(program(images), student(images), atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("in_float64")

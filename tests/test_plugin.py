@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ending import at_step
 
 from sastc.training import Run
 
@@ -94,10 +96,10 @@ def site(tmp_path_factory):
     return site
 
 
-def sastc(site, *arguments, folder=None, status=0):
+def sastc(site, *arguments, folder=None, status=0, ending=""):
     "Run the command in a process of its own."
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-    program = [sys.executable, "-c", "import sys; from sastc.cli import main; sys.exit(main())", *map(str, arguments)]
+    program = [sys.executable, "-c", f"{ending}\nimport sys; from sastc.cli import main; sys.exit(main())", *map(str, arguments)]
     done = subprocess.run(program, capture_output=True, text=True, cwd=folder or site, env=os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS="1"))
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
@@ -134,22 +136,9 @@ def test_its_method_comes_back_with_what_it_learned(run, site):
 
 def test_it_is_resumed(run, site, tmp_path):
     "A run of one epoch that is stopped and goes on ends as the other one."
-    code = (
-        "import os, signal, sastc.training.loop as loop\n"
-        "step = loop.Trainer.step\n"
-        "def stop(self, images, labels):\n    step(self, images, labels)\n    self.progress['step'] == 9 and os.kill(os.getpid(), signal.SIGINT)\n"
-        "loop.Trainer.step = stop\n"
-        "import sys; from sastc.cli import main; sys.exit(main())"
-    )
     folder = tmp_path / "stopped"
-    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-c", code, "distill", *GIVEN, "--folder", str(folder)],
-        env=os.environ | dict(PYTHONPATH=path, OMP_NUM_THREADS="1"),
-        cwd=site,
-        capture_output=True,
-    )
-    assert done.returncode == 130 and Run(folder).state == "stopped"
+    sastc(site, "distill", *GIVEN, "--folder", folder, status=130, ending=at_step(9, signal.SIGINT))
+    assert Run(folder).state == "stopped"
     sastc(site, "distill", "--folder", folder, "--resume")
     unbroken, resumed = (other.checkpoint("last") for other in (run, Run(folder)))
     assert all((unbroken[part][name] == resumed[part][name]).all() for part in ("model", "method") for name in unbroken[part])

@@ -1,5 +1,6 @@
 """A core for each thread while something is trained: the same numbers, and everything as it was afterwards."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def as_many_threads_as_cores():
 
 def single() -> list[int]:
     "Cores of threads of this process that have one only."
-    masks = [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+    masks = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended in between
+            masks.append(os.sched_getaffinity(int(thread)))
     return [core for mask in masks if len(mask) == 1 for core in mask]
 
 
