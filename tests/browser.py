@@ -1,14 +1,17 @@
 """JupyterLab and Voila in a headless Chromium. Test modules import the fixtures: `from browser import browser, jupyter, needs_browser`."""
 
 import contextlib
+import http.client
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +22,7 @@ from playwright.sync_api import expect, sync_playwright
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on PATH (apt-get install chromium)")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-TOKEN = "of-a-test"
+TOKEN = secrets.token_hex(8)  # the server of another worker does not answer to it
 TEMPLATES = Path(__file__).resolve().parent.parent / "sastc" / "lab" / "share"  # of Voila; an installed package has them in share/jupyter
 PATIENCE = int(os.environ.get("PATIENCE_OF_TESTS", 240_000))  # ms; two busy cores start a kernel that imports torch in ten to thirty seconds
 expect.set_options(timeout=PATIENCE)  # what a page shows is asked for with `expect`, which waits: a page is a moment behind its model
@@ -45,24 +48,50 @@ def _environment(home: Path) -> dict:
     return os.environ | {name: str(home / place) for name, place in folders.items()} | dict(OMP_NUM_THREADS="1", PYTHONPATH=root, JUPYTER_PATH=str(TEMPLATES))
 
 
-@contextlib.contextmanager
-def _serving(command: list[str], home: Path, url: str, folder: Path):
-    "A web server as a process of its own, once it answers at `url`."
-    with open(home / "server.log", "wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=_environment(home), stdout=log, stderr=log)
+def _answers(process: subprocess.Popen, url: str) -> bool:
+    "Wait until a server answers; False for one that ended, or never does."
+    deadline = time.monotonic() + PATIENCE / 1000
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, http.client.HTTPException):  # also where another program has the port
+            urllib.request.urlopen(url, timeout=5).close()
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
     try:
-        deadline = time.monotonic() + PATIENCE / 1000
-        while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(url, timeout=5).close()
+        process.wait(120)  # it ends its kernels first, which takes a while where all cores are busy
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], home: Path, asked: str, folder: Path):
+    "The address of a web server as a process of its own, once it answers where it is asked."
+    for _ in range(3):  # another program may take the port before the server does
+        url = f"http://127.0.0.1:{(port := _free_port())}/"
+        with open(home / "server.log", "wb") as log:
+            process = subprocess.Popen([*command, f"--port={port}"], cwd=folder, env=_environment(home), stdout=log, stderr=log)
+        try:
+            if _answers(process, url + asked):
+                yield url
+                return
+            if process.poll() is None:  # it has the port, and does not answer
                 break
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{command[2]} did not start:\n{(home / 'server.log').read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
+        finally:
+            _end(process)
+    pytest.fail(f"{command[2]} did not start:\n{(home / 'server.log').read_text()[-2000:]}")
+
+
+def eventually(page, holds: Callable[[], object]) -> bool:
+    "Whether something comes to hold that `expect` has no word for, such as a layout that is still drawn, or what a kernel or a run is still told."
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not (held := bool(holds())) and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    return held
 
 
 class Jupyter:
@@ -88,8 +117,6 @@ class Jupyter:
     @contextlib.contextmanager
     def voila(self, name: str):
         "The address of a Voila server that shows a notebook."
-        port = _free_port()
-        url = f"http://127.0.0.1:{port}/"
         # the page of a notebook starts a kernel: ask for a file instead
         command = [
             sys.executable,
@@ -98,11 +125,11 @@ class Jupyter:
             name,
             "--template=sastc",
             "--no-browser",
-            f"--port={port}",
+            "--Voila.port_retries=0",
             "--Voila.ip=127.0.0.1",
-            "--VoilaExecutor.timeout=120",
+            f"--VoilaExecutor.timeout={PATIENCE // 1000}",
         ]
-        with _serving(command, self.home, f"{url}voila/static/favicon.ico", self.folder):
+        with _serving(command, self.home, "voila/static/favicon.ico", self.folder) as url:
             yield url
 
 
@@ -115,6 +142,7 @@ class Notebook:
     def ready(self) -> None:
         "Wait until the notebook is shown and its kernel answers."
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        self.page.wait_for_function("() => Boolean(window.jupyterapp?.shell.currentWidget?.context)")  # it is shown a moment before it is the current one
         self.page.evaluate("""async () => {
             await jupyterapp.restored;
             const context = jupyterapp.shell.currentWidget.context;
@@ -163,26 +191,23 @@ class Notebook:
 @contextlib.contextmanager
 def jupyterlab(folder: Path, home: Path):
     "A server for the notebooks in `folder`, with what it writes for itself in `home`."
-    port = _free_port()
     news = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
-    url = f"http://127.0.0.1:{port}"
     command = [
         sys.executable,
         "-m",
         "jupyterlab",
         "--no-browser",
         "--ip=127.0.0.1",
-        f"--port={port}",
         "--ServerApp.port_retries=0",
         "--allow-root",
         f"--IdentityProvider.token={TOKEN}",
         f"--ServerApp.root_dir={folder}",
         "--expose-app-in-browser",
     ]
-    with _serving(command, home, f"{url}/api/status?token={TOKEN}", folder):
-        yield Jupyter(folder, home, url)
+    with _serving(command, home, f"api/status?token={TOKEN}", folder) as url:
+        yield Jupyter(folder, home, url.rstrip("/"))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +220,7 @@ def jupyter(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET, timeout=PATIENCE)
         yield chromium
         chromium.close()
 

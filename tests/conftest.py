@@ -49,8 +49,9 @@ def pytest_collection_modifyitems(items):
     short = [item for item in items if item not in long]
     ends = [len(short) * worker // workers for worker in range(workers + 1)]
     for item in items:
-        if item.path.name.startswith("test_browser_"):
-            # JupyterLab, a kernel and Chromium have races of their own: one more try, which the summary lists
+        if "browser" in item.fixturenames:
+            # JupyterLab, a kernel and Chromium have races of their own: one more try, which the summary lists. It has the same
+            # server and the same folder of notebooks, so a test begins by taking away what its first try has left there.
             item.add_marker(pytest.mark.flaky(reruns=1))
     items[:] = [item for worker in range(workers) for item in long[worker::workers] + short[ends[worker] : ends[worker + 1]]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browser import TOKEN, Notebook, browser, expect, jupyter, needs_browser, page  # noqa: F401 (fixtures)
+from browser import PATIENCE, TOKEN, Notebook, browser, eventually, expect, jupyter, needs_browser, page  # noqa: F401 (fixtures)
 from sastc.lab.attention import relative_entropy
 from sastc.training.runs import Run, now
 
@@ -17,11 +17,16 @@ pytestmark = needs_browser
 RECORDED = Path(__file__).parent.parent / "nbs" / "results" / "cifar10_core"
 
 
+def copied(recorded: Path, folder: Path, leave_out: tuple[str, ...] = ()) -> Path:
+    "A copy of recorded runs, instead of one that an earlier try of a test has left."
+    shutil.rmtree(folder, ignore_errors=True)
+    return Path(shutil.copytree(recorded, folder, ignore=shutil.ignore_patterns(*leave_out)))
+
+
 @pytest.fixture(scope="module")
 def runs(jupyter):
     "Copies of recorded runs, one of them damaged, where the notebooks see them."
-    folder = jupyter.folder / "runs"
-    shutil.copytree(RECORDED, folder)
+    folder = copied(RECORDED, jupyter.folder / "runs")
     (folder / "kd-seed1" / "epochs.jsonl").write_text("no record\n")
     view = "from sastc.lab import AttentionView\nview = AttentionView('runs/sastc-seed0', against='runs/sastc-seed1')\nview"
     jupyter.write("attention.ipynb", view, "view.step, view.follow, view.compare")
@@ -30,12 +35,14 @@ def runs(jupyter):
 
 
 class Writer(threading.Thread):
-    "Writes the records of a recorded run into a folder, as training does, until told to stop."
+    """Writes the records of a recorded run into a folder, as training does.
+
+    The second half comes once it may `go_on`, and the last record once it is `stopped`: however slow a page is, more is to come while a test looks."""
 
     def __init__(self, folder: Path, recorded: Path = RECORDED / "sastc-seed0"):
         super().__init__(daemon=True)
-        self.folder, self.recorded, self.stopped = folder, recorded, threading.Event()
-        shutil.copytree(recorded, folder, ignore=shutil.ignore_patterns("attention.jsonl", "result.json"))
+        self.folder, self.recorded, self.go_on, self.stopped = folder, recorded, threading.Event(), threading.Event()
+        copied(recorded, folder, ("attention.jsonl", "result.json"))
         self.status("running", 0)
 
     def status(self, state: str, step: int) -> None:
@@ -46,13 +53,38 @@ class Writer(threading.Thread):
         path.with_suffix(".tmp").replace(path)
 
     def run(self):
-        for line in (self.recorded / "attention.jsonl").read_text().splitlines(keepends=True):
+        lines = (self.recorded / "attention.jsonl").read_text().splitlines(keepends=True)
+        for place, line in enumerate(lines):
+            if place == len(lines) // 2:
+                self.go_on.wait()
+            if place == len(lines) - 1:
+                self.stopped.wait()
             with open(self.folder / "attention.jsonl", "a") as file:
                 file.write(line)
             self.status("running", json.loads(line)["step"])
-            if self.stopped.wait(0.3):
-                break
+            self.stopped.wait(0.3)
         self.status("finished", 840)
+
+    def stop(self) -> None:
+        "Write what is left, and end."
+        self.go_on.set()
+        self.stopped.set()
+
+
+@pytest.fixture
+def writing(jupyter):
+    "Makes writers of runs; none outlives its test, and so none writes beside that of another try."
+    made = []
+
+    def write(name: str, *recorded: Path) -> Writer:
+        made.append(Writer(jupyter.folder / name, *recorded))
+        return made[-1]
+
+    yield write
+    for live in made:
+        live.stop()
+        if live.is_alive():
+            live.join()
 
 
 def wait_for_step(page, least: int) -> None:
@@ -63,8 +95,8 @@ def shown_step(page) -> int:
     return int(page.locator(".where").text_content().split()[1].strip(","))
 
 
-def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
-    live = Writer(jupyter.folder / "live")
+def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page, writing):
+    live = writing("live")
     jupyter.write("live.ipynb", "from sastc.lab import AttentionView\nview = AttentionView('live', seconds=0.2)\nview", "6 * 7")
     notebook = jupyter.open(page, "live.ipynb")
     notebook.run_cell(0)
@@ -75,8 +107,9 @@ def test_attention_of_a_run_that_is_written_meanwhile(jupyter, page):
     assert notebook.run_cell(1) == "42"
     before = shown_step(page)
     notebook.reload()
+    live.go_on.set()
     wait_for_step(page, before + 1)
-    live.stopped.set()
+    live.stop()
     page.locator(".sastc").get_by_text("Finished after 840 steps.").wait_for()
     live.join()
     recorded = [json.loads(line)["step"] for line in (live.folder / "attention.jsonl").read_text().splitlines()]
@@ -87,23 +120,30 @@ def test_attention_by_keyboard(jupyter, runs, page):
     notebook = jupyter.open(page, "attention.ipynb")
     notebook.run_cell(0)
     slider = page.get_by_label("training history")
+    slider.wait_for()  # what is hidden cannot be focused
     slider.focus()
     page.keyboard.press("Home")
     page.locator(".where", has_text="step 14,").wait_for()
     page.keyboard.press("ArrowRight")
     page.locator(".where", has_text="step 28,").wait_for()
-    assert slider.evaluate("element => element === document.activeElement")
+    expect(slider).to_be_focused()
     page.get_by_label("what is shown").select_option("difference from sastc-seed1")
     page.locator(".sastc").get_by_text("difference from sastc-seed1 at step 28").wait_for()
     page.wait_for_function("() => document.querySelector('.maps text[style*=fill]') !== null")
-    assert notebook.run_cell(1) == "(28, False, 'run')"
+    assert eventually(page, lambda: notebook.run_cell(1) == "(28, False, 'run')")  # a page tells its kernel one change after the other
     notebook.reload()
     page.locator(".sastc").get_by_text("difference from sastc-seed1 at step 28").wait_for()
     page.get_by_label("what is shown").select_option("weights")
-    page.get_by_role("button", name="Play").press("Space")
-    wait_for_step(page, 84)
-    page.get_by_role("button", name="Pause").press("Space")
-    assert 84 <= shown_step(page) < 840
+    play = page.get_by_role("button", name=re.compile("^(Play|Pause)$"))
+
+    def paused_on_the_way() -> bool:
+        if play.text_content() == "Play":
+            play.press("Space")
+        wait_for_step(page, 84)
+        play.press("Space")
+        return play.text_content() == "Play" and 84 <= shown_step(page) < 840
+
+    assert eventually(page, paused_on_the_way)  # a page that is slow may have played to the end meanwhile, and then plays again
 
 
 def test_numbers_in_the_cells_are_those_of_the_run(jupyter, runs, page):
@@ -173,7 +213,7 @@ def test_board_sorts_chooses_and_reports(jupyter, runs, page):
     page.locator(".differences", has_text="seed").wait_for()
     notebook.reload()
     page.locator(".legend", has_text="sastc (2 seeds)").wait_for()
-    assert names(page)[0] == "teacher" and "['sastc-seed0', 'sastc-seed1']" == notebook.run_cell(1)
+    assert names(page)[0] == "teacher" and eventually(page, lambda: notebook.run_cell(1) == "['sastc-seed0', 'sastc-seed1']")
     before = sorted(runs.rglob("*"))
     page.get_by_role("button", name="Report of the chosen").click()
     with page.context.expect_page() as opened:
@@ -211,15 +251,16 @@ def test_nothing_is_cut_off_or_unreadable(jupyter, runs, page, theme):
         notebook.run_cell(0)
         box = page.locator(".sastc")
         box.wait_for()
-        assert box.evaluate(CONTRAST) > 7
+        assert eventually(page, lambda: box.evaluate(CONTRAST) > 7)
         for width in (1920, 1280, 640):
             box.evaluate("(box, width) => { box.style.width = `${width}px`; }", width)
-            page.wait_for_function("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
-            assert not (outside := box.evaluate(OUTSIDE)), f"{name} at {width}: {outside}"
+            for _ in range(3):  # in the first frame the view notices, in the second it draws
+                page.evaluate("() => new Promise(requestAnimationFrame)")
+            assert eventually(page, lambda: not box.evaluate(OUTSIDE)), f"{name} at {width}: {box.evaluate(OUTSIDE)}"
 
 
-def test_voila_shows_the_same(jupyter, runs, page):
-    live = Writer(jupyter.folder / "seen-in-voila")
+def test_voila_shows_the_same(jupyter, runs, page, writing):
+    live = writing("seen-in-voila")
     jupyter.write("both.ipynb", "from sastc.lab import AttentionView, RunBoard\nAttentionView('seen-in-voila', seconds=0.2)", "RunBoard('runs')")
     with jupyter.voila("both.ipynb") as url:
         page.goto(url)
@@ -229,12 +270,13 @@ def test_voila_shows_the_same(jupyter, runs, page):
         wait_for_step(page, 56)
         page.get_by_role("button", name="minutes").click()
         page.wait_for_function("() => document.querySelector('.tall tbody th').textContent.startsWith('baseline-seed1')")
-        live.stopped.set()
+        live.stop()
         page.locator(".sastc").get_by_text("Finished after 840 steps.").wait_for()
     live.join()
 
 
 def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
+    (runs / "sastc-seed0" / "notes.json").unlink(missing_ok=True)  # of an earlier try
     notebook = jupyter.open(page, "board.ipynb")
     notebook.run_cell(0)
     page.locator(".sastc").get_by_text("8 runs: 7 finished, 1 damaged.").wait_for()
@@ -321,12 +363,16 @@ def test_a_readout_is_never_cut_off(jupyter, runs, page):
     for share in (0.2, 0.45, 0.5, 0.55, 0.6, 0.95):
         panel.locator("svg").first.hover(position=dict(x=share * picture["width"], y=60))
         panel.locator(".readout").wait_for()
-        whole, words = panel.bounding_box(), panel.locator(".readout").bounding_box()
-        assert words["x"] >= whole["x"] - 1 and words["x"] + words["width"] <= whole["x"] + max(whole["width"], words["width"]) + 1, share
+
+        def whole() -> bool:
+            around, words = panel.bounding_box(), panel.locator(".readout").bounding_box()
+            return words["x"] >= around["x"] - 1 and words["x"] + words["width"] <= around["x"] + max(around["width"], words["width"]) + 1
+
+        assert eventually(page, whole), share
 
 
 def test_both_networks_and_the_chosen_pair(jupyter, runs, page):
-    shutil.copytree(RECORDED.parent / "routed" / "routed-seed0", jupyter.folder / "routed")
+    copied(RECORDED.parent / "routed" / "routed-seed0", jupyter.folder / "routed")
     jupyter.write("routed.ipynb", "from sastc.lab import AttentionView\nview = AttentionView('routed')\nview", "view.lit")
     notebook = jupyter.open(page, "routed.ipynb")
     notebook.run_cell(0)
@@ -346,15 +392,15 @@ def test_both_networks_and_the_chosen_pair(jupyter, runs, page):
     expect(page.locator(".maps .cell.lit")).to_have_count(2)
     page.locator(".maps .cell").nth(2).click()  # layer2 and stage3 at the first time step
     said(f"layer2 gives {last[0, 2]:.1f}% of its attention to stage3")
-    assert notebook.run_cell(1) == "[0, 2]"
+    assert eventually(page, lambda: notebook.run_cell(1) == "[0, 2]")
     page.get_by_label("training history").focus()
     page.keyboard.press("Home")
     said(f"layer2 gives {first[0, 2]:.1f}% of its attention to stage3")  # the routes go with the slider
 
 
-def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):
+def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page, writing):
     recorded = RECORDED.parent / "routed" / "routed-seed0"
-    live = Writer(jupyter.folder / "routed-live", recorded)
+    live = writing("routed-live", recorded)
     jupyter.write("routed-live.ipynb", "from sastc.lab import AttentionView\nAttentionView('routed-live', seconds=0.2)")
     jupyter.open(page, "routed-live.ipynb").run_cell(0)
     page.locator(".sastc").get_by_text("the first record comes after").wait_for()
@@ -365,7 +411,9 @@ def test_routes_of_a_run_that_is_written_meanwhile(jupyter, page):
         "() => [...document.querySelectorAll('.networks .strand')].map(strand => `${strand.getAttribute('y1')} ${strand.getAttribute('stroke-width')}`).sort()"
     )
     before = page.evaluate(seen)
+    live.go_on.set()
     page.wait_for_function(f"before => ({seen})().join() !== before", arg=",".join(before))  # while it goes on
+    live.stop()
     page.locator(".sastc").get_by_text("Finished after").wait_for()
     live.join()
     last = json.loads((recorded / "attention.jsonl").read_text().splitlines()[-1])
@@ -390,9 +438,10 @@ def choose_for_the_link(page, name: str) -> str:
 def sees_the_selection(page, name: str) -> None:
     page.wait_for_function("() => document.querySelectorAll('.tall tbody tr').length === 4")
     expect(page.get_by_label("filter runs")).to_have_value("seed0")
-    assert names(page)[-1] == "uniform-seed0"
-    ticked = page.locator(".tall tbody input").evaluate_all("boxes => boxes.filter(box => box.checked).map(box => box.getAttribute('aria-label'))")
-    assert sorted(ticked) == [f"choose {name}", "choose uniform-seed0"]
+    assert eventually(page, lambda: names(page)[-1] == "uniform-seed0")
+    for run in (name, "uniform-seed0"):
+        expect(page.get_by_label(f"choose {run}")).to_be_checked()
+    expect(page.locator(".tall tbody input:checked")).to_have_count(2)  # and no others
     page.locator(".legend", has_text="uniform").wait_for()
 
 
@@ -412,7 +461,7 @@ def test_a_link_leads_to_a_selection_in_jupyterlab(jupyter, runs, page):
     notebook.ready()
     notebook.run_cell(0)
     sees_the_selection(later, "sastc-seed0")
-    assert notebook.run_cell(1) == "['sastc-seed0', 'uniform-seed0']"  # Python knows it too
+    assert eventually(later, lambda: notebook.run_cell(1) == "['sastc-seed0', 'uniform-seed0']")  # Python knows it too
 
 
 def test_a_link_leads_to_a_selection_in_voila(jupyter, runs, page):
@@ -452,8 +501,8 @@ def test_a_saved_notebook_shows_a_picture(jupyter, runs, page):
     pages = ["".join(output["data"]["text/html"]) for output in outputs if "text/html" in output["data"]]
     assert [page.count("<img alt=") for page in pages] == [1, 1, 2] and not any(str(runs.parent) in page for page in pages)
     later, sessions = page.context.new_page(), f"{jupyter.url}/api/sessions"
-    for session in page.request.get(f"{sessions}?token={TOKEN}").json():
-        page.request.delete(f"{sessions}/{session['id']}?token={TOKEN}")
+    for session in page.request.get(f"{sessions}?token={TOKEN}", timeout=PATIENCE).json():
+        page.request.delete(f"{sessions}/{session['id']}?token={TOKEN}", timeout=PATIENCE)
     later.route("**/api/sessions*", lambda route: route.fulfill(status=500, body="no kernel") if route.request.method == "POST" else route.continue_())
     later.goto(f"{jupyter.url}/lab/tree/kept.ipynb?token={TOKEN}&reset")
     later.locator("[data-view] img").first.wait_for()
@@ -464,7 +513,7 @@ def test_a_saved_notebook_shows_a_picture(jupyter, runs, page):
 
 def test_five_hundred_runs(jupyter, page):
     for number in range(500):
-        shutil.copytree(RECORDED / f"kd-seed{number % 2}", jupyter.folder / "many" / f"kd-{number:03}")
+        copied(RECORDED / f"kd-seed{number % 2}", jupyter.folder / "many" / f"kd-{number:03}")
     jupyter.write(
         "many.ipynb",
         "import time; from sastc.lab import RunBoard",
