@@ -24,7 +24,7 @@ from ..models.taps import Taps
 from ..neurons.kernels import expecting
 from .checkpoints import load_model
 from .config import Config, RunConfig, TeacherConfig
-from .fitting import check_network, described, learner_for, network_for, neuron_elements, student_for, tried
+from .fitting import check_ann, check_network, check_training, described, learner_for, network_for, neuron_elements, student_for, tried
 from .inputs import accelerator_for, as_found, batches_of, check_learned_from, perturbed_for, preprocessing_of, training_data
 from .learner import Learner
 from .loop import Trainer
@@ -32,6 +32,7 @@ from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, origin_record
 from .runs import Run, RunWriter
 from .settling import check_processes, say_what_differs, say_what_is_longer, settle
+from .upgrade import KINDS
 
 # %% ../../nbs/training/11_session.ipynb #76ca1372
 def _own(**objects) -> dict:
@@ -74,6 +75,7 @@ def _compared(student: nn.Module, teacher: nn.Module | None, place: str, config:
     if teacher is None:
         with torch.random.fork_rng(devices=[]):  # a student trains to the same weights whether it is watched or not
             teacher = load_model(place)
+    check_ann(teacher)
     compared = compared_layers(config.method, student, teacher)
     for argument, taps in zip(("student", "teacher"), compared):
         tried(argument, taps, data)
@@ -87,6 +89,7 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
         raise ValueError(f"{kind}: expected weights that can be trained, got those of {type(learner.network).__name__}, made under torch.inference_mode")
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
+    check_training(KINDS[kind].network, learner, data, config.optimisation.batch_size)
     perturbed, identity = perturbed_for(config, data, ready.resume), identity_of(data)
     if ready.resume:
         _check_same(Run(config.folder), ready, identity)
@@ -197,11 +200,11 @@ def _ready_student(config: Config | None, given: dict, teacher=None, resume: boo
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder=resume and not named_root)
     with accelerator.main_process_first():  # which may fetch weights
-        ann = (module or load_model(place)) if config.method.uses_teacher else None
+        ann = None if not config.method.uses_teacher else module if module is not None else load_model(place)
     learner, layers = learner_for(config, student_for(config, images), ann, images)
-    compared = _compared(learner.network, ann or module, place, config, images) if config.mismatch_batches else None
-    taught_by = ann or (compared and compared[1].model)
-    origins = dict(teacher=origin_record(place, taught_by, config.folder)) if taught_by else {}
+    compared = _compared(learner.network, module if ann is None else ann, place, config, images) if config.mismatch_batches else None
+    taught_by = compared[1].model if ann is None and compared else ann
+    origins = {} if taught_by is None else dict(teacher=origin_record(place, taught_by, config.folder))
     origins |= Run(config.folder).content("origins") | origins if resume else _begun_with(config, learner.network)
     return _Ready(learner, images, config, "student", layers, accelerator, resume, overwrite, origins, compared)
 
