@@ -893,3 +893,22 @@ def test_no_option_is_dropped_and_no_answer_lost(student):
     assert done.returncode == 1 and done.stderr.startswith("sastc: output: "), done.stderr
     closed = subprocess.run(["sh", "-c", f"{shlex.join([*PROGRAM, 'recipes'])} >&-"], stderr=subprocess.PIPE, text=True, env=QUIET)
     assert closed.returncode == 1 and "it is closed" in closed.stderr
+
+
+def test_a_model_to_give_away_is_no_run_and_no_damaged_one(student, tmp_path):
+    shutil.copytree(student, tmp_path / "runs" / "run")
+    run = tmp_path / "runs" / "run"
+    whole("export", run, "--to", "model", "--file", tmp_path / "runs" / "given")
+    whole("export", run, "--to", "model")
+    (tmp_path / "runs" / "theirs").mkdir()
+    (tmp_path / "runs" / "theirs" / "config.json").write_text('{"architectures": ["ResNet"]}')
+    for folder in (run, tmp_path / "runs"):
+        assert json.loads(whole("report", folder, "--json").stdout)["left_out"] == []
+
+
+def test_the_demo_checks_its_numbers_before_it_trains(tmp_path):
+    for option, sentence in (
+        ("--epochs", "epochs: expected a whole number of at least 1, got 0"),
+        ("--seeds", "seeds: expected a whole number of at least 1, got 0"),
+    ):
+        assert sentence in refused("demo", option, "0", "--folder", tmp_path / "demo") and not (tmp_path / "demo").exists()

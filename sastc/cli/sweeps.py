@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .options import numbers, words
 from .running import COMMANDS_BY_NAME, STATUS, Answer, command
 from .training import Start, announce, check_lists, printed, settings_of
-from ..common.checks import one_of
+from ..common.checks import in_range, one_of
 from ..common.files import path_of
 from ..common.progress import tell
 from ..common.settings import Settings, entries, setting
@@ -72,7 +72,7 @@ def demo_command(
     from sastc.training.runs import Run
 
     _check_page(folder)
-    demo(folder, seeds=range(seeds), epochs=epochs)
+    demo(folder, seeds=range(in_range("seeds", seeds, least=1, whole=True)), epochs=epochs)
     teacher = Run(Path(folder) / "teacher").result["test_accuracy_best"]
     answer, chosen = _table_answer(folder, f"teacher (ANN): test accuracy {teacher:.2%}\n"), Path(folder) / "routed-seed0"
     text = [answer.text, "", "test accuracy after the last epoch, %, mean ± standard deviation over seeds", *_bars(answer.tables["methods"])]

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ..common.checks import in_range
 from ..common.files import path_of, reading_only
 from ..common.progress import tell
 from ..common.settings import entries, flat
@@ -532,6 +533,7 @@ def demo(
     epochs: int = 3,  # of each student
 ) -> pd.DataFrame:  # see `summarise`
     "Train a teacher on real digits and distil it by several methods."
+    in_range("epochs", epochs, least=1, whole=True)  # before the teacher is trained
     place = Path(folder) / "teacher"
     sweep({place: settings_for(TeacherConfig, dict(model="wrn16_2", width=0.5, epochs=4, lr=0.1, seed=0, **_DEMO))})
     student = dict(teacher=str(place), student="vgg11", width=0.125, time_steps=2, lr=0.05, epochs=epochs)

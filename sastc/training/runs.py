@@ -525,13 +525,26 @@ def find_runs(
     "Runs in a folder. One that is damaged does not keep the others from being looked at."
     found, damaged = [], []
     for config in sorted(path_of(folder).glob("*/config.json")):
-        if config.parent.name.startswith("."):  # a run that was put aside is no further seed
+        if config.parent.name.startswith(".") or _is_others(config):  # a run that was put aside is no further seed
             continue
         try:
             found.append(_verified(Run(config.parent)))
         except Damaged as error:
             damaged.append(f"{error}; this run is left out")
     return found, damaged
+
+
+def _is_others(config: Path) -> bool:
+    "Whether a readable config.json is that of another program, or of an exported model: what a run has beside it is not there."
+    if config.with_name("status.json").exists():
+        return False
+    if config.with_name("model.safetensors").exists():
+        return True
+    try:
+        content = json.loads(config.read_bytes())
+    except (ValueError, OSError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content) and not {"kind", "settings"} & content.keys()
 
 
 def _verified(run: Run) -> Run:
