@@ -86,10 +86,13 @@ def _serving(command: list[str], home: Path, asked: str, folder: Path):
     pytest.fail(f"{command[2]} did not start:\n{(home / 'server.log').read_text()[-2000:]}")
 
 
-def eventually(page, holds: Callable[[], object]) -> bool:
-    "Whether something comes to hold that `expect` has no word for, such as a layout that is still drawn, or what a kernel or a run is still told."
+def eventually(page, holds: Callable[[], object]):
+    """What `holds` returns, once that is true; else what it returned last.
+
+    For what `expect` has no word for: a layout that is still drawn, or what a kernel or a run is still told. An element that is drawn anew
+    at the moment has no box: `bounding_box` returns None."""
     deadline = time.monotonic() + PATIENCE / 1000
-    while not (held := bool(holds())) and time.monotonic() < deadline:
+    while not (held := holds()) and time.monotonic() < deadline:
         page.wait_for_timeout(200)
     return held
 

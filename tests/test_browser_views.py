@@ -358,15 +358,15 @@ def test_a_readout_is_never_cut_off(jupyter, runs, page):
     jupyter.open(page, "board.ipynb").run_cell(0)
     panel = page.locator(".curves .panel").first
     panel.locator("path").first.wait_for()
-    picture = panel.locator("svg").first.bounding_box()
+    picture = eventually(page, panel.locator("svg").first.bounding_box)
     page.locator(".curves .panel svg").first.scroll_into_view_if_needed()
     for share in (0.2, 0.45, 0.5, 0.55, 0.6, 0.95):
         panel.locator("svg").first.hover(position=dict(x=share * picture["width"], y=60))
         panel.locator(".readout").wait_for()
 
         def whole() -> bool:
-            around, words = panel.bounding_box(), panel.locator(".readout").bounding_box()
-            return words["x"] >= around["x"] - 1 and words["x"] + words["width"] <= around["x"] + max(around["width"], words["width"]) + 1
+            around, words = boxes = [part.bounding_box() for part in (panel, panel.locator(".readout"))]
+            return all(boxes) and words["x"] >= around["x"] - 1 and words["x"] + words["width"] <= around["x"] + max(around["width"], words["width"]) + 1
 
         assert eventually(page, whole), share
 
