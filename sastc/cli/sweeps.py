@@ -60,7 +60,7 @@ def _failures(folder: str) -> list[str]:
     runs, damaged = find_runs(folder)
     return [f"{run.folder}: {sentence_of('failed', run.status)}" for run in runs if run.state == "failed"] + damaged
 
-
+# %% ../../nbs/cli/04_sweeps.ipynb #6f1ae6bd
 @command("demo")
 def demo_command(
     folder: str = "runs/demo",  # where the runs and the report go; called again, it continues there

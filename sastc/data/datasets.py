@@ -69,7 +69,7 @@ def _split_pair(thing) -> tuple:
         return thing, None
     return thing["train"], next((thing[name] for name in _TEST if name in thing), None)
 
-
+# %% ../../nbs/data/06_datasets.ipynb #b78bd18e
 def origin_of(dataset, number: int) -> tuple:
     "What an item of a dataset is, in whatever subsets and unions of datasets it is found: its file, or its number in the innermost dataset."
     while True:

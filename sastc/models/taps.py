@@ -230,7 +230,7 @@ class Taps:
     def __repr__(self):
         return f"Taps({type(self.model).__name__}, {self.names})"
 
-
+# %% ../../nbs/models/05_taps.ipynb #d570da72
 def _check_output(name: str, module: nn.Module, output, gradients: bool, caught: Container[str]) -> None:
     "Raise a sentence for an output that is no feature: one without the gradients that are asked for, none of a tensor, or a second one."
     if gradients and not torch.is_grad_enabled():

@@ -213,7 +213,7 @@ class _Passed:
             return dict(named=place, checksum=self.known[part, place])
         return dict(named=place, checksum=checksum_at(place))
 
-
+# %% ../../nbs/studies/02_comparisons.ipynb #4698db8d
 def _check_own_network(run: Run, config: RunConfig) -> None:
     "Raise a sentence for another module than a run trained; networks with a name are told apart by their settings."
     if (module := _own_network(config)) is None:

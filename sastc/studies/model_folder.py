@@ -125,7 +125,7 @@ def write_model(
             file.write(written)
     return folder
 
-
+# %% ../../nbs/studies/08_model_folder.ipynb #4a748fbb
 def read_model(
     folder: str | Path,  # written by `write_model`
     network: nn.Module | None = None,  # of your own, if the run trained one

@@ -72,7 +72,7 @@ def tried(argument: str, taps: Taps, data: Data) -> list[torch.Size]:
             )
     return shapes
 
-
+# %% ../../nbs/training/10_fitting.ipynb #8caebca5
 def _check_logits(argument: str, output: torch.Tensor, leading: tuple[int, ...], data: Data) -> None:
     "Raise a sentence for outputs that are no logits of the classes."
     if output.shape[-1] != data.num_classes:

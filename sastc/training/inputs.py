@@ -172,7 +172,7 @@ def _keys(data: Data, split: str) -> list:
     real = cache(os.path.realpath)
     return [(real(folder), name) for folder, name in map(os.path.split, images.tolist())]
 
-
+# %% ../../nbs/training/08_inputs.ipynb #fd83dcb0
 def _warn_of_splits(data: Data) -> None:
     "Warn of test images that are learned from, and of classes of which there is nothing to learn."
     known = set(_keys(data, "train"))
