@@ -38,6 +38,7 @@ from sastc.studies.model_folder import read_model, write_model
 from sastc.studies.report import write_report
 from sastc.training import NotFinite, Run
 from sastc.training.measure import anytime, measure
+from sastc.training.opening import open_run
 from sastc.training.runs import find_runs
 
 DIGITS = load_images("digits", image_size=8)
@@ -506,7 +507,12 @@ def test_conversion_finds_random_slopes_and_says_what_cannot_be_copied():
     network = small()
     with pytest.warns(FutureWarning):
         hooked_weight_norm(network[2])
-    with pytest.raises(ValueError, match="ann: expected a network that can be copied, got Sequential"):
+    snn, images = spiking(network, 2), torch.rand(2, 1, 8, 8)  # its weight is the result of a computation, and is computed anew
+    before = snn(images)
+    snn[2].weight_g.data *= 100
+    assert snn[2].weight_g is not network[2].weight_g and not snn(images).equal(before)
+    network.file = open(os.devnull)
+    with network.file, pytest.raises(ValueError, match="ann: expected a network that can be copied, got Sequential"):
         spiking(network, 2)
 
 
@@ -728,3 +734,188 @@ def test_images_that_are_not_square_are_told_to_be_stretched(tmp_path):
     np.savez(tmp_path / "wide.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     with pytest.warns(UserWarning, match="data: expected square images, got 8 x 16 pixels in wide, which are stretched to 12 x 12"):
         assert load_images(tmp_path / "wide.npz", image_size=12).x_test.shape == (6, 3, 12, 12)
+
+
+# ------------------------------------------------------------------------------------------------------------- what others get
+
+
+class Overwrites(nn.Module):
+    "Normalises its images in place: always, or in training only."
+
+    def __init__(self, network, always=True):
+        super().__init__()
+        self.network, self.always = network, always
+
+    def forward(self, x):
+        return self.network(x.sub_(0.5) if self.always or self.training else x)
+
+
+@pytest.mark.parametrize("always", [True, False], ids=["always", "in training"])
+def test_a_student_that_works_in_place_on_its_images_is_refused(always, tmp_path, teacher):
+    own = spiking(Overwrites(small(), always), 2)
+    with pytest.raises(ValueError, match="student: expected one that leaves its images as they are, got Overwrites, which works on them in place"):
+        student(tmp_path / "run", student=own, method="kd", teacher=teacher.folder)
+    with pytest.raises(ValueError, match="model: expected one that leaves its images as they are, got Overwrites"):
+        train_teacher(**GIVEN, data=DIGITS, model=Overwrites(small(), always), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_whoever_works_in_place_on_images_is_refused_wherever_it_runs(tmp_path, teacher):
+    with pytest.raises(ValueError, match="teacher: expected one that leaves its images as they are, got Overwrites"):
+        student(tmp_path / "run", method="kd", teacher=Overwrites(small()))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="network: expected one that leaves its images as they are"):
+        measure(Overwrites(small()), test_batches(), 10)
+    images, labels = next(test_batches().epoch(0))
+    opened = open_run(student(tmp_path / "run", method="kd", teacher=teacher.folder))
+    opened.__dict__["teacher"] = Overwrites(small())
+    with pytest.raises(ValueError, match="network: expected one that leaves its images as they are"):
+        opened.step(images, labels)
+    with torch.inference_mode():  # where nothing can be noticed, the images of others are not touched
+        assert measure(Overwrites(small()), test_batches(), 10)["accuracy"] == measure(Overwrites(small()), test_batches(), 10)["accuracy"]
+
+
+WRAPPERS = dict(
+    parallel=nn.DataParallel,
+    averaged=torch.optim.swa_utils.AveragedModel,
+    compiled=lambda network: torch.compile(network, backend="eager"),
+    several=lambda network: torch.compile(nn.DataParallel(network), backend="eager"),
+)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_network_in_a_wrapper_is_the_network(wrap, teacher, tmp_path):
+    network, otherwise = teacher.model(), replace(DIGITS, mean=(0.9,), std=(0.1,))
+    wrapped, about = wrap(network), dict(data=otherwise, method="sastc", beta=1, epochs=1)
+    assert measure(wrapped, test_batches(otherwise), 10) == measure(network, test_batches(otherwise), 10)
+    runs = [student(tmp_path / name, teacher=one, **about) for name, one in dict(alone=network, wrapped=wrapped).items()]
+    states = [run.checkpoint("last")["model"] for run in runs]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    turned = replace(DIGITS, classes=list(DIGITS.classes)[::-1])
+    with pytest.raises(ValueError, match="teacher: expected one that numbers the classes as digits does"):
+        student(tmp_path / "turned", data=turned, method="kd", teacher=wrapped)
+    with pytest.raises(ValueError, match="teacher: expected an ANN, got .*, which is spiking .T = 2."):
+        student(tmp_path / "spiking", method="kd", teacher=wrap(small(time_steps=2)))
+
+
+def test_a_wrapper_that_nobody_knows_is_warned_of(teacher):
+    with pytest.warns(UserWarning, match="network: expected to know how Overwrites was trained to see images, got that of its 'network' only"):
+        measure(Overwrites(teacher.model(), always=False), test_batches(), 10)
+
+
+def test_a_module_is_opened_for_two_checkpoints_and_stays_what_it_is(tmp_path):
+    own = small(time_steps=2)
+    run = student(tmp_path / "run", student=own, epochs=2, keep_epochs=[1], data=DIGITS)
+    with torch.no_grad():
+        for weight in own.parameters():
+            weight.add_(1.0)  # as if it were trained further
+    own.preprocessing, before = Preprocessing((0.7,), (0.7,)), copy.deepcopy(own.state_dict())
+    first = open_run(run, "epoch-1", student=own, data=DIGITS).network
+    last = open_run(run, "last", student=own, data=DIGITS).network
+    assert assess(run, "last", student=own, data=DIGITS)["accuracy"] == run.result["test_accuracy_last"]
+    for which, network in dict(zip(("epoch-1", "last"), (first, last))).items():
+        assert all(network.state_dict()[name].equal(value) for name, value in run.checkpoint(which)["model"].items())
+        assert network.preprocessing.mean == tuple(DIGITS.mean)
+    assert all(own.state_dict()[name].equal(value) for name, value in before.items()) and own.preprocessing == Preprocessing((0.7,), (0.7,)) and own.training
+
+
+# ------------------------------------------------------------------------------------------------------------- too late
+
+
+class Says(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.network, self.value = small(), value
+
+    def forward(self, x):
+        return self.network(x) * self.value
+
+
+def flat_maps():
+    return spiking(nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 10)), 1)
+
+
+LATE = {
+    "batch_size: expected more images, with which Sequential can be trained, got 1 .Expected more than 1 value": lambda: dict(
+        student=flat_maps(), batch_size=1
+    ),
+    "data: expected at least two test images for a mismatch, which compares them, got 1 in digits": lambda: dict(
+        data=replace(DIGITS, x_test=DIGITS.x_test[:1], y_test=DIGITS.y_test[:1]), mismatch_batches=1, teacher=small()
+    ),
+    "teacher: expected a network whose outputs are finite numbers, got NaN": lambda: dict(method="kd", teacher=Says(float("nan"))),
+    "teacher: expected a network with weights, got Sequential, in which '0' is lazy": lambda: dict(
+        method="kd", teacher=nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    ),
+    "teacher: expected a network with weights, got Sequential, in which '1' is lazy": lambda: dict(
+        mismatch_batches=1, teacher=nn.Sequential(nn.Flatten(), nn.LazyLinear(10), nn.ReLU(), nn.Linear(10, 10))
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", LATE)
+def test_what_would_fail_in_the_training_is_said_before_it(sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        student(tmp_path / "run", **LATE[sentence]())
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_pass_before_the_training_leaves_no_trace(tmp_path, monkeypatch):
+    import sastc.training.session as session
+
+    own = [spiking(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 10)), 2)]
+    own.append(copy.deepcopy(own[0]))
+    states = []
+    for number, network in enumerate(own):
+        states.append(student(tmp_path / str(number), student=network, seed=1).checkpoint("last")["model"])
+        monkeypatch.setattr(session, "check_training", lambda *args: None)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_lazy_student_learns_from_a_teacher(tmp_path):
+    lazy = spiking(nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10)), 2)
+    assert student(tmp_path / "run", student=lazy, method="kd", teacher=small()).state == "finished"
+
+
+def test_compiled_networks_teach_and_learn(tmp_path):
+    for name, given in dict(kd=dict(method="kd"), watched=dict(mismatch_batches=1)).items():
+        assert student(tmp_path / name, teacher=torch.compile(small(), backend="eager"), **given).state == "finished"
+    narrow = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 10))
+    assert student(tmp_path / "run", student=torch.compile(spiking(narrow, 2), backend="eager")).state == "finished"
+    analog = over_time(nn.Sequential(nn.Conv2d(1, 4, 3), LIF(2), nn.Conv2d(4, 4, 1), nn.SiLU(), nn.Flatten(), nn.Linear(144, 10)), 2)
+    with pytest.warns(UserWarning, match="network: expected activations that are neurons, got silu in 3 in Sequential"):
+        student(tmp_path / "analog", student=torch.compile(analog, backend="eager"))
+
+
+def test_a_compiled_network_is_measured_and_tapped_whatever_was_compiled_before():
+    network = create_model("vgg11", in_channels=1, width=0.0625, time_steps=2, image_size=8).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data += 0.6  # so that it fires
+    compiled, images = torch.compile(network, backend="eager"), next(test_batches().epoch(0))[0]
+    with torch.no_grad():
+        compiled(images)  # compiled without hooks, which what is compiled does not ask for
+    right, *found = (measure(one, test_batches(), 10, costs=True) for one in (network, compiled, compiled))
+    for again in found:
+        assert list(again.pop("rates").values()) == list(right["rates"].values())
+        assert again == {name: value for name, value in right.items() if name != "rates"}
+    assert Taps(compiled, ["_orig_mod.layer2"])(images)[1][0].equal(Taps(network, ["layer2"])(images)[1][0])
+
+
+class InTraining(nn.Module):
+    def forward(self, x):
+        return F.silu(x) if self.training else x
+
+
+@pytest.mark.parametrize("size", [8, 11], ids=["guessed", "not guessed"])
+def test_an_activation_in_training_mode_only_is_found(size, tmp_path):
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1), InTraining(), nn.Flatten(), nn.Linear(4 * (size - 2) ** 2, 10)
+    )
+    with pytest.raises(
+        ValueError, match="ann: expected a network whose activations are nn.ReLU modules, got Sequential, in which others stay analog: silu in 4"
+    ):
+        student(tmp_path / "run", student=spiking(network, 2), image_size=size)
+    assert not (tmp_path / "run").exists()
+    by_hand = over_time(nn.Sequential(nn.Conv2d(1, 4, 3), LIF(2), nn.Conv2d(4, 4, 1), InTraining(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), 2)
+    with pytest.warns(UserWarning, match="network: expected activations that are neurons, got silu in 3 in Sequential"):
+        student(tmp_path / "by hand", student=by_hand)

@@ -311,7 +311,7 @@ def test_a_mean_over_time_is_refused_before_training(tmp_path):
         def forward(self, x):
             return self.body(x).mean(0)
 
-    with pytest.raises(ValueError, match=r"network: expected outputs of every step, \[T, B, K\] = \[4, 9, K\], got \[9, 10\]; return them without a mean"):
+    with pytest.raises(ValueError, match=r"student: expected outputs of every step, \[T, B, K\] = \[4, 9, K\], got \[9, 10\]; return them without a mean"):
         distill(student=from_library(Mean(), T), method="baseline", folder=tmp_path / "run", **GIVEN)
     assert not (tmp_path / "run").exists()
 

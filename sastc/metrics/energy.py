@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
-from ..models.taps import evaluating, inside, time_steps_of
+from ..models.taps import eagerly, evaluating, inside, time_steps_of
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
 
@@ -32,9 +32,12 @@ class Recorder:
 
     def __enter__(self):
         self._hooks = [module.register_forward_hook(self._count(name), with_kwargs=True) for name, module in self._modules.items()]
+        self._eagerly = eagerly(self._model)
+        self._eagerly.__enter__()
         return self
 
     def __exit__(self, *error):
+        self._eagerly.__exit__(None, None, None)
         for hook in self._hooks:
             hook.remove()
 
@@ -43,6 +46,7 @@ class RateRecorder(Recorder):
     "Counts the spikes of every neuron layer of a network while the context is open."
 
     def __init__(self, model: nn.Module):
+        self._model = model
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, (Neuron, Spikes))}
         self._spikes, self._chances = dict.fromkeys(self._modules, 0), dict.fromkeys(self._modules, 0)
 
