@@ -13,8 +13,10 @@ os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
 # deadline: a first call into torch is slow for reasons that are not the test's; derandomize: a red run is red again tomorrow
 settings.register_profile("sastc", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("sastc")
-# small tensors gain nothing from more, and threads of several processes that wait for each other lose a great deal
+# small tensors gain nothing from more, and threads of several processes that wait for each other lose a great deal; a process that a test starts
+# has as many, since sums depend on it and runs are compared bit by bit
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
