@@ -23,6 +23,7 @@ from sastc.training import NotFinite, Run
 from sastc.training.checkpoints import load_model
 from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.jobs import check_launch
+from sastc.training.loop import Trainer
 from sastc.training.measure import measure
 from sastc.training.runs import annotate, streams_of
 
@@ -403,10 +404,20 @@ def test_a_checkpoint_that_kept_an_image_size_for_nothing_is_read(teacher, tmp_p
     assert load_model(tmp_path / "old.pt")(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
-def test_a_weight_that_became_nan_ends_the_run(tmp_path):
+def test_a_weight_that_became_nan_ends_the_run(tmp_path, monkeypatch):
     "It used to silence every neuron behind it, with a loss that stayed finite."
-    student = create_model("vgg11", width=1 / 32, time_steps=2, in_channels=1)
-    with torch.no_grad():
-        next(student.parameters())[0] = float("nan")
+    student, step = create_model("vgg11", width=1 / 32, time_steps=2, in_channels=1), Trainer.step
+    given = dict(data="digits", train_images=96, batch_size=16, epochs=1, method="baseline", student=student, device="cpu")
+
+    def spoilt(self, images, labels):
+        if self.progress["step"] == 2:
+            with torch.no_grad():
+                next(student.parameters())[0] = float("nan")
+        step(self, images, labels)
+
+    monkeypatch.setattr(Trainer, "step", spoilt)
     with pytest.raises(NotFinite, match="loss: expected finite parts"):
-        distill(data="digits", train_images=96, batch_size=16, epochs=1, method="baseline", student=student, device="cpu", folder=tmp_path / "run")
+        distill(**given, folder=tmp_path / "run")
+    with pytest.raises(ValueError, match="student: expected a network whose outputs are finite numbers"):  # with which no run begins
+        distill(**given, folder=tmp_path / "another")
+    assert not (tmp_path / "another").exists()
