@@ -35,7 +35,7 @@ def _free_port() -> int:
 
 
 def _environment(home: Path) -> dict:
-    "Nothing of the user's Jupyter is read or written."
+    "Nothing of the user's Jupyter is read or written. Neurons are not compiled, which a run of many epochs would do first."
     folders = dict(
         JUPYTER_CONFIG_DIR="config",
         JUPYTER_DATA_DIR="data",
@@ -45,7 +45,8 @@ def _environment(home: Path) -> dict:
         JUPYTERLAB_WORKSPACES_DIR="workspaces",
     )
     root = str(Path(__file__).resolve().parent.parent)
-    return os.environ | {name: str(home / place) for name, place in folders.items()} | dict(OMP_NUM_THREADS="1", PYTHONPATH=root, JUPYTER_PATH=str(TEMPLATES))
+    ours = dict(OMP_NUM_THREADS="1", SASTC_BACKEND="eager", PYTHONPATH=root, JUPYTER_PATH=str(TEMPLATES))
+    return os.environ | {name: str(home / place) for name, place in folders.items()} | ours
 
 
 def _answers(process: subprocess.Popen, url: str) -> bool:

@@ -19,8 +19,6 @@ from sastc.training.runs import now
 pytestmark = needs_browser
 
 PANEL = """\
-import os
-os.environ["SASTC_BACKEND"] = "eager"  # a long run would compile its neurons first
 from sastc.lab.launch import LaunchPanel
 from sastc.lab.plan import PRESETS
 tiny = dict(data="digits", train_images=128, batch_size=16, log_every=1, seed=0)
