@@ -430,7 +430,7 @@ def test_help_needs_no_pytorch_and_is_what_the_settings_say():
         (["compare", "--seeds", "2-0"], "seeds: expected whole numbers such as 0,1,2 or 0-2, got '2-0'"),
         (["evaluate"], "run: expected one, got none"),
         (["evaluate", "nowhere"], "folder: expected the folder of a run"),
-        (["layers", "vgg11", "--in-channels", 10**20], "in_channels: expected a whole number from 1 to 2147483647"),
+        (["layers", "vgg11", "--in-channels", 10**20], "in_channels: expected a whole number from 0 to 2147483647"),
         (["distill", *STUDENT, "--method", "baseline", "--image-size", 10**20], "image_size: expected a whole number below 2**63"),
         (["layers", "vgg11", "--image-size", "-1"], "image_size: expected a whole number from 0 to 10000, got -1"),
         (["layers", "a file"], "checkpoint: expected a file with weights, written by sastc, got a file, which is none"),
