@@ -234,7 +234,7 @@ def terms(self: Run) -> dict[str, dict]:
     "`label` and `unit` of each part of the loss, by name."
     return self.content("terms") or OLD_TERMS
 
-
+# %% ../../nbs/training/04_runs.ipynb #b3e65e01
 @patch(as_prop=True)
 def notes(self: Run) -> dict:
     "Notes about the run: `note`, a text, and `tags`, a list of words."
