@@ -8,7 +8,6 @@ __all__ = ['MIRROR', 'is_dataset', 'check_dataset', 'origin_of', 'has_events', '
 
 # %% ../../nbs/data/06_datasets.ipynb #a91008d6
 import hashlib
-import os
 import random
 import re
 import warnings
@@ -70,7 +69,7 @@ def _split_pair(thing) -> tuple:
     return thing["train"], next((thing[name] for name in _TEST if name in thing), None)
 
 # %% ../../nbs/data/06_datasets.ipynb #b78bd18e
-def origin_of(dataset, number: int) -> tuple:
+def origin_of(dataset, number: int) -> str | tuple[int, int]:
     "What an item of a dataset is, in whatever subsets and unions of datasets it is found: its file, or its number in the innermost dataset."
     while True:
         if isinstance(dataset, torch.utils.data.Subset):
@@ -82,7 +81,7 @@ def origin_of(dataset, number: int) -> tuple:
             break
     files = getattr(dataset, "samples", None)
     if isinstance(files, list) and len(files) == len(dataset) and isinstance(files[number], tuple) and isinstance(files[number][0], str):
-        return os.path.realpath(files[number][0]), 0
+        return files[number][0]
     return id(dataset), number
 
 

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
 from .libraries import LIBRARIES
-from .taps import as_it_was, copied, evaluating
+from .taps import as_it_was, copied, evaluating, lazy_layers
 from ..neurons.network import over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
@@ -305,7 +304,7 @@ _SIZES = 32, 224, 16, 28, 64, 8, 96, 128, 256  # of images, the likely ones firs
 
 
 def _tried(snn: nn.Module) -> None:
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in (*snn.parameters(), *snn.buffers())):
+    if lazy_layers(snn):
         return  # a lazy module would take the size of this image for its own; the first pass is watched instead
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))

@@ -15,12 +15,10 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from ..common.checks import in_range
 from ..common.files import path_of, reading_only
@@ -29,10 +27,11 @@ from ..common.settings import entries, flat
 from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method
 from ..models.networks import OwnNetwork
+from ..models.taps import copied, lazy_layers
 from .figures import in_order, method_of
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.fitting import check_network
-from ..training.inputs import check_inputs, check_learned_from, data_of, learned_from, loading_once
+from ..training.inputs import check_inputs, check_learned_from, data_of, learned_from, loading_once, named_data
 from ..training.loop import Stopped
 from ..training.measure import NotFinite
 from ..training.origins import check_origins, checksum_at, checksum_of, is_path, origin_place
@@ -120,15 +119,10 @@ def _own_network(config: RunConfig) -> nn.Module | None:
 
 def _copy_of(module: nn.Module, argument: str) -> nn.Module:
     "The module as it is now, for one run: the next one has to begin where this one did."
-    held = (value for part in module.modules() for value in vars(part).values() if isinstance(value, torch.Tensor))
-    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}  # potentials with a graph, which cannot be copied as they are
     try:
-        return copy.deepcopy(module, computed)
-    except Exception as error:  # of any kind: the module is the user's
-        raise ValueError(
-            f"{argument}: expected a network that can be copied, since every run begins with the weights that it has now, got {type(module).__name__} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); pass a function that builds it"
-        ) from error
+        return copied(argument, module)
+    except ValueError as error:
+        raise ValueError(f"{error}; pass a function that builds it") from error
 
 # %% ../../nbs/studies/02_comparisons.ipynb #61295a79
 def _placed(config: RunConfig, place: str | Path, own: dict) -> RunConfig:
@@ -190,10 +184,7 @@ class _Passed:
         return ""
 
     def data(self, config: RunConfig) -> dict:
-        source, frames = config.data, config.time_steps if isinstance(config, Config) else config.frames
-        settings = {name: value for name, value in flat(source).items() if name not in ("label_noise", "noise_seed")}  # noise comes after
-        key = type(source), source.given_as, str(settings), frames if source.events else 0
-        if key not in self.known:
+        if (key := named_data(config)) not in self.known:
             with PartialState().main_process_first():  # which may download
                 self.known[key] = identity_of(learned_from(config, data_of(config)))
         return self.known[key]
@@ -220,7 +211,7 @@ def _check_own_network(run: Run, config: RunConfig) -> None:
         return
     check_network(run, module)
     before = run.result.get("parameters")
-    if before is not None and not any(map(is_lazy, module.parameters())):
+    if before is not None and not lazy_layers(module):
         if (now := sum(weight.numel() for weight in module.parameters() if weight.requires_grad)) != before:
             raise ValueError(f"{type(config).network}: expected the network that the run in {run.folder} trained ({before:,} parameters), got one with {now:,}")
 

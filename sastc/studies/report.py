@@ -88,7 +88,7 @@ _TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="generator" content="sastc">
+{{ generator }}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'{{ script_from }}; img-src data: blob:">
 <title>{{ title }} – sastc</title>
@@ -435,13 +435,13 @@ def runs_in(
     return runs, damaged
 
 # %% ../../nbs/studies/03_report.ipynb #6477cd73
-_GENERATOR = b'<meta name="generator" content="sastc">'
+_GENERATOR = Markup('<meta name="generator" content="sastc">')
 
 
 def _is_page(content: bytes) -> bool:
     "Whether a page is one of this module; those of older versions have no generator, but a title and a last line."
     head, _, _ = content.partition(b"<style>")
-    return _GENERATOR in head or (" – sastc</title>".encode() in head and b"<footer>Written by sastc at " in content)
+    return _GENERATOR.encode() in head or (" – sastc</title>".encode() in head and b"<footer>Written by sastc at " in content)
 
 
 def check_page(
@@ -471,7 +471,7 @@ def write_page(
     shown |= _plotly_script(path.parent, one_of("plotly", plotly, PLOTLY))
     stamp = f"Written by sastc at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC {written}"
     with atomic(path) as file:
-        file.write(_PAGE.render(**shown, written=stamp, style=_STYLE).encode())
+        file.write(_PAGE.render(**shown, written=stamp, style=_STYLE, generator=_GENERATOR).encode())
     return path
 
 

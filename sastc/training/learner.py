@@ -100,7 +100,7 @@ class Learner(nn.Module):
         self._looked = False  # at what the method keeps
         self.network, self.method = network, method
         self.taps, self.teacher, self.teacher_mode, self.seen = Taps(network, layers), teacher, teacher_mode, seen
-        self.teacher_until = teacher_until
+        self.teacher_until, self.teacher_sees = teacher_until, None if teacher is None else trained_to_see(teacher.model)
         self.frozen = [module for module in network.modules() if network.training and not module.training]  # batch normalisation of a pretrained stage, say
         if teacher is not None:
             teacher.model.eval()
@@ -122,7 +122,7 @@ class Learner(nn.Module):
             terms = self.method.alone
         elif self.teacher is not None:
             with torch.no_grad():
-                shown = adapted(images, self.seen, trained_to_see(self.teacher.model))
+                shown = adapted(images, self.seen, self.teacher_sees)
                 logits, teacher_features = taught(self.teacher, shown, self.teacher_mode)
         step = Step(images, labels, outputs, features, logits, teacher_features, progress)
         before = _held(self.method) if self.training and not self._looked else None

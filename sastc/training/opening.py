@@ -54,10 +54,8 @@ class OpenRun:
         check_network(self.run, network)
         if self._student is None:
             return network
-        network, content = (
-            copied("student", network),
-            self.run.checkpoint(self.which),
-        )  # the module itself may be open for another checkpoint, or trained further
+        network = copied("student", network)  # the module itself may be open for another checkpoint, or trained further
+        content = self.run.checkpoint(self.which)
         try:
             network.load_state_dict(content["model"])
         except RuntimeError as error:

@@ -535,16 +535,11 @@ def find_runs(
 
 
 def _is_others(config: Path) -> bool:
-    "Whether a readable config.json is that of another program, or of an exported model: what a run has beside it is not there."
-    if config.with_name("status.json").exists():
-        return False
-    if config.with_name("model.safetensors").exists():
-        return True
+    "Whether a readable config.json is that of another program, or of a model to give away: what a run has in it, and beside it, is not there."
     try:
-        content = json.loads(config.read_bytes())
-    except (ValueError, OSError, RecursionError):
+        return not (config.with_name("status.json").exists() or {"kind", "settings"} <= read_json(config, {}).keys())
+    except (Damaged, OSError):
         return False
-    return isinstance(content, dict) and bool(content) and not {"kind", "settings"} & content.keys()
 
 
 def _verified(run: Run) -> Run:
