@@ -174,7 +174,7 @@ def _keys(data: Data, split: str) -> list:
     places, real = images.tolist(), cache(os.path.realpath)  # there are many files, and few folders
     if hasattr(data, "readers"):
         places = [origin_of(data.readers[split].dataset, number) for number in places]
-    return [(real(os.path.dirname(place)), os.path.basename(place)) if isinstance(place, str) else place for place in places]
+    return [place if isinstance(place, tuple) else (real(os.path.dirname(place)), os.path.basename(place)) for place in places]
 
 # %% ../../nbs/training/08_inputs.ipynb #fd83dcb0
 def _warn_of_splits(data: Data) -> None:
