@@ -1,6 +1,7 @@
 """Settings that every test shares: the same examples and the same arithmetic on every machine."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ from hypothesis import settings
 
 from sastc.methods.alignment import difference_kernel
 from sastc.neurons.neuron import gradient_kernel, spike_kernel
+from sastc.training import Run
+
+ROOT = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")
 # deadline: a first call into torch is slow for reasons that are not the test's; derandomize: a red run is red again tomorrow
@@ -41,6 +45,26 @@ def nothing_seen_yet():
     "A kernel counts what passes through it and then compiles; a test must not depend on how much others passed before it."
     for kernel in (spike_kernel, gradient_kernel, difference_kernel):
         kernel.seen = 0
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A folder that a fixture made for several tests is the same after each of them: which tests run before which is another matter in every run.
+
+    A test that writes there takes a copy, or names a file of its own."""
+    used = [value.folder if isinstance(value, Run) else value for value in getattr(item, "funcargs", {}).values()]
+    used = {folder for folder in used if isinstance(folder, Path) and folder.is_dir() and not folder.is_relative_to(ROOT)}
+    before = {folder: contents(folder) for folder in used if folder != item.funcargs.get("tmp_path")}
+    result = yield
+    for folder, held in before.items():
+        now = contents(folder)
+        changed = sorted(str(path) for path in held.keys() | now.keys() if held.get(path) != now.get(path))
+        assert not changed, f"other tests use what this one changed: {changed}"
+    return result
 
 
 def pytest_collection_modifyitems(items):

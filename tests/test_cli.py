@@ -271,7 +271,8 @@ def test_evaluation_keeps_the_precision_and_names_layers_that_never_fire(teacher
     assert "never fired on a test image" in Path(whole("report", tmp_path / "run").stdout.strip()).read_text()
 
 
-def test_an_export_says_how_to_feed_it_and_overwrites_nothing_of_a_run(student):
+def test_an_export_says_how_to_feed_it_and_overwrites_nothing_of_a_run(student, tmp_path):
+    student = Path(shutil.copytree(student, tmp_path / "run"))
     before = contents(student)
     for file in ("config.json", "checkpoints/best.pt"):
         assert "file: expected a name that ends in .pt2" in refused("export", student, "--to", "torch", "--file", student / file)
@@ -738,7 +739,7 @@ def test_slips_are_answered_about_what_was_typed(answers, teacher, tmp_path):
         ("distill", "--student", "vgg12"): "student: expected one of vgg11",
         ("teacher", "--model", "wrn99"): "model: expected one of vgg11",
         ("teacher", "--student", "vgg11"): "--student: expected an option of this command; sastc teacher --help lists them",
-        ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a file, got nowhere",
+        ("distill", "--init", "nowhere", "--method", "baseline", "--data", "digits"): "init: expected a run folder or a checkpoint file, got nowhere",
         ("distill", "--folder", "x", "--resume", "often"): "resume: expected one of yes, auto, got 'often'",
         ("distill", "--folder", "x", "--resume", "--small"): "small: expected only together with --recipe",
         ("report", teacher, "--out", "/proc/page.html"): "file: expected one that can be read or written, got '/proc/page.html'",
@@ -839,8 +840,8 @@ def test_the_answer_is_all_that_standard_output_holds(student, tmp_path):
     assert json.loads(done.stdout) and "a library has something to say" in done.stderr
 
 
-def test_an_explanation_draws_no_bar_into_a_log(student):
-    assert "it/s" not in whole("explain", student, "--images", "16").stderr
+def test_an_explanation_draws_no_bar_into_a_log(student, tmp_path):
+    assert "it/s" not in whole("explain", student, "--images", "16", "--out", tmp_path / "page.html").stderr
 
 
 # ---- what a busy researcher tried ----

@@ -212,7 +212,7 @@ def refused(*configs, **how):
 
 REFUSALS = {
     "teacher: expected a run folder or checkpoint .*for method kd, got none": refused(lambda f: student_config(f, method="kd")),
-    "teacher: expected a file, got nowhere": refused(lambda f: student_config(f, method="kd", teacher="nowhere")),
+    "teacher: expected a run folder or a checkpoint file, got nowhere": refused(lambda f: student_config(f, method="kd", teacher="nowhere")),
     "data: .*my/images": refused(lambda f: student_config(f, data="my/images")),
     "precision: expected fp32 or bf16, since there is no CUDA device, got fp16": refused(lambda f: student_config(f, precision="fp16")),
     "processes: expected a whole number of at least 1, got 0": refused(student_config, processes=0),

@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from ending import as_if_stopped
 
 from sastc import distill
 from sastc.methods.alignment import difference_kernel
@@ -228,6 +229,7 @@ def test_a_run_decides_by_its_length_and_alike_when_it_is_resumed(monkeypatch, t
         data="digits", train_images=64, holdout=0.0, batch_size=16, lr=0.02, width=0.0625, method="baseline", student="vgg11", time_steps=3, device="cpu"
     )
     run = distill(**tiny, epochs=2, folder=tmp_path / "run")
+    as_if_stopped(run.folder)
     distill(folder=run.folder, resume=True)
     network, elements = run.model(), []
     for module in network.modules():

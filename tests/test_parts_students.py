@@ -484,3 +484,39 @@ def test_weights_that_are_not_counted_are_named():
     network = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.RNN(4, 4))
     with pytest.warns(UserWarning, match="got others, which are not counted, in 1.self_attn, 2$"):
         CostRecorder(network)
+
+
+class OfOneSize(nn.Sequential):
+    "No image of a usual size fits, so that nothing has been tried before the first pass."
+
+    def __init__(self, num_classes=10, in_channels=1, act=nn.ReLU):
+        layers = [nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), act(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), act()]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(4 * 20 * 20, num_classes))
+
+
+def recorded_by(kind):
+    def look(network, images):
+        with kind(network):
+            network(images)
+
+    return look
+
+
+@pytest.mark.filterwarnings("error:network")
+@pytest.mark.parametrize("look", [synaptic_operations, firing_rates, recorded_by(StepRecorder), lambda network, images: Taps(network, ["3"])(images)])
+def test_what_looks_at_a_first_pass_is_no_part_of_the_network(look):
+    watched, images = spiking(OfOneSize(), time_steps=2).eval(), torch.rand(4, 1, 24, 24)
+    assert "_watching" in vars(watched)
+    look(watched, images)
+    rounding = spiking(OfOneSize(), time_steps=2)
+    rounding[0].register_forward_hook(lambda module, args, output: output.round())
+    with pytest.raises(ValueError, match="in which others stay analog: round in 0"):  # what changes the network is
+        look(rounding, images)
+
+
+@pytest.mark.filterwarnings("error:network")
+def test_a_run_of_a_builder_is_measured_without_a_false_alarm(tmp_path):
+    run = distill(
+        student=OfOneSize, data="digits", image_size=24, train_images=64, batch_size=16, epochs=1, lr=0.02, method="baseline", folder=tmp_path / "run"
+    )
+    assert assess(run)["accuracy"] >= 0

@@ -256,7 +256,7 @@ def test_nothing_is_fetched_to_where_a_folder_says(use, foreign, tmp_path):
     run, asked = foreign
     with pytest.raises(
         FileNotFoundError,
-        match="no download was tried, since a dry run fetches nothing, and a run folder does not decide where data are put; name that folder with root",
+        match="no download was tried, since a dry run fetches nothing, and a run that is opened or resumed only into a folder that you name with root",
     ):
         use(run)
     assert not asked and not (tmp_path / "invented").exists()
@@ -269,7 +269,7 @@ def test_the_command_fetches_nothing_either(foreign, tmp_path, capsys):
     run, asked = foreign
     for name, arguments in (("evaluate", [str(run.folder)]), ("distill", ["--folder", str(run.folder), "--resume"])):
         assert run_command(name, arguments) == 2
-        assert "no download was tried, since a dry run fetches nothing, and a run folder does not decide" in capsys.readouterr().err
+        assert "no download was tried, since a dry run fetches nothing, and a run that is opened" in capsys.readouterr().err
     assert not asked and not (tmp_path / "invented").exists()
 
 

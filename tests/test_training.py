@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from ending import at_step
+from ending import as_if_stopped, at_step
 from torch import nn
 
 from sastc.common.settings import flat
@@ -148,9 +148,11 @@ def test_a_run_of_a_version_without_kept_epochs_is_read_and_resumed(tmp_path):
 def test_resuming_elsewhere_is_said(tmp_path, capsys):
     folder = tmp_path / "run"
     distill(**TINY, method="baseline", epochs=1, folder=folder)
+    as_if_stopped(folder)
     capsys.readouterr()
     distill(folder=folder, resume=True)
     assert "resumed with" not in capsys.readouterr().err
+    as_if_stopped(folder)
     environment = json.loads((folder / "environment.json").read_text())
     threads = environment["threads"]
     (folder / "environment.json").write_text(json.dumps(environment | dict(threads=threads + 1)))
@@ -443,7 +445,7 @@ MISTAKES = {
     "momentum: expected only with optimizer sgd, got 0.5 with optimizer 'adam'": mistake(optimizer="adam", momentum=0.5),
     "decay: expected only with neuron lif, plif, got 0.3 with neuron 'if'": mistake(neuron="if", decay=0.3),
     "noise_seed: expected only together with label_noise, got 3 with label_noise 0.0": mistake(noise_seed=3),
-    "teacher: expected a file, got nowhere, which is not there": mistake(method="kd", teacher="nowhere"),
+    "teacher: expected a run folder or a checkpoint file, got nowhere, which is not there": mistake(method="kd", teacher="nowhere"),
     "student: expected a network that tells 10 classes apart, as digits has, got one with 7 outputs": mistake(
         student=create_model("vgg11", 7, 2, 1, width=0.0625), width=None
     ),

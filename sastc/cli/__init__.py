@@ -28,8 +28,8 @@ COMMANDS = dict(
     layers="list the layers of a network that may be compared, with their shapes",
     evaluate="measure accuracy, cost and mismatch of a trained network",
     explain="write a page about what students look at, when they decide and what they cost",
-    report="write a page about a run or a comparison",
-    export="export a trained student as a NIR graph, a torch.export program or an ONNX file",
+    report="write a page about a run, a comparison or a study",
+    export="export a trained student as a NIR graph, torch.export program, ONNX file or model folder",
     bench="time the neuron, a training step and the input, compared with other packages",
     completion="print lines for a shell that complete commands and options with the tab key",
 )

@@ -49,6 +49,7 @@ class Shown(NamedTuple):
 
 GROUPS = ("this command", "data", "teacher", "student", "method", "optimisation", "records", "run", "output")
 _WIDTH, _COLUMN = 80, 25
+_OF_CHOICES = ["Other methods, data and networks have other options: --method routed --help."]
 
 
 def _explained(options: Iterable[Shown]) -> list[str]:
@@ -84,7 +85,11 @@ def help_text(
     else:
         for group, members in groups.items():
             lines += ["", f"{group}:", *_explained(members)] if members else []
-    lines += ["", "An option may have dashes or underscores; every switch has a --no_ form."]
+    lines += [
+        "",
+        "An option may have dashes or underscores; a switch has an opposite (--no_NAME).",
+        *_OF_CHOICES * any("--method " in option.spelling for option in options),
+    ]
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/cli/01_options.ipynb #b3d72bbe
@@ -105,6 +110,7 @@ class Parser(argparse.ArgumentParser):
         short = [_SHORT[name]] if name in _SHORT else []
         if isinstance(declared.default, bool):
             spelling = f"--no_{name}" if declared.default else f"--{name}"
+            help = f"leave out: {help.removesuffix(' (default: True)')}" if help and declared.default else help
             self.add_argument(f"--{name}", *short, action="store_true", **given)
             self.add_argument(f"--no_{name}", action="store_false", **given)
         else:

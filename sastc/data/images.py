@@ -159,7 +159,7 @@ def _cifar(name, root, image_size, download):
         splits = [source(root, train=train, download=download) for train in (True, False)]
     except (OSError, RuntimeError, EOFError) as error:
         reason = (
-            "download=False" if may_write() else "a dry run fetches nothing, and a run folder does not decide where data are put; name that folder with root"
+            "download=False" if may_write() else "a dry run fetches nothing, and a run that is opened or resumed only into a folder that you name with root"
         )
         tried = f"a download was tried and failed ({error})" if download else f"no download was tried, since {reason}"
         raise absent(

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
+from ..models.convert import unseen
 from ..models.taps import eagerly, evaluating, inside, is_compiled, time_steps_of
 from ..neurons.network import Product, Spikes
 from ..neurons.neuron import Neuron
@@ -31,7 +32,7 @@ class Recorder:
     "Listens to modules of a network while the context is open. A subclass has them in a dictionary by name, and makes the hook of each."
 
     def __enter__(self):
-        self._hooks = [module.register_forward_hook(self._count(name), with_kwargs=True) for name, module in self._modules.items()]
+        self._hooks = [module.register_forward_hook(unseen(self._count(name)), with_kwargs=True) for name, module in self._modules.items()]
         self._eagerly = eagerly(is_compiled(self._model))
         self._eagerly.__enter__()
         return self

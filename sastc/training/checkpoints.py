@@ -60,7 +60,10 @@ def checkpoint_file(
             raise ValueError(f"which: expected the name of a checkpoint, such as {others[0] if others else 'best'}, got {which!r}")
         path = path / "checkpoints" / f"{which}.pt"
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint: expected a file, got {path}, which is not there" + (f"; the folder has {', '.join(others)}" if others else ""))
+        raise FileNotFoundError(
+            f"checkpoint: expected a run folder or a checkpoint file, got {path}, which is not there"
+            + (f"; the folder has {', '.join(others)}" if others else "")
+        )
     return path
 
 

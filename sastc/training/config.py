@@ -115,7 +115,12 @@ class RunConfig(Settings):
 
     network: ClassVar[str]  # the part that is trained
 
-    data: Source = part(Cifar10, "data set, or the path of an .npz file or of an image folder; the last three are event recordings", SOURCES, first=True)
+    data: Source = part(
+        Cifar10,
+        "data set, path of an .npz file or of an image folder, or torchvision:NAME, hf:NAME or tonic:NAME; the last three are event recordings",
+        SOURCES,
+        first=True,
+    )
     optimisation: Optimisation = part(Optimisation)
     seed: int = setting(1000, "seed of initialisation, order and augmentation; data splits do not depend on it", least=0, most=2**32 - 1, first=True)
     init: str = setting(

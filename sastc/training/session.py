@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..common.files import NotFetched, reading_only
+from ..common.progress import tell
 from ..common.settings import flat
 from ..data.batches import BatchPlan
 from ..data.sources import Data, identity_of
@@ -31,7 +32,7 @@ from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, origin_record
 from .runs import Run, RunWriter
-from .settling import check_processes, say_what_differs, say_what_is_longer, settle
+from .settling import check_last_checkpoint, check_processes, nothing_is_left, say_what_differs, say_what_is_longer, settle
 from .upgrade import KINDS
 
 # %% ../../nbs/training/11_session.ipynb #76ca1372
@@ -95,7 +96,7 @@ def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, d
         _check_same(Run(config.folder), ready, identity)
     batches = batches_of(config, data, perturbed, ready.accelerator)
     if ready.resume:
-        say_what_is_longer(Run(config.folder), config, len(batches["train"]))
+        _say_how_it_goes_on(Run(config.folder), config, len(batches["train"]))
     if ready.compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, ready.accelerator.device)
         identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
@@ -108,7 +109,15 @@ def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
     check_processes(run)
     check_network(run, ready.learner.network)
     check_origins(run, ready.origins)
+
+
+def _say_how_it_goes_on(run: Run, config: RunConfig, steps: int) -> None:
+    if nothing_is_left(run, config):
+        tell(f"{run.folder} is finished, and nothing is left to train; with more epochs it would go on")
+        return
+    check_last_checkpoint(run)
     say_what_differs(run)
+    say_what_is_longer(run, config, steps)
 
 # %% ../../nbs/training/11_session.ipynb #b4909f14
 def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> RunWriter | None:
@@ -127,6 +136,8 @@ def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> Ru
 def _train(ready: _Ready) -> Run:
     learner, data, config, accelerator = ready.learner, ready.data, ready.config, ready.accelerator
     batches, perturbed, identity = _inputs(ready)
+    if ready.resume and nothing_is_left(Run(config.folder), config):
+        return Run(config.folder)
     elements = neuron_elements(learner.network, data)
     goes_on = ready.resume and (Path(config.folder) / "checkpoints" / "last.pt").exists()
     content = Run(config.folder).checkpoint("last") if goes_on else None
@@ -178,7 +189,7 @@ def distill(
     config: Config | None = None,
     *,
     student: nn.Module | str | None = None,  # a spiking network of your own, a builder, or a name
-    teacher: nn.Module | str | Path | None = None,  # an ANN of your own, or a run folder, checkpoint or torchvision:NETWORK
+    teacher: nn.Module | str | Path | None = None,  # an ANN of your own, or a run folder, checkpoint, torchvision:NETWORK, timm:NETWORK or hf:FOLDER
     data: Data | str | Path | None = None,  # images of your own, or a name or path
     method: Method | type[Method] | str | None = None,  # a name, or a method of your own
     resume: bool | str = False,  # continue the run in `folder`, see `train_teacher`; networks and data of your own are passed again
