@@ -47,8 +47,10 @@ def nothing_seen_yet():
         kernel.seen = 0
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def written(folder: Path) -> dict[Path, tuple[int, int]]:
+    "Size of every file and when it was written."
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -58,10 +60,10 @@ def pytest_runtest_call(item):
     A test that writes there takes a copy, or names a file of its own."""
     used = [value.folder if isinstance(value, Run) else value for value in getattr(item, "funcargs", {}).values()]
     used = {folder for folder in used if isinstance(folder, Path) and folder.is_dir() and not folder.is_relative_to(ROOT)}
-    before = {folder: contents(folder) for folder in used if folder != item.funcargs.get("tmp_path")}
+    before = {folder: written(folder) for folder in used if folder != item.funcargs.get("tmp_path")}
     result = yield
     for folder, held in before.items():
-        now = contents(folder)
+        now = written(folder)
         changed = sorted(str(path) for path in held.keys() | now.keys() if held.get(path) != now.get(path))
         assert not changed, f"other tests use what this one changed: {changed}"
     return result

@@ -498,6 +498,17 @@ def test_a_finished_run_trains_longer_and_auto_resumes(tmp_path):
     assert "epochs: expected 3" in refused("distill", "--resume", "--folder", tmp_path / "run", "epochs=2")
 
 
+def test_more_epochs_than_were_wanted_can_be_taken_back(tmp_path):
+    place = tmp_path / "run"
+    process = started("distill", *STUDENT[:-1], "9", "--method", "baseline", "--schedule", "cosine", "--folder", place, ending=at_step(8, signal.SIGTERM))
+    assert process.communicate(timeout=600) and process.returncode == 143 and (Run(place).status["epoch"], Run(place).status["steps"]) == (1, 63)
+    assert "epochs: expected 9, with which the run" in refused("distill", "--resume", "--folder", place, "epochs=1")
+    sentence = "2 epochs in place of 9: the learning rate goes from 0.0192 to 0.00777, where the schedule cosine of 2 epochs stands after 1.143"
+    assert sentence in whole("distill", "--resume", "--folder", place, "epochs=2").stderr
+    run = Run(place)
+    assert (run.state, run.config["epochs"], run.metrics.epoch.tolist()) == ("finished", 2, [1, 2]) and run.checkpoint("last")["step"] == 14
+
+
 def test_what_has_ended_stays_ended_in_a_run_that_is_trained_longer(teacher, tmp_path):
     early = ["--method", "routed", "--weight_schedule", "early", "--calibrate_until", "0.5", "--schedule", "cosine", "--log_every", "1", "--teacher", teacher]
     place = tmp_path / "run"

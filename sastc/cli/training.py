@@ -42,7 +42,7 @@ class Again(Settings):
 
     resume: str = setting(
         "",
-        "continue the run in --folder, for more epochs if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none",
+        "continue the run in --folder, for more epochs, or fewer, if --epochs says so (the learning rate then follows its schedule over all of them; a calibration that has ended stays off); 'auto' begins a new one if there is none",
         ["", "yes", "auto"],
     )
     overwrite: bool = setting(False, "remove the run in the folder, and start again")

@@ -439,7 +439,7 @@ def resume(self: Trainer, content: dict) -> None:
     self.method.load_state_dict(content["method"])
     self.optimizer.load_state_dict(content["optimizer"])
     self.scheduler.load_state_dict(content["scheduler"])
-    for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs):  # more epochs than before make another schedule
+    for group, base in zip(self.optimizer.param_groups, self.scheduler.base_lrs):  # other epochs than before make another schedule
         group["lr"] = base * learning_rate_factor(self.optimisation, content["step"] / len(self.batches["train"]))
     if self.accelerator.scaler is not None:
         self.accelerator.scaler.load_state_dict(content["scaler"])

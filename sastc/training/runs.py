@@ -342,7 +342,7 @@ class RunWriter:
                 _clear(self.folder)
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
-            self.status(state="running")
+            self.status(state="running", saved=(self.folder / "checkpoints" / "last.pt").exists())
         before = read_json(self.folder / "environment.json")
         earlier = [*before.pop("earlier", []), before] if before else []
         write_json(self.folder / "environment.json", environment() | (dict(earlier=earlier) if earlier else {}))

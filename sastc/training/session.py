@@ -32,7 +32,7 @@ from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
 from .origins import check_origins, origin_record
 from .runs import Run, RunWriter
-from .settling import check_last_checkpoint, check_processes, nothing_is_left, say_what_differs, say_what_is_longer, settle
+from .settling import check_last_checkpoint, check_processes, nothing_is_left, say_what_differs, say_what_epochs_change, settle
 from .upgrade import KINDS
 
 # %% ../../nbs/training/11_session.ipynb #76ca1372
@@ -117,7 +117,7 @@ def _say_how_it_goes_on(run: Run, config: RunConfig, steps: int) -> None:
         return
     check_last_checkpoint(run)
     say_what_differs(run)
-    say_what_is_longer(run, config, steps)
+    say_what_epochs_change(run, config, steps)
 
 # %% ../../nbs/training/11_session.ipynb #b4909f14
 def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> RunWriter | None:
@@ -162,7 +162,7 @@ def train_teacher(
     *,
     model: nn.Module | str | None = None,  # an ANN of your own, a builder, or a name
     data: Data | str | Path | None = None,  # images of your own, or a name or path
-    resume: bool | str = False,  # continue the run in `folder`, for more epochs if so asked; "auto": if it holds one
+    resume: bool | str = False,  # continue the run in `folder`, for other epochs if so asked; "auto": if it holds one
     overwrite: bool = False,  # remove the run that `folder` holds
     **given,  # any setting of `TeacherConfig` and its parts, by short name
 ) -> Run:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['say_what_is_passed', 'resolve_config', 'settle', 'check_processes', 'nothing_is_left', 'check_last_checkpoint',
-           'say_what_differs', 'say_what_is_longer']
+           'say_what_differs', 'say_what_epochs_change']
 
 # %% ../../nbs/training/09_settling.ipynb #ccdf5516
 import copy
@@ -49,13 +49,19 @@ def _plain(value) -> bool:
     return all(map(_plain, value)) if isinstance(value, (tuple, list)) else isinstance(value, (str, int, float))
 
 
+def _epochs_begun(run: Run) -> int:
+    content = run.checkpoint("last") if (run.folder / "checkpoints" / "last.pt").exists() else dict(epoch=len(run.metrics), batch=0)
+    return content["epoch"] + (content["batch"] > 0)
+
+
 def _may_change(name: str, run: Run, given: Mapping, before) -> bool:
-    "Whether a resumed run may go on with another value: its folder; and if they are typed, more epochs, and where its parts lie if it knows their checksums."
+    """Whether a resumed run may go on with another value: its folder; and if they are typed, more epochs or fewer, though all that have begun, and
+    where its parts lie if it knows their checksums."""
     if name == "folder":
         return True
     if not isinstance(given.get(name), (str, int)):  # a default of `config`, or an object
         return False
-    if name == "unfinished_teacher" or (name == "epochs" and given[name] > before):
+    if name == "unfinished_teacher" or (name == "epochs" and (given[name] > before or given[name] >= max(1, _epochs_begun(run)))):
         return True
     known = run.data.get("fingerprint") if name in ("data", "root") else name in run.content("origins")
     return name in _ELSEWHERE and bool(known)
@@ -170,19 +176,19 @@ def say_what_differs(run: Run) -> None:
         tell(f"resumed with {', '.join(differing)}: its last digits will differ from those of a run without a break")
 
 
-def say_what_is_longer(
+def say_what_epochs_change(
     run: Run,
     config: RunConfig,  # with which it goes on
     steps: int,  # of an epoch
 ) -> None:
-    "Tell what the schedules of a run come to that is trained for more epochs than it was begun with."
+    "Tell what the schedules of a run come to that is trained for other epochs than it was begun with."
     now, before = config.optimisation, run.config["epochs"]
-    if now.epochs <= before:
+    if now.epochs == before:
         return
-    shorter, checkpoint = copy.copy(now), run.folder / "checkpoints" / "last.pt"
-    shorter.epochs = before
+    other, checkpoint = copy.copy(now), run.folder / "checkpoints" / "last.pt"
+    other.epochs = before
     done = run.checkpoint("last")["step"] / steps if checkpoint.exists() else 0.0
-    was, becomes = (f"{now.optimizer.lr * learning_rate_factor(each, done):.3g}" for each in (shorter, now))
+    was, becomes = (f"{now.optimizer.lr * learning_rate_factor(each, done):.3g}" for each in (other, now))
     tell(
         f"{now.epochs} epochs in place of {before}: the learning rate goes from {was} to {becomes}, where the schedule {config['schedule']} of {now.epochs} epochs stands after {done:.4g}, and what the method has ended by now, like a calibration, stays ended"
     )
