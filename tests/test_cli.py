@@ -490,8 +490,11 @@ def test_a_finished_run_trains_longer_and_auto_resumes(tmp_path):
     given = [*STUDENT, "--method", "baseline", "--folder", tmp_path / "run", "--schedule", "cosine"]
     whole("distill", *given, "--resume", "auto")
     assert Run(tmp_path / "run").status["epoch"] == 1
+    short = Run(tmp_path / "run").result
     whole("distill", *given, "--resume", "auto", "epochs=3")
     run = Run(tmp_path / "run")
+    assert run.environment["earlier"][0]["result"] == short and "result" not in run.environment
+    assert "folder: expected the run of a teacher to resume, got that of a student" in refused("teacher", "--resume", "--folder", tmp_path / "run")
     assert run.metrics.epoch.tolist() == [1, 2, 3] and run.config["epochs"] == 3 and run.state == "finished"
     assert len(run.environment["earlier"]) == 1 and run.metrics.lr.iloc[1] > run.metrics.lr.iloc[0]  # the schedule is that of three epochs
     assert "lr: expected 0.02, with which the run" in refused("distill", "--resume", "--folder", tmp_path / "run", "lr=0.5")

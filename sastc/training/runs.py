@@ -344,6 +344,8 @@ class RunWriter:
             write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
             self.status(state="running", saved=(self.folder / "checkpoints" / "last.pt").exists())
         before = read_json(self.folder / "environment.json")
+        if before and (result := read_json(self.folder / "result.json")):  # of the epochs so far; the end is measured again
+            before["result"] = result
         earlier = [*before.pop("earlier", []), before] if before else []
         write_json(self.folder / "environment.json", environment() | (dict(earlier=earlier) if earlier else {}))
         write_json(self.folder / "layers.json", layers)

@@ -20,6 +20,7 @@ from .loop import learning_rate_factor
 from .origins import is_path, origin_place
 from .records import as_stored
 from .runs import Run, arithmetic, check_apart, check_free, check_no_links, processes
+from .upgrade import KINDS
 
 # %% ../../nbs/training/09_settling.ipynb #6ef787bc
 def say_what_is_passed(config: RunConfig, given: Mapping) -> None:
@@ -84,6 +85,8 @@ def resolve_config(
     if not folder:
         raise ValueError("folder: expected the folder of the run to resume, got none")
     run = Run(folder)
+    if KINDS[run.kind] is not kind:
+        raise ValueError(f"folder: expected the run of a {'teacher' if run.kind == 'student' else 'student'} to resume, got that of a {run.kind} in {folder}")
     stored = run.config
     check_no_links(Path(folder))
     asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
