@@ -160,7 +160,7 @@ class _Mark:
         self.positive = known and tensor.min().item() >= 0
         self.matters = not (self.positive and bool(((tensor == 0) | (tensor == 1)).all()))  # through two points every line is straight
 
-# %% ../../nbs/models/06_convert.ipynb #2295be72
+# %% ../../nbs/models/06_convert.ipynb #2295be73
 _recording = ContextVar("recording", default=False)
 
 
@@ -177,7 +177,7 @@ def unseen(hook: Callable) -> Callable:
 
     return quiet
 
-
+# %% ../../nbs/models/06_convert.ipynb #2295be72
 class Watch(TorchDispatchMode):
     "Finds what acts as an activation outside the neurons."
 
