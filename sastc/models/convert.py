@@ -177,6 +177,13 @@ def unseen(hook: Callable) -> Callable:
 
     return quiet
 
+
+def _gates(operation, args, kwargs, followed, shape, made) -> bool:
+    halved = [place for place, (whole, size) in enumerate(zip(shape, made.shape)) if whole != size]
+    if made.ndim != len(shape) or len(shape) < 2 or len(halved) != 1 or shape[halved[0]] != 2 * made.shape[halved[0]]:
+        return False
+    return gates(probed(operation, args, kwargs, [followed]), shape, halved[0])
+
 # %% ../../nbs/models/06_convert.ipynb #2295be72
 class Watch(TorchDispatchMode):
     "Finds what acts as an activation outside the neurons."
@@ -216,7 +223,7 @@ class Watch(TorchDispatchMode):
             for made in result if isinstance(result, (tuple, list)) else (result,):
                 if isinstance(made, torch.Tensor):
                     going_on = going_on or self._lines.seen_as(followed, made)
-                    bends |= outside and self._gates(operation, args, kwargs, followed, shape, made)
+                    bends |= outside and _gates(operation, args, kwargs, followed, shape, made)
                     bends |= self._lines.begin(made, going_on) and outside
                     if bends:  # said once, and not again of what only passes it on
                         self._lines.begin(made)
@@ -233,12 +240,6 @@ class Watch(TorchDispatchMode):
                 self._known[*key, positive] = bends(probed(operation, args, kwargs, [followed]), positive)
         both, upper = (self._known[*key, positive] for positive in (False, True))
         return both and (upper or followed.is_meta or followed.numel() == 0 or followed.min().item() < 0)
-
-    def _gates(self, operation, args, kwargs, followed, shape, made) -> bool:
-        halved = [place for place, (whole, size) in enumerate(zip(shape, made.shape)) if whole != size]
-        if made.ndim != len(shape) or len(shape) < 2 or len(halved) != 1 or shape[halved[0]] != 2 * made.shape[halved[0]]:
-            return False
-        return gates(probed(operation, args, kwargs, [followed]), shape, halved[0])
 
 # %% ../../nbs/models/06_convert.ipynb #3e8db293
 def _begin(network, args, kwargs):
