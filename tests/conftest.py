@@ -58,10 +58,10 @@ def pytest_runtest_call(item):
     """A folder that a fixture made for several tests is the same after each of them: which tests run before which is another matter in every run.
 
     A test that writes there takes a copy, or names a file of its own."""
-    used = [value.folder if isinstance(value, Run) else value for value in getattr(item, "funcargs", {}).values()]
-    mine = [ROOT, *filter(None, [getattr(item, "funcargs", {}).get("tmp_path")])]
+    used = [value.folder if isinstance(value, Run) else value for value in item.funcargs.values()]
+    mine = [ROOT, *filter(None, [item.funcargs.get("tmp_path")])]
     used = {folder for folder in used if isinstance(folder, Path) and folder.is_dir() and not any(map(folder.is_relative_to, mine))}
-    before = {} if "browser" in getattr(item, "fixturenames", ()) else {folder: written(folder) for folder in used}  # in a browser a notebook is written
+    before = {folder: written(folder) for folder in used}
     result = yield
     for folder, held in before.items():
         now = written(folder)

@@ -331,6 +331,7 @@ def test_the_board_by_keyboard(jupyter, runs, page, tmp_path):
     page.locator(".legend", has_text="seed 0 (4 runs)").wait_for()
     expect(page.locator(".parallel polyline")).to_have_count(6)
     assert "figure.2" in address
+    (runs / "sastc-seed0" / "notes.json").unlink()  # the runs are those of the other tests too
 
 
 def test_axes_of_the_charts(jupyter, runs, page):

@@ -9,6 +9,7 @@ import pytest
 from sastc.lab.attention import image_attention
 from sastc.methods.attention import RSA_SCALE, attention_bounds
 from sastc.studies.report import write_report
+from sastc.training.runs import Run
 from sastc.training.session import distill, train_teacher
 
 DIGITS = dict(data="digits", train_images=200, batch_size=16, epochs=1, lr=0.05, log_every=4)
@@ -50,7 +51,9 @@ def test_bounds_are_those_of_its_scale(run):
 
 
 def test_resuming_a_finished_run_changes_nothing(run, capsys):
+    losses = Run(run.folder).steps
     assert distill(folder=run.folder, epochs=1, resume=True).result == run.result
+    assert Run(run.folder).steps.equals(losses)
     assert f"{run.folder} is finished, and nothing is left to train" in capsys.readouterr().err
 
 

@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 
 GROUPS = ("this command", "data", "teacher", "student", "method", "optimisation", "records", "run", "output")
 _WIDTH, _COLUMN = 80, 25
-_OF_CHOICES = ["Other methods, data and networks have other options: --method routed --help."]
+_OF_CHOICES = "Other methods, data and networks have other options: --method routed --help."
 
 
 def _explained(options: Iterable[Shown]) -> list[str]:
@@ -85,11 +85,8 @@ def help_text(
     else:
         for group, members in groups.items():
             lines += ["", f"{group}:", *_explained(members)] if members else []
-    lines += [
-        "",
-        "An option may have dashes or underscores; a switch has an opposite (--no_NAME).",
-        *_OF_CHOICES * any("--method " in option.spelling for option in options),
-    ]
+    lines += ["", "An option may have dashes or underscores; a switch has an opposite (--no_NAME)."]
+    lines += [_OF_CHOICES] if any("--method " in option.spelling for option in options) else []
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/cli/01_options.ipynb #b3d72bbe
@@ -110,7 +107,7 @@ class Parser(argparse.ArgumentParser):
         short = [_SHORT[name]] if name in _SHORT else []
         if isinstance(declared.default, bool):
             spelling = f"--no_{name}" if declared.default else f"--{name}"
-            help = f"leave out: {help.removesuffix(' (default: True)')}" if help and declared.default else help
+            help = f"leave out: {help}" if help and declared.default else help
             self.add_argument(f"--{name}", *short, action="store_true", **given)
             self.add_argument(f"--no_{name}", action="store_false", **given)
         else:
@@ -243,7 +240,7 @@ def add_own(parser: Parser, function: Callable, common: Mapping[str, type[Settin
             parser.shown.append(Shown(name.upper(), help, "this command", False))
         else:
             kind = {numbers: numbers, words: words}.get(declared.annotation, type(declared.default))
-            shown = "" if declared.default in ("", (), False) else f" (default: {written(declared.default)})"
+            shown = "" if not declared.default or kind is bool else f" (default: {written(declared.default)})"
             given = {} if kind is bool else dict(type=kind)
             parser.option(name, _Parameter(name, declared.default, kind), help + shown, "this command", dest=name, default=declared.default, **given)
     return names
@@ -253,7 +250,7 @@ def _text_of(entry: Entry) -> str:
     declared = entry.declared
     names = list(entry.choice) if entry.choice is not None else [name for name in choices_of(declared) if name]
     shown = f" [{', '.join(names)}]" if names and len(", ".join(names)) < 600 else ""
-    default = "" if entry.value is False else written(entry.value)
+    default = "" if isinstance(entry.value, bool) else written(entry.value)
     return (f"{declared.metadata.get('help', '')}{shown}" + (f" (default: {default})" if default else "")).strip()
 
 

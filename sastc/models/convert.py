@@ -9,7 +9,6 @@ __all__ = ['neuron_for', 'treated', 'bent', 'bends', 'gates', 'probed', 'Lines',
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from functools import wraps
 from typing import NamedTuple
 
 import torch
@@ -160,6 +159,13 @@ class _Mark:
         self.positive = known and tensor.min().item() >= 0
         self.matters = not (self.positive and bool(((tensor == 0) | (tensor == 1)).all()))  # through two points every line is straight
 
+# %% ../../nbs/models/06_convert.ipynb #2295be74
+def _gates(operation, args, kwargs, followed, shape, made) -> bool:
+    halved = [place for place, (whole, size) in enumerate(zip(shape, made.shape)) if whole != size]
+    if made.ndim != len(shape) or len(shape) < 2 or len(halved) != 1 or shape[halved[0]] != 2 * made.shape[halved[0]]:
+        return False
+    return gates(probed(operation, args, kwargs, [followed]), shape, halved[0])
+
 # %% ../../nbs/models/06_convert.ipynb #2295be73
 _recording = ContextVar("recording", default=False)
 
@@ -167,7 +173,6 @@ _recording = ContextVar("recording", default=False)
 def unseen(hook: Callable) -> Callable:
     "A hook that computes something for a record: it is no part of the network, and its rounding no activation that stayed analog."
 
-    @wraps(hook)
     def quiet(*args, **kwargs):
         token = _recording.set(True)
         try:
@@ -176,13 +181,6 @@ def unseen(hook: Callable) -> Callable:
             _recording.reset(token)
 
     return quiet
-
-
-def _gates(operation, args, kwargs, followed, shape, made) -> bool:
-    halved = [place for place, (whole, size) in enumerate(zip(shape, made.shape)) if whole != size]
-    if made.ndim != len(shape) or len(shape) < 2 or len(halved) != 1 or shape[halved[0]] != 2 * made.shape[halved[0]]:
-        return False
-    return gates(probed(operation, args, kwargs, [followed]), shape, halved[0])
 
 # %% ../../nbs/models/06_convert.ipynb #2295be72
 class Watch(TorchDispatchMode):

@@ -342,7 +342,7 @@ class RunWriter:
                 _clear(self.folder)
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
-            self.status(state="running", saved=(self.folder / "checkpoints" / "last.pt").exists())
+            self.status(state="running", saved="last" in checkpoint_names(self.folder))
         before = read_json(self.folder / "environment.json")
         if before and (result := read_json(self.folder / "result.json")):  # of the epochs so far; the end is measured again
             before["result"] = result

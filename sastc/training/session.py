@@ -136,13 +136,13 @@ def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> Ru
 def _train(ready: _Ready) -> Run:
     learner, data, config, accelerator = ready.learner, ready.data, ready.config, ready.accelerator
     batches, perturbed, identity = _inputs(ready)
-    if ready.resume and nothing_is_left(Run(config.folder), config):
-        return Run(config.folder)
+    before = Run(config.folder) if ready.resume else None
+    if before and nothing_is_left(before, config):
+        return before
     elements = neuron_elements(learner.network, data)
-    goes_on = ready.resume and (Path(config.folder) / "checkpoints" / "last.pt").exists()
-    content = Run(config.folder).checkpoint("last") if goes_on else None
+    content = before.checkpoint("last") if before and "last" in before.checkpoints else None
     if content:  # of a version that kept no share
-        content.setdefault("share", min(1.0, content["step"] / (Run(config.folder).config["epochs"] * len(batches["train"]))))
+        content.setdefault("share", min(1.0, content["step"] / (before.config["epochs"] * len(batches["train"]))))
     trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
     writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder
     if ready.resume and writer:

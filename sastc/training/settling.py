@@ -51,7 +51,7 @@ def _plain(value) -> bool:
 
 
 def _epochs_begun(run: Run) -> int:
-    content = run.checkpoint("last") if (run.folder / "checkpoints" / "last.pt").exists() else dict(epoch=len(run.metrics), batch=0)
+    content = run.checkpoint("last") if "last" in run.checkpoints else dict(epoch=len(run.metrics), batch=0)
     return content["epoch"] + (content["batch"] > 0)
 
 
@@ -85,8 +85,9 @@ def resolve_config(
     if not folder:
         raise ValueError("folder: expected the folder of the run to resume, got none")
     run = Run(folder)
-    if KINDS[run.kind] is not kind:
-        raise ValueError(f"folder: expected the run of a {'teacher' if run.kind == 'student' else 'student'} to resume, got that of a {run.kind} in {folder}")
+    wanted = next(name for name, settings in KINDS.items() if settings is kind)
+    if run.kind != wanted:
+        raise ValueError(f"folder: expected the run of a {wanted} to resume, got that of a {run.kind} in {folder}")
     stored = run.config
     check_no_links(Path(folder))
     asked = flat(settings_for(kind, given, stored if config is None else stored | flat(config) | objects(config), importing=False))
@@ -165,7 +166,7 @@ def nothing_is_left(run: Run, config: RunConfig) -> bool:
 
 def check_last_checkpoint(run: Run) -> None:
     "Raise `FileNotFoundError` for a run whose last checkpoint is gone: it would begin again, and its records would be lost."
-    if run.status.get("saved", run.status.get("epoch")) and not (run.folder / "checkpoints" / "last.pt").exists():
+    if run.status.get("saved", run.status.get("epoch")) and "last" not in run.checkpoints:
         raise FileNotFoundError(
             f"folder: expected a run with the checkpoint that it goes on from, got {run.folder}, whose checkpoints/last.pt is gone; bring it back, or overwrite the run"
         )
@@ -188,9 +189,9 @@ def say_what_epochs_change(
     now, before = config.optimisation, run.config["epochs"]
     if now.epochs == before:
         return
-    other, checkpoint = copy.copy(now), run.folder / "checkpoints" / "last.pt"
+    other = copy.copy(now)
     other.epochs = before
-    done = run.checkpoint("last")["step"] / steps if checkpoint.exists() else 0.0
+    done = run.checkpoint("last")["step"] / steps if "last" in run.checkpoints else 0.0
     was, becomes = (f"{now.optimizer.lr * learning_rate_factor(each, done):.3g}" for each in (other, now))
     tell(
         f"{now.epochs} epochs in place of {before}: the learning rate goes from {was} to {becomes}, where the schedule {config['schedule']} of {now.epochs} epochs stands after {done:.4g}, and what the method has ended by now, like a calibration, stays ended"
