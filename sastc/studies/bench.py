@@ -46,7 +46,7 @@ from ..neurons.kernels import keep_freed_memory, peak_memory_mib
 from ..neurons.memory import saving_memory
 from ..neurons.neuron import lif
 from .figures import COLOURS
-from ..training.config import Config, settings_for
+from ..training.config import SGD, Config, settings_for
 from ..training.fitting import learner_for
 from ..training.learner import Learner
 from ..training.runs import environment
@@ -268,7 +268,8 @@ def build_step(step: Step) -> Callable[[], float]:  # a call makes one step and 
     if learner.teacher is not None:
         learner.teacher.model.to(device, memory_format=memory_format)
     images, labels = images.to(device, memory_format=memory_format), labels.to(device)
-    optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], 0.01, 0.9, weight_decay=5e-4)
+    trained = [weight for weight in learner.parameters() if weight.requires_grad]
+    optimizer = SGD().build(trained) if ours else torch.optim.SGD(trained, 0.01, 0.9, weight_decay=5e-4)
     learner.train()
 
     def call():
