@@ -22,7 +22,7 @@ from sastc.models import create_model, spiking
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import LIF, PLIF
 from sastc.training.checkpoints import load_checkpoint, load_model, save_checkpoint
-from sastc.training.config import Config, TeacherConfig, settings_for
+from sastc.training.config import OPTIMIZERS, Config, TeacherConfig, settings_for
 from sastc.training.fitting import learner_for, student_for
 from sastc.training.loop import NotFinite, Trainer
 from sastc.training.opening import assess
@@ -676,3 +676,32 @@ def test_sums_of_an_older_checkpoint_count_their_steps(tmp_path):
     torch.save(content, file)
     sums = run.checkpoint("last")["record_sums"]
     assert sums["steps of total"] == sums["steps of ce"] == 3 and "steps" not in sums and "steps of attention/" not in sums
+
+
+@pytest.mark.parametrize(
+    "name, usual",
+    [
+        ("sgd", lambda weights: torch.optim.SGD(weights, 0.1, 0.9, weight_decay=5e-4)),
+        ("adam", lambda weights: torch.optim.Adam(weights, 0.1, weight_decay=5e-4)),
+    ],
+)
+@pytest.mark.parametrize("order, other", [(torch.channels_last, torch.contiguous_format), (torch.contiguous_format, torch.channels_last)])
+def test_a_gradient_or_a_state_in_another_order_of_memory_moves_the_right_weights(name, usual, order, other):
+    def moved(build):
+        generator = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape, generator=generator).contiguous(memory_format=order)) for shape in ((6, 4, 3, 3), (6, 5, 1, 1))]
+        optimizer = build(weights)
+        for step in range(4):
+            if step == 2:  # a state from somewhere else
+                state = optimizer.state_dict()
+                for values in state["state"].values():
+                    values |= {key: value.contiguous(memory_format=other) for key, value in values.items() if value is not None and value.ndim == 4}
+                optimizer.load_state_dict(state)
+            for weight in weights:
+                gradient = torch.randn(weight.shape, generator=generator)
+                weight.grad = gradient.contiguous(memory_format=other) if gradient.ndim == 4 else gradient
+            optimizer.step()
+        return weights
+
+    for mine, theirs in zip(moved(OPTIMIZERS.find(name)(lr=0.1).build), moved(usual)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
