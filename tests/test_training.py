@@ -689,7 +689,9 @@ def test_sums_of_an_older_checkpoint_count_their_steps(tmp_path):
 def test_a_gradient_or_a_state_in_another_order_of_memory_moves_the_right_weights(name, usual, order, other):
     def moved(build):
         generator = torch.Generator().manual_seed(0)
-        weights = [nn.Parameter(torch.randn(shape, generator=generator).contiguous(memory_format=order)) for shape in ((6, 4, 3, 3), (6, 5, 1, 1))]
+        weights = [
+            nn.Parameter(torch.randn(shape, generator=generator).contiguous(memory_format=order)) for shape in ((512, 256, 3, 3), (6, 5, 1, 1))
+        ]  # enough for one pass
         optimizer = build(weights)
         for step in range(4):
             if step == 2:  # a state from somewhere else

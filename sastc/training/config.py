@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from ..common.checks import in_range, one_of
 from ..common.settings import Registry, Settings, entries, flat, own_settings, part, resolve, setting
@@ -22,17 +23,25 @@ from ..models.networks import NETWORKS, Network
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
 # %% ../../nbs/training/00_config.ipynb #op1pass1
+_PAYS_FROM = 2**20  # weights
+
+
 def in_one_pass(
     kind: Callable[..., torch.optim.Optimizer],  # one of PyTorch's that takes `fused`
     trained: list[torch.nn.Parameter],
     **settings,
 ) -> torch.optim.Optimizer:
-    "An optimiser that goes through memory once a step where all weights lie dense on a CPU."
-    if not all(weight.device.type == "cpu" and weight.is_floating_point() and _order(torch.empty_like(weight)) == _order(weight) for weight in trained):
+    "An optimiser; on a CPU, for many weights, one that goes through memory once a step."
+    if not all(map(_dense_on_a_cpu, trained)) or sum(weight.numel() for weight in trained) < _PAYS_FROM:
         return kind(trained, **settings)
     optimizer = kind(trained, fused=True, **settings)
     optimizer.register_step_pre_hook(_lay_out_alike)
     return optimizer
+
+
+def _dense_on_a_cpu(weight: torch.nn.Parameter) -> bool:
+    known = not is_lazy(weight) and weight.device.type == "cpu" and weight.is_floating_point()
+    return known and _order(torch.empty_like(weight)) == _order(weight)
 
 
 def _order(tensor: torch.Tensor) -> list[int]:
