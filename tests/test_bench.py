@@ -38,6 +38,8 @@ def test_the_machine_is_read_from_the_processor(monkeypatch):
     found = machine.__wrapped__()
     assert found["processor"] == "A <fast> one" and found["instructions"] == ["AMX", "AVX512", "AMX_BF16", "AVX2"]
     assert machine_words(found).startswith("A <fast> one (AMX, AVX512, AMX_BF16, AVX2; PyTorch uses ") or "beside A <fast> one" in machine_words(found)
+    text = text.replace("\nflags", "\ncpu family\t: 25\nmodel\t\t: 17\nflags", 1)
+    assert machine.__wrapped__()["processor"] == "A <fast> one (family 25, model 17)"
     monkeypatch.setattr(bench.Path, "exists", lambda path: False)  # another system
     assert machine.__wrapped__()["processor"] and machine.__wrapped__()["instructions"] == []
 

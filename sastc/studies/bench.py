@@ -84,16 +84,21 @@ def _first(pattern: str, text: str) -> str:
     return found[1].strip() if found else ""
 
 
+def _processor(text: str) -> str:
+    name, family, model = (_first(rf"^{entry}\s*:(.*)$", text) for entry in ("model name", "cpu family", "model"))
+    return f"{name} (family {family}, model {model})" if name and family and model else name
+
+
 @cache
 def machine() -> dict:  # processor, instructions, vectors, cores, threads; device with CUDA
-    """What the times were taken on: model name and instruction sets of the processor, the vectors that PyTorch uses, cores and threads.
+    """What the times were taken on: name, generation and instruction sets of the processor, the vectors that PyTorch uses, cores and threads.
 
     Where there is no /proc/cpuinfo, the name is what Python knows and the instruction sets are left empty."""
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
     flags = _first(r"^(?:flags|Features)\s*:(.*)$", text).split()
     found = dict(
-        processor=_first(r"^model name\s*:(.*)$", text) or platform.processor() or platform.machine(), instructions=[name for name, flag in _INSTRUCTIONS.items() if flag in flags],
+        processor=_processor(text) or platform.processor() or platform.machine(), instructions=[name for name, flag in _INSTRUCTIONS.items() if flag in flags],
         vectors=torch.backends.cpu.get_cpu_capability(), cores=os.cpu_count(), threads=torch.get_num_threads(),
     )  # fmt: skip
     return found | (dict(device=torch.cuda.get_device_name()) if torch.cuda.is_available() else {})
