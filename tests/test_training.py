@@ -689,19 +689,17 @@ def test_sums_of_an_older_checkpoint_count_their_steps(tmp_path):
 def test_a_gradient_or_a_state_in_another_order_of_memory_moves_the_right_weights(name, usual, order, other):
     def moved(build):
         generator = torch.Generator().manual_seed(0)
-        weights = [
-            nn.Parameter(torch.randn(shape, generator=generator).contiguous(memory_format=order)) for shape in ((512, 256, 3, 3), (6, 5, 1, 1))
-        ]  # enough for one pass
+        shapes = (512, 256, 3, 3), (6, 5, 1, 1)  # enough for one pass
+        weights = [nn.Parameter(torch.randn(shape, generator=generator).contiguous(memory_format=order)) for shape in shapes]
         optimizer = build(weights)
         for step in range(4):
             if step == 2:  # a state from somewhere else
                 state = optimizer.state_dict()
                 for values in state["state"].values():
-                    values |= {key: value.contiguous(memory_format=other) for key, value in values.items() if value is not None and value.ndim == 4}
+                    values |= {key: value.contiguous(memory_format=other) for key, value in values.items() if value.ndim == 4}
                 optimizer.load_state_dict(state)
             for weight in weights:
-                gradient = torch.randn(weight.shape, generator=generator)
-                weight.grad = gradient.contiguous(memory_format=other) if gradient.ndim == 4 else gradient
+                weight.grad = torch.randn(weight.shape, generator=generator).contiguous(memory_format=other)
             optimizer.step()
         return weights
 

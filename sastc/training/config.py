@@ -32,11 +32,17 @@ def in_one_pass(
     **settings,
 ) -> torch.optim.Optimizer:
     "An optimiser; on a CPU, for many weights, one that goes through memory once a step."
-    if not all(map(_dense_on_a_cpu, trained)) or sum(weight.numel() for weight in trained) < _PAYS_FROM:
-        return kind(trained, **settings)
-    optimizer = kind(trained, fused=True, **settings)
-    optimizer.register_step_pre_hook(_lay_out_alike)
+    if not _pays(trained):
+        optimizer = kind(trained, **settings)
+    else:
+        optimizer = kind(trained, fused=True, **settings)
+        optimizer.register_step_pre_hook(_lay_gradients_out)
+    optimizer.register_load_state_dict_post_hook(_suit)  # a state says whether the step that it is from was fused
     return optimizer
+
+
+def _pays(weights: list[torch.nn.Parameter]) -> bool:
+    return all(map(_dense_on_a_cpu, weights)) and sum(weight.numel() for weight in weights) >= _PAYS_FROM
 
 
 def _dense_on_a_cpu(weight: torch.nn.Parameter) -> bool:
@@ -49,16 +55,28 @@ def _order(tensor: torch.Tensor) -> list[int]:
     return [stride for stride, size in zip(tensor.stride(), tensor.shape) if size > 1]
 
 
-def _lay_out_alike(optimizer, args, kwargs):
-    for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+def _like(tensor: torch.Tensor, weight: torch.nn.Parameter) -> torch.Tensor:
+    return tensor if _order(tensor) == _order(weight) else torch.empty_like(weight, requires_grad=False).copy_(tensor)
+
+# %% ../../nbs/training/00_config.ipynb #op1pass3
+def _lay_gradients_out(optimizer, args, kwargs):
+    for weight in _weights(optimizer):
         if weight.grad is not None:
             weight.grad = _like(weight.grad, weight)
-        state = optimizer.state.get(weight, {})
+
+
+def _suit(optimizer):
+    "Bring a state that was loaded into the order of the weights, and step as usual where one pass does not suit them."
+    if not _pays(_weights(optimizer)):
+        for group in optimizer.param_groups:
+            group["fused"] = None
+        return
+    for weight, state in optimizer.state.items():
         state |= {name: _like(value, weight) for name, value in state.items() if isinstance(value, torch.Tensor) and value.shape == weight.shape}
 
 
-def _like(tensor: torch.Tensor, weight: torch.nn.Parameter) -> torch.Tensor:
-    return tensor if _order(tensor) == _order(weight) else torch.empty_like(weight, requires_grad=False).copy_(tensor)
+def _weights(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 # %% ../../nbs/training/00_config.ipynb #3fe009b7
 class Optimizer(Settings):
