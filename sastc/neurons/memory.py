@@ -23,15 +23,22 @@ from torch.utils._pytree import tree_leaves
 from .kernels import Kernel
 
 # %% ../../nbs/neurons/04_memory.ipynb #2b049a75
-def _packed(rows):
-    total = rows[7]
-    for row in reversed(rows.unbind()[:7]):
-        total = row + 2 * total
-    return total[None].to(torch.uint8)
+def _patterns(dtype):
+    "Type of the integers in which spikes are read, and for each place in one: the integer with a spike there alone, and the lowest bit that is set."
+    integer = torch.int64 if dtype.itemsize == 8 else torch.int32
+    places = integer.itemsize // dtype.itemsize
+    alone = torch.eye(places, dtype=dtype).view(integer).flatten().tolist()
+    return integer, tuple((pattern, (pattern & -pattern).bit_length() - 1) for pattern in alone)
 
 
-def _unpacked(packed, dtype):
-    return torch.stack([(packed[0] & (1 << bit)).to(dtype).mul_(0.5**bit) for bit in range(8)])
+def _packed(rows, patterns):
+    bits = [(row >> lowest) & 1 for row in rows for _, lowest in patterns]
+    return sum(bit << k for k, bit in enumerate(bits))[None].to(torch.uint8)
+
+
+def _unpacked(packed, integer, patterns):
+    bits, places = packed[0].to(integer), len(patterns)
+    return torch.stack([sum(-((bits >> (first + k)) & 1) & pattern for k, (pattern, _) in enumerate(patterns)) for first in range(0, 8, places)])
 
 
 _pack, _unpack = Kernel(_packed), Kernel(_unpacked)
@@ -41,10 +48,10 @@ def pack_bits(
     spikes: torch.Tensor,  # [N], 0 or 1, any floating dtype
 ) -> torch.Tensor:  # [N / 8 rounded up], uint8
     "Spikes as bits."
-    whole, rest = divmod(len(spikes), 8)
-    if rest:
-        spikes = torch.cat([spikes, spikes.new_zeros(8 - rest)])
-    return _pack(spikes.view(8, -1))[0]
+    integer, patterns = _patterns(spikes.dtype)
+    if len(spikes) % 8 or spikes.storage_offset() or spikes.stride(0) != 1:
+        spikes = torch.cat([spikes, spikes.new_zeros(-len(spikes) % 8)])
+    return _pack(spikes.view(integer).view(8 // len(patterns), -1), patterns=patterns)[0]
 
 
 def unpack_bits(
@@ -53,7 +60,8 @@ def unpack_bits(
     dtype: torch.dtype,  # that of the spikes
 ) -> torch.Tensor:  # [N], 0 or 1
     "Bits as spikes."
-    return _unpack(packed[None], dtype=dtype).flatten()[:count]
+    integer, patterns = _patterns(dtype)
+    return _unpack(packed[None], integer=integer, patterns=patterns).view(dtype).flatten()[:count]
 
 # %% ../../nbs/neurons/04_memory.ipynb #edb767cd
 class _View(NamedTuple):
@@ -96,25 +104,6 @@ class _Spikes(_Note):
         return unpack_bits(self.packed, self.count, self.dtype)
 
 
-class _Normalised(_Note):
-    "By normalising again what the normalisation keeps for itself."
-
-    def __init__(self, current, norm, arriving):
-        super().__init__(current)
-        self.from_batch, self.eps = norm.training or norm.running_mean is None, norm.eps
-        running = (None, None) if self.from_batch else (norm.running_mean, norm.running_var)
-        self.parts = arriving.detach(), *running, norm.weight, norm.bias
-        self.versions = self._versions()
-
-    def _versions(self):
-        return [None if part is None else part._version for part in self.parts]
-
-    def storage_again(self):
-        if self.versions != self._versions():
-            raise RuntimeError("saving_memory: expected the weights of the forward pass in the backward pass, got changed ones; update them after it")
-        return F.batch_norm(*self.parts, self.from_batch, 0.0, self.eps)
-
-
 class _Sum(_Note):
     "By adding again."
 
@@ -124,7 +113,43 @@ class _Sum(_Note):
 
     def storage_again(self):
         first, second = self.terms
-        return first.tensor() + second.tensor()
+        return first.tensor().add_(second.tensor())  # the first is new, and nobody else's
+
+# %% ../../nbs/neurons/04_memory.ipynb #5be0713f
+def _kept_statistics(current, parts):
+    "Mean and inverse deviation that a normalisation has kept, where they give the same bits again; else None."
+    dense = all(any(part.is_contiguous(memory_format=order) for order in _ORDERS) for part in parts if part is not None)
+    if not dense or current.grad_fn.name() != "NativeBatchNormBackward0":
+        return None
+    mean, inverse = current.grad_fn._saved_result1, current.grad_fn._saved_result2
+    return (mean, inverse) if inverse.dtype in (torch.float32, torch.float64) and inverse.device.type == "cpu" else None
+
+
+_ORDERS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
+
+
+class _Normalised(_Note):
+    "By normalising again what the normalisation keeps for itself."
+
+    def __init__(self, current, norm, arriving):
+        super().__init__(current)
+        self.from_batch, self.eps = norm.training or norm.running_mean is None, norm.eps
+        self.running = (None, None) if self.from_batch else (norm.running_mean, norm.running_var)
+        self.parts = arriving.detach(), norm.weight, norm.bias
+        self.kept = _kept_statistics(current, self.parts) if self.from_batch else None
+        self.versions = self._versions()
+
+    def _versions(self):
+        return [None if part is None else part._version for part in (*self.parts, *self.running)]
+
+    def storage_again(self):
+        if self.versions != self._versions():
+            raise RuntimeError("saving_memory: expected the weights of the forward pass in the backward pass, got changed ones; update them after it")
+        arriving, weight, bias = self.parts
+        if self.kept is None:
+            return F.batch_norm(arriving, *self.running, weight, bias, self.from_batch, 0.0, self.eps)
+        mean, inverse = self.kept
+        return F.batch_norm(arriving, mean, torch.ones_like(inverse), inverse if weight is None else inverse * weight, bias, False, 0.0, 0.0)
 
 # %% ../../nbs/neurons/04_memory.ipynb #505a1c2c
 _NOTES: ContextVar[dict | None] = ContextVar("notes", default=None)
