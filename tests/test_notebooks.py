@@ -1,13 +1,13 @@
 """Every notebook runs from top to bottom, and keeps to the rules that make it a page worth reading (CONTRIBUTING.md)."""
 
 import json
-import multiprocessing
 import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from processes import in_own_process, write_output_to
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -22,38 +22,23 @@ def cells(path, kind):
     return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
 
-def execute(path: str, log: str) -> None:
+def execute(path: str, log: Path) -> None:
     "Run the cells of a notebook, with what it prints in a file."
-    with open(log, "wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    write_output_to(log, log)
     from nbdev.test import nbdev_test
 
-    multiprocessing.set_start_method(None, force=True)  # what a notebook starts is started as anywhere else
     os.chdir(ROOT)
     nbdev_test(path=path, n_workers=0, do_print=True)
     sys.stdout.flush()
     os._exit(0)  # workers of a notebook's data loaders may be in no hurry; `passed` below asks whether all went well
 
 
-@pytest.fixture(scope="session")
-def processes():
-    """Makes a process for each notebook: what one leaves behind (seeds, hooks, threads, memory) is not there for the next.
-
-    They fork from a server that has loaded what nearly all of them need, which takes longer than the cells of most."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["nbdev.test", "plotly.express", "sastc.training", "sastc.studies.report", "torchvision.transforms.v2", "sklearn.datasets"])
-    return context
-
-
 @each_notebook
-def test_runs(path, processes, tmp_path, monkeypatch):
+def test_runs(path, tmp_path, monkeypatch):
     # threads of several processes wait for each other; for this test alone, since others start processes too
     monkeypatch.setenv("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
     log = tmp_path / "log.txt"
-    process = processes.Process(target=execute, args=(str(path), str(log)))
+    process = in_own_process(execute, str(path), log)
     process.start()
     process.join(900)
     process.kill()
