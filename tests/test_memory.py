@@ -85,6 +85,49 @@ def test_what_is_not_spikes_or_is_not_any_more_is_kept_as_it_is(odd):
     assert_same_gradients(network, torch.rand(3, 3, 8, 8))
 
 
+class ByName(nn.Module):
+    "Calls a normalisation with its argument by name."
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.norm(input=x)
+
+
+def hooked(change):
+    norm = nn.BatchNorm2d(4)
+    norm.register_forward_hook(lambda module, arguments, current: change(current))
+    return norm
+
+
+def replaced():
+    norm = nn.BatchNorm2d(4)
+    norm.forward = lambda x: nn.BatchNorm2d.forward(norm, 2 * x) + 1
+    return norm
+
+
+norms = dict(
+    by_name=ByName,
+    changed_by_a_hook=lambda: hooked(lambda current: 2 * current),
+    changed_in_place_by_a_hook=lambda: hooked(lambda current: current.mul_(2)),
+    normalised_twice_by_a_hook=lambda: hooked(nn.BatchNorm2d(4).requires_grad_(False)),
+    seen_by_a_hook=lambda: hooked(lambda current: None),
+    with_another_forward_pass=replaced,
+    without_weights=lambda: nn.BatchNorm2d(4, affine=False),
+    of_each_batch=lambda: nn.BatchNorm2d(4, track_running_stats=False),
+)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", norms)
+def test_what_is_not_a_plain_normalisation_is_kept_as_it_is(name, precision):
+    torch.manual_seed(0)
+    network = over_time(nn.Sequential(nn.Conv2d(3, 4, 3), norms[name](), LIF(2), nn.Conv2d(4, 4, 3), norms[name](), LIF(2), nn.Flatten()), 2)
+    assert_same_gradients(network, torch.rand(3, 3, 8, 8), precision)
+
+
 def test_two_networks_at_once_and_two_backward_passes():
     torch.manual_seed(0)
     first, second = (create_model("vgg11", width=0.0625, time_steps=2) for _ in range(2))

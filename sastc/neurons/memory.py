@@ -116,6 +116,9 @@ class _Sum(_Note):
         return first.tensor().add_(second.tensor())  # the first is new, and nobody else's
 
 # %% ../../nbs/neurons/04_memory.ipynb #5be0713f
+_ORDERS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
+
+
 def _kept_statistics(current, parts):
     "Mean and inverse deviation that a normalisation has kept, where they give the same bits again; else None."
     dense = all(any(part.is_contiguous(memory_format=order) for order in _ORDERS) for part in parts if part is not None)
@@ -123,9 +126,6 @@ def _kept_statistics(current, parts):
         return None
     mean, inverse = current.grad_fn._saved_result1, current.grad_fn._saved_result2
     return (mean, inverse) if inverse.dtype in (torch.float32, torch.float64) and inverse.device.type == "cpu" else None
-
-
-_ORDERS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 
 
 class _Normalised(_Note):
@@ -189,8 +189,16 @@ def residual_sum(
     return total
 
 # %% ../../nbs/neurons/04_memory.ipynb #6390d0d2
+def _is_plain(module):
+    "A normalisation with a forward pass of its own, as one that joins processes, would not be repeated truly."
+    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward and "forward" not in vars(module)
+
+
 def _note_normalised(norm, arguments, current):
-    if current.requires_grad:
+    if not current.requires_grad or len(arguments) != 1:  # an argument by name does not arrive here
+        return
+    made = current.grad_fn  # another hook may have changed what comes out
+    if "BatchNorm" in made.name() and made.next_functions[0][0] is arguments[0].grad_fn:
         _leave(_Normalised(current, norm, *arguments))
 
 
@@ -210,9 +218,7 @@ def saving_memory(
     """Context for a forward pass that keeps about half of the memory for its backward pass, or less; gradients are the same bit by bit.
 
     The backward pass raises `RuntimeError` when weights were changed before it."""
-    # normalisations with a forward pass of their own, as one that joins processes, would not be repeated truly
-    plain = [module for module in network.modules() if isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward]
-    handles = [module.register_forward_hook(_note_normalised) for module in plain]
+    handles = [module.register_forward_hook(_note_normalised) for module in network.modules() if _is_plain(module)]
     token = _NOTES.set({})
     try:
         with saved_tensors_hooks(_keep, _again):
