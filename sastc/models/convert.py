@@ -305,12 +305,23 @@ def watch_first_pass(
 _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
 
 
+def _is_relu(module: nn.Module) -> bool:
+    "A subclass or an object with a forward pass of its own is another activation, of which the trial says that it stayed analog."
+    return isinstance(module, (nn.ReLU, nn.ReLU6)) and type(module).forward in (nn.ReLU.forward, nn.ReLU6.forward) and "forward" not in vars(module)
+
+
 def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
     "Put a neuron in the place of every ReLU; how many there were."
     count = 0
-    for parent in list(snn.modules()):
+    for place, parent in list(snn.named_modules()):
         modules = parent._modules.items()  # rather than named_children(), which leaves out the second name of a shared module
-        names = [name for name, child in modules if isinstance(child, (nn.ReLU, nn.ReLU6))]
+        names = [name for name, child in modules if _is_relu(child)]
+        for name in names:
+            if any(value for attribute, value in vars(parent._modules[name]).items() if attribute.endswith("_hooks")):
+                raise ValueError(
+                    f"ann: expected ReLUs without hooks, which are lost where a neuron takes their place, got one at {f'{place}.{name}'.strip('.')!r}; "
+                    "register it on the neuron instead"
+                )
         names += [name for name, value in vars(parent).items() if any(value is function for function in _FUNCTIONS)]
         for name in names:
             setattr(parent, name, make())
@@ -364,7 +375,7 @@ def spiking(
 ) -> nn.Module:  # a copy with neurons: [B, C, H, W] or [T, B, C, H, W] -> [T, B, K]
     """A ReLU network with neurons in place of its ReLUs, with the same parameter names and values.
 
-    Raises `ValueError` if there is no ReLU, if an activation would stay analog (in its first pass, where no size of image fits that could be guessed), if `stem_once` does not fit, or if the network already spikes."""
+    Raises `ValueError` if there is no ReLU, if one has hooks, if an activation would stay analog (in its first pass, where no size of image fits that could be guessed), if `stem_once` does not fit, or if the network already spikes."""
     if getattr(ann, "time_steps", None) is not None:
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
     if scripted := [name or type(ann).__name__ for name, module in ann.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
