@@ -336,6 +336,19 @@ def test_a_forward_pass_that_nir_cannot_follow_is_refused(forward, sentence):
     assert sentence in str(error.value)
 
 
+def test_layers_that_do_more_than_their_weights_say_are_refused():
+    def network():
+        return spiking(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)), 2)
+
+    hooked, replaced = network(), network()
+    hooked[0].register_forward_hook(lambda module, args, output: 2 * output)
+    replaced[3].forward = lambda x: F.linear(x, replaced[3].weight)
+    for net, name in ((hooked, "0"), (replaced, "3")):
+        with pytest.raises(ValueError, match=f"student: expected layers without hooks or a forward pass of their own, which no NIR node has, got '{name}'"):
+            to_nir(net, (3, 8, 8))
+    assert len(to_nir(network(), (3, 8, 8)).nodes) == 6
+
+
 class Adaptive(LIF):
     def fire(self, current, time_steps):
         return super().fire(2 * current, time_steps)

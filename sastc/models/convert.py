@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
 from .libraries import LIBRARIES
-from .taps import as_it_was, copied, evaluating, lazy_layers
+from .taps import as_it_was, copied, does_more, evaluating, lazy_layers
 from ..neurons.network import over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
@@ -306,8 +306,8 @@ _FUNCTIONS = (F.relu, F.relu_, F.relu6, torch.relu, torch.relu_)
 
 
 def _is_relu(module: nn.Module) -> bool:
-    "A subclass or an object with a forward pass of its own is another activation, of which the trial says that it stayed analog."
-    return isinstance(module, (nn.ReLU, nn.ReLU6)) and type(module).forward in (nn.ReLU.forward, nn.ReLU6.forward) and "forward" not in vars(module)
+    "A subclass with a forward pass of its own is another activation, of which the trial says that it stayed analog."
+    return isinstance(module, (nn.ReLU, nn.ReLU6)) and type(module).forward in (nn.ReLU.forward, nn.ReLU6.forward)
 
 
 def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
@@ -317,10 +317,10 @@ def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
         modules = parent._modules.items()  # rather than named_children(), which leaves out the second name of a shared module
         names = [name for name, child in modules if _is_relu(child)]
         for name in names:
-            if any(value for attribute, value in vars(parent._modules[name]).items() if attribute.endswith("_hooks")):
+            if does_more(parent._modules[name]):
                 raise ValueError(
-                    f"ann: expected ReLUs without hooks, which are lost where a neuron takes their place, got one at {f'{place}.{name}'.strip('.')!r}; "
-                    "register it on the neuron instead"
+                    f"ann: expected ReLUs without hooks or a forward pass of their own, which are lost where neurons take their place, "
+                    f"got one at {f'{place}.{name}'.strip('.')!r}; register a hook on the neuron instead"
                 )
         names += [name for name, value in vars(parent).items() if any(value is function for function in _FUNCTIONS)]
         for name in names:

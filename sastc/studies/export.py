@@ -28,6 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from ..common.checks import in_range, needed, one_of
 from ..common.files import atomic, path_of
 from ..models.preprocessing import trained_to_see
+from ..models.taps import does_more
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from ..training.opening import open_run
@@ -109,6 +110,8 @@ def _traced(student, image_shape):
     if any(isinstance(module, Spikes) for module in student.modules()):
         raise ValueError(f"student: expected neurons of this package, got {type(student).__name__} with those of another library, which writes NIR by itself")
     network = _ready(student, image_shape)
+    if more := [name for name, module in network.named_modules() if name and not [*module.children()] and does_more(module)]:
+        raise ValueError(f"student: expected layers without hooks or a forward pass of their own, which no NIR node has, got {more[0]!r}; remove them first")
     if _dtype(network) != torch.float64:
         network.float()
     try:
