@@ -24,6 +24,7 @@ def assert_same_gradients(network, images, precision=torch.float32):
     found = []
     for saves in (False, True):
         network.load_state_dict(state)
+        torch.manual_seed(0)
         loss = loss_of(network, images, saves, precision)
         found.append([loss, *torch.autograd.grad(loss, weights, allow_unused=True), *network.buffers()])
         found[-1] = [value if value is None else value.clone() for value in found[-1]]
@@ -108,7 +109,19 @@ def replaced():
     return norm
 
 
+class Noise(nn.Module):
+    "Draws at random whenever the weight is asked for."
+
+    def forward(self, weight):
+        return weight + torch.rand_like(weight)
+
+
+def noisy():
+    return torch.nn.utils.parametrize.register_parametrization(nn.BatchNorm2d(4), "weight", Noise())
+
+
 norms = dict(
+    with_noise_on_its_weights=noisy,
     by_name=ByName,
     changed_by_a_hook=lambda: hooked(lambda current: 2 * current),
     changed_in_place_by_a_hook=lambda: hooked(lambda current: current.mul_(2)),

@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -190,8 +191,9 @@ def residual_sum(
 
 # %% ../../nbs/neurons/04_memory.ipynb #6390d0d2
 def _is_plain(module):
-    "A normalisation with a forward pass of its own, as one that joins processes, would not be repeated truly."
-    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward and "forward" not in vars(module)
+    "A normalisation with a forward pass of its own, as one that joins processes, or with weights that are computed, would not be repeated truly."
+    ours = isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward
+    return ours and "forward" not in vars(module) and not is_parametrized(module)
 
 
 def _note_normalised(norm, arguments, current):
