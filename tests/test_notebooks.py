@@ -34,9 +34,7 @@ def execute(path: str, log: Path) -> None:
 
 
 @each_notebook
-def test_runs(path, tmp_path, monkeypatch):
-    # threads of several processes wait for each other; for this test alone, since others start processes too
-    monkeypatch.setenv("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+def test_runs(path, tmp_path):
     log = tmp_path / "log.txt"
     process = in_own_process(execute, str(path), log)
     process.start()

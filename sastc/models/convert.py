@@ -316,12 +316,11 @@ def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
     for place, parent in list(snn.named_modules()):
         modules = parent._modules.items()  # rather than named_children(), which leaves out the second name of a shared module
         names = [name for name, child in modules if _is_relu(child)]
-        for name in names:
-            if does_more(parent._modules[name]):
-                raise ValueError(
-                    f"ann: expected ReLUs without hooks or a forward pass of their own, which are lost where neurons take their place, "
-                    f"got one at {f'{place}.{name}'.strip('.')!r}; register a hook on the neuron instead"
-                )
+        if more := [f"{place}.{name}".strip(".") for name in names if does_more(parent._modules[name])]:
+            raise ValueError(
+                "ann: expected ReLUs without hooks or a forward pass of their own, which are lost where neurons take their place, "
+                f"got one at {more[0]!r}; register a hook on the neuron instead"
+            )
         names += [name for name, value in vars(parent).items() if any(value is function for function in _FUNCTIONS)]
         for name in names:
             setattr(parent, name, make())

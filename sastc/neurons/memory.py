@@ -9,6 +9,7 @@ __all__ = ['pack_bits', 'unpack_bits', 'note_spikes', 'residual_sum', 'saving_me
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from .kernels import Kernel
 
 # %% ../../nbs/neurons/04_memory.ipynb #2b049a75
+@cache  # asked for several times a layer and step
 def _patterns(dtype):
     "Type of the integers in which spikes are read, and for each place in one: the integer with a spike there alone, and the lowest bit that is set."
     integer = torch.int64 if dtype.itemsize == 8 else torch.int32
