@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,14 @@ def cells(path, kind):
     return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
 
-def execute(path: str, log: Path) -> None:
-    "Run the cells of a notebook, with what it prints in a file."
+def execute(path: str, log: Path, temporary: str) -> None:
+    "Run the cells of a notebook, with what it prints in a file, and its temporary files in a folder."
     write_output_to(log, log)
     from nbdev.test import nbdev_test
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+    cache_dir()  # stays where it is: all share the kernels that one has compiled
+    os.environ["TMPDIR"], tempfile.tempdir = temporary, None
     os.chdir(ROOT)
     nbdev_test(path=path, n_workers=0, do_print=True)
     sys.stdout.flush()
@@ -36,10 +40,11 @@ def execute(path: str, log: Path) -> None:
 @each_notebook
 def test_runs(path, tmp_path):
     log = tmp_path / "log.txt"
-    process = in_own_process(execute, str(path), log)
-    process.start()
-    process.join(900)
-    process.kill()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # not in tmp_path, which is too long a name for sockets
+        process = in_own_process(execute, str(path), log, temporary)
+        process.start()
+        process.join(900)
+        process.kill()
     said = log.read_text(errors="replace")
     # nbdev_test also ends well when it found nothing to run, and runs every notebook when it is given no path
     assert re.findall(r"^Starting (.*)", said, re.M) == [str(path)], said
