@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import random
 import subprocess
 import sys
 
@@ -16,15 +17,16 @@ from sastc import assess, create_model, distill, open_run, train_teacher
 from sastc.cli import main
 from sastc.cli.running import find_parts
 from sastc.data.datasets import frames_from, images_from
-from sastc.methods import SASTC, TET, Baseline, FeatureKD, Term
+from sastc.methods import KD, SASTC, TET, Baseline, FeatureKD, Term
 from sastc.methods.alignment import SimilarityAlignment
 from sastc.methods.routed import RoutedAlignment
 from sastc.metrics.energy import firing_rates
-from sastc.models import Taps, candidates, from_library
+from sastc.models import Taps, candidates, from_library, spiking
 from sastc.neurons import LIF, Neuron
 from sastc.studies.export import to_nir
 from sastc.studies.report import write_report
 from sastc.training import Run
+from sastc.training.loop import Trainer
 from sastc.training.measure import compared_layers
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=2, device="cpu", epochs=1, image_size=16)
@@ -574,9 +576,154 @@ def test_what_a_method_would_lose_in_silence_is_refused(method, said, tmp_path):
         distill(method=method, folder=tmp_path / "run", **STUDENT, **TINY | dict(log_every=20))
 
 
-def test_a_state_that_no_checkpoint_holds_is_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match=r"Forgetful: expected buffers \(register_buffer in `build`\), got the tensor 'mean', which a resumed run would lack"):
-        distill(method=Forgetful, folder=tmp_path / "run", **STUDENT, **TINY)
+class Counting(Baseline):
+    def build(self, shapes):
+        self.steps = 0
+
+    def terms(self, step):
+        self.steps += 1
+        return super().terms(step)
+
+
+@pytest.mark.parametrize("method, name", [(Forgetful, "mean"), (Counting, "steps")])
+def test_a_state_that_no_checkpoint_holds_is_warned_of(method, name, tmp_path):
+    said = (
+        rf"{method.__name__}: expected a state in buffers \(register_buffer in `build`\), got '{name}', which `terms` makes or changes and a resumed run would"
+    )
+    with pytest.warns(UserWarning, match=said):
+        distill(method=method, folder=tmp_path / "run", **STUDENT, **TINY)
+
+
+class Learned(Baseline):
+    def build(self, shapes):
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def terms(self, step):
+        return {name: term._replace(weight=self.weight) for name, term in super().terms(step).items()}
+
+
+def test_a_weight_that_is_learned_learns_from_1_on(tmp_path):
+    run = distill(method=Learned, folder=tmp_path / "run", **STUDENT, **TINY)
+    assert run.checkpoint("last")["method"]["weight"] < 0.99  # the loss is its gradient
+
+
+class Fading(Baseline):
+    def terms(self, step):
+        return {name: term._replace(weight=1 - step.progress) for name, term in super().terms(step).items()}
+
+
+@pytest.mark.parametrize("other, late", [(Fading, True), (Learned, False)])
+def test_a_sum_loses_no_weight_that_changes(other, late, tmp_path):
+    said = r"terms: expected terms of one name to be one quantity, which a sum counts once, got two called 'ce'"
+    with pytest.raises(ValueError, match=said):
+        distill(method=Baseline() + other(), folder=tmp_path / "run", **STUDENT, **TINY)
+    assert len(Run(tmp_path / "run").steps) <= late
+
+
+class Reusing(KD):
+    def layers(self, student, teacher):
+        self.head = teacher.classifier
+        return [], []
+
+
+def test_a_method_does_not_train_the_teacher(teacher, tmp_path):
+    with pytest.raises(ValueError, match="teacher: expected weights of its own, got 'classifier.weight', which the method has too and trains; copy one of"):
+        distill(method=Reusing, teacher=teacher.folder, folder=tmp_path / "run", **STUDENT, **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def stopped_at(step, monkeypatch):
+    "A context in which a run ends as by Ctrl-C."
+    made = Trainer.step
+
+    def broken(self, images, labels):
+        if self.progress["step"] == step:
+            raise KeyboardInterrupt
+        made(self, images, labels)
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    return pytest.raises(KeyboardInterrupt)
+
+
+class Mixed(Baseline):
+    def terms(self, step):
+        share = random.random() + np.random.default_rng(np.random.randint(2**31)).random() + np.random.beta(0.5, 0.5)
+        return {name: term._replace(value=share * term.value) for name, term in super().terms(step).items()}
+
+
+def test_what_a_method_draws_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    given = STUDENT | TINY | dict(method=Mixed, epochs=2)
+    whole = distill(**given, folder=tmp_path / "whole")
+    with monkeypatch.context() as patched, stopped_at(11, patched):
+        distill(**given, folder=tmp_path / "run")
+    run = distill(method=Mixed, folder=tmp_path / "run", resume=True)
+    assert run.steps.total.tolist() == whole.steps.total.tolist()
+
+
+def small(width=4):
+    return spiking(nn.Sequential(nn.Conv2d(1, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Linear(16 * width, 10)), 2)
+
+
+def frozen():
+    network = small()
+    network[0].requires_grad_(False)
+    return network
+
+
+def evaluating():
+    network = small()
+    network[1].eval()
+    return network
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        (
+            lambda: dict(student=small(8)),
+            r"student: expected the network that the run trained, in which '0.weight' has shape \[4, 1, 3, 3\], got Sequential with \[",
+        ),
+        (
+            lambda: dict(student=frozen()),
+            r"student: expected the network that the run trained \(networks.json: frozen: no '0.weight'\), got one with '0.weight'",
+        ),
+        (lambda: dict(student=evaluating()), r"student: .* \(networks.json: evaluating: no '1'\), got one with '1'"),
+        (lambda: dict(student=small(), method=Learned()), "method: expected 'baseline', with which"),
+    ],
+)
+def test_a_resume_that_is_refused_leaves_a_finished_run_as_it_was(other, said, tmp_path):
+    run = distill(student=small(), method="baseline", folder=tmp_path / "run", **TINY)
+    before = {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()}
+    with pytest.raises(ValueError, match=said):
+        distill(folder=run.folder, resume=True, epochs=2, **other())
+    assert before == {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()}
+
+
+class Refitted(Baseline):
+    width = 1
+
+    def build(self, shapes):
+        self.weight = nn.Parameter(torch.ones(self.width))
+
+    def terms(self, step):
+        return {name: term._replace(weight=self.weight.mean()) for name, term in super().terms(step).items()}
+
+
+def test_a_method_that_does_not_fit_leaves_a_finished_run_as_it_was(tmp_path, monkeypatch):
+    run = distill(student=small(), method=Refitted, folder=tmp_path / "run", **TINY)
+    monkeypatch.setattr(Refitted, "width", 2)
+    with pytest.raises(ValueError, match="folder: expected the method and the optimiser with which the run in .* was trained, got others .*size mismatch"):
+        distill(folder=run.folder, resume=True, epochs=2, student=small(), method=Refitted)
+    assert Run(run.folder).state == "finished" and Run(run.folder).result == run.result
+
+
+def test_weights_to_begin_with_that_are_typed_at_a_resume_are_those_of_the_run(tmp_path):
+    first, other = (distill(**STUDENT, **TINY, method="baseline", seed=seed, folder=tmp_path / f"seed{seed}") for seed in (0, 1))
+    run = distill(**STUDENT, **TINY, method="baseline", init=str(first.folder), folder=tmp_path / "run")
+    with pytest.raises(ValueError, match="init: expected the weights with which the run in .* was started"):
+        distill(folder=run.folder, resume=True, epochs=2, init=str(other.folder))
+    assert Run(run.folder).state == "finished"
+    assert distill(folder=run.folder, resume=True, epochs=2, init=str(first.folder)).state == "finished"
 
 
 def test_an_optimiser_and_a_schedule_are_classes_and_come_back(parts, tmp_path, capsys):

@@ -114,6 +114,8 @@ class Method(Component):
         return label_term(step) if self.uses_teacher else self.terms(step)
 
     def __add__(self, other: "Method") -> "Method":
+        if isinstance(self, Sum):  # one order of nesting, that of `Methods.find`: names in checkpoints do not depend on who added
+            return self.first + (self.second + other)
         return sum_class(type(self), type(other))(first=self, second=other)
 
 
@@ -145,7 +147,7 @@ class Sum(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.counts = None  # student and teacher layers of the first method, which `layers` finds; the rest are the second's
-        self.compared = set()  # names of terms that both have, once they were found to be one quantity
+        self._compared = set()  # names of terms that both have, once their values were found to be the same
 
     def layers(self, student, teacher):
         found = [method.layers(student, teacher) for method in (self.first, self.second)]
@@ -188,12 +190,26 @@ def alone(self: Sum, step: Step) -> dict[str, Term]:
 
 @patch
 def _joined(self: Sum, mine: dict[str, Term], theirs: dict[str, Term]) -> dict[str, Term]:
-    for name in mine.keys() & theirs.keys() - self.compared:
-        self.compared.add(name)  # once: a look at a number stops a GPU
-        if mine[name].weight != theirs[name].weight or not torch.allclose(mine[name].value.detach(), theirs[name].value.detach(), rtol=1e-3):
-            one, other = (f"{method.weight:g} x {method.value.item():.4g}" for method in (mine[name], theirs[name]))
+    for name in mine.keys() & theirs.keys():
+        if not self._are_one(name, mine[name], theirs[name]):
+            one, other = (f"{float(term.weight):g} x {term.value.item():.4g}" for term in (mine[name], theirs[name]))
             raise ValueError(f"terms: expected terms of one name to be one quantity, which a sum counts once, got two called {name!r}: {one} and {other}")
     return theirs | mine
+
+
+@patch
+def _are_one(self: Sum, name: str, mine: Term, theirs: Term) -> bool:
+    "Whether two terms are the same quantity: their weights at every step, their values where they are first above 0, since a look at a number stops a GPU."
+    learned = any(isinstance(term.weight, torch.Tensor) for term in (mine, theirs))  # it has a gradient, which would be lost
+    if mine.weight is not theirs.weight and (learned or mine.weight != theirs.weight):
+        return False
+    if name not in self._compared:
+        one, other = mine.value.detach(), theirs.value.detach()
+        if not torch.allclose(one, other, rtol=1e-3):
+            return False
+        if one.any() and mine.weight != 0:
+            self._compared.add(name)
+    return True
 
 # %% ../../nbs/methods/00_method.ipynb #d0f1a2b3
 from fastcore.basics import patch

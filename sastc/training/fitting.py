@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['tried', 'neuron_elements', 'network_for', 'student_for', 'build_method', 'check_training', 'described',
-           'check_network', 'check_ann', 'check_teacher', 'check_own_weights', 'learner_for']
+           'check_network', 'check_weights', 'check_ann', 'check_teacher', 'check_own_weights', 'learner_for']
 
 # %% ../../nbs/training/10_fitting.ipynb #5ddb8a20
 import copy
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -163,25 +163,52 @@ def _failure(learner: Learner, images: torch.Tensor) -> str | None:
 
 # %% ../../nbs/training/10_fitting.ipynb #6be0c4a2
 def described(network: nn.Module) -> dict:
-    "What the weights of a network do not say: its time steps and the settings of its neurons."
+    "What the weights of a network do not say: its time steps, the settings of its neurons, which weights are frozen, and what is in evaluation mode meanwhile."
     neurons = {name: dict(neuron=type(module).__name__, **flat(module)) for name, module in network.named_modules() if isinstance(module, Neuron)}
     neurons |= {name: module.about for name, module in network.named_modules() if isinstance(module, Spikes)}
-    return as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons))
+    frozen = [name for name, weight in network.named_parameters() if not weight.requires_grad]
+    evaluating = [name for name, module in network.named_modules() if network.training and not module.training]
+    return as_stored(dict(time_steps=getattr(network, "time_steps", None), neurons=neurons, frozen=frozen, evaluating=evaluating))
 
 
 def check_network(
     run: Run,  # one of an older version recorded nothing
     network: nn.Module,
+    trained: bool = False,  # it goes on: how it is trained has to be the same too
 ) -> None:
     "Raise a sentence for another network than that of a run."
     before, now, argument = run.networks.get("network"), described(network), KINDS[run.kind].network
-    names = [name for name in ("time_steps", "neurons") if before.get(name) != now[name]] if isinstance(before, dict) else []
+    compared = ["time_steps", "neurons", *(["frozen", "evaluating"] if trained else [])]
+    names = [name for name in compared if name in before and before[name] != now[name]] if isinstance(before, dict) else []
     if names:
-        one, other = before.get(names[0]), now[names[0]]
-        if isinstance(one, dict) and isinstance(other, dict):
-            place = next(name for name in (*one, *other) if one.get(name) != other.get(name))
-            names, one, other = [f"neuron {place!r}"], one.get(place), other.get(place)
-        raise ValueError(f"{argument}: expected the network that the run trained (networks.json: {names[0]} {one}), got one with {other}")
+        what, one, other = _first_difference(names[0], before[names[0]], now[names[0]])
+        raise ValueError(f"{argument}: expected the network that the run trained (networks.json: {what} {one}), got one with {other}")
+
+
+def _first_difference(name: str, one, other) -> tuple:
+    "What differs, in a form that fits into a sentence."
+    if isinstance(one, dict) and isinstance(other, dict):
+        place = next(place for place in (*one, *other) if one.get(place) != other.get(place))
+        return f"neuron {place!r}", one.get(place), other.get(place)
+    if isinstance(one, list) and isinstance(other, list):
+        place = next(place for place in (*one, *other) if (place in one) != (place in other))
+        return f"{name}:", *(repr(place) if place in names else f"no {place!r}" for names in (one, other))
+    return name, one, other
+
+
+def check_weights(
+    argument: str,  # "model" or "student"
+    network: nn.Module,
+    weights: Mapping[str, torch.Tensor],  # of a checkpoint
+) -> None:
+    "Raise a sentence for a network that the weights do not fit. It stays as it was."
+    before, now = (
+        {name: list(value.shape) for name, value in each.items() if isinstance(value, torch.Tensor)}  # a module may keep other things too
+        for each in (weights, network.state_dict())
+    )
+    if odd := next((name for name in (*before, *now) if before.get(name) != now.get(name)), ""):
+        one, other = (found.get(odd, "none") for found in (before, now))
+        raise ValueError(f"{argument}: expected the network that the run trained, in which {odd!r} has shape {one}, got {type(network).__name__} with {other}")
 
 # %% ../../nbs/training/10_fitting.ipynb #3f0a6d11
 def check_ann(teacher: nn.Module) -> None:
@@ -221,14 +248,14 @@ def _alike(*lists: Sequence[str]) -> Callable[[str], str]:
     return bare if all(len(set(map(bare, names))) == len(names) for names in lists) else str
 
 
-def check_own_weights(student: nn.Module, teacher: nn.Module | None) -> None:
-    "Raise a sentence for a teacher that would change while the student learns."
-    if teacher is None or lazy_layers(student):  # what has no weights yet shares none
+def check_own_weights(learning: nn.Module, teacher: nn.Module | None, what: str = "student") -> None:
+    "Raise a sentence for a teacher that would change while the student, or the method, learns."
+    if teacher is None or lazy_layers(learning):  # what has no weights yet shares none
         return
-    trained = {tensor.data_ptr() for tensor in (*student.parameters(), *student.buffers()) if tensor.numel()}
+    trained = {tensor.data_ptr() for tensor in (*learning.parameters(), *learning.buffers()) if tensor.numel()}
     shared = [name for name, tensor in (*teacher.named_parameters(), *teacher.named_buffers()) if tensor.numel() and tensor.data_ptr() in trained]
     if shared:
-        raise ValueError(f"teacher: expected weights of its own, got {shared[0]!r}, which the student has too and trains; copy one of them (copy.deepcopy)")
+        raise ValueError(f"teacher: expected weights of its own, got {shared[0]!r}, which the {what} has too and trains; copy one of them (copy.deepcopy)")
 
 # %% ../../nbs/training/10_fitting.ipynb #7db8f11a
 def learner_for(
@@ -250,6 +277,7 @@ def learner_for(
     check_own_weights(student, teacher)
     method = copy.deepcopy(config.method)  # a method that is passed twice learns twice
     student_layers, teacher_layers = build_method(method, student, teacher, config, data)
+    check_own_weights(method, teacher, "method")
     taps = None if teacher is None else Taps(teacher, teacher_layers)
     layers = dict(student=student_layers, teacher=teacher_layers) if student_layers or teacher_layers else {}
     return Learner(student, method, student_layers, taps, config.teacher_mode, preprocessing_of(data), config.teacher_until), layers

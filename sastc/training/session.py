@@ -25,7 +25,18 @@ from ..models.taps import Taps
 from ..neurons.kernels import expecting
 from .checkpoints import load_model
 from .config import Config, RunConfig, TeacherConfig
-from .fitting import check_ann, check_network, check_training, described, learner_for, network_for, neuron_elements, student_for, tried
+from sastc.training.fitting import (
+    check_ann,
+    check_network,
+    check_training,
+    check_weights,
+    described,
+    learner_for,
+    network_for,
+    neuron_elements,
+    student_for,
+    tried,
+)
 from .inputs import accelerator_for, as_found, batches_of, check_learned_from, perturbed_for, preprocessing_of, training_data
 from .learner import Learner
 from .loop import Trainer
@@ -41,19 +52,22 @@ def _own(**objects) -> dict:
     return {name: thing for name, thing in objects.items() if thing is not None}
 
 
-def _begun_with(config: RunConfig, network: nn.Module) -> dict:
-    "Give a network the weights that it begins with; what the run records of them."
-    if not config.init:
+def _begun_with(config: RunConfig, network: nn.Module, resume: bool, typed: bool) -> dict:
+    "Give a network the weights that it begins with; what the run records of them. A run that goes on has begun: they are looked at where they are typed."
+    if not config.init or (resume and not typed):
         return {}
     with torch.random.fork_rng(devices=[]):
         source = load_model(config.init)
+    record = dict(init=origin_record(config.init, source, config.folder))
+    if resume:
+        return record
     try:
         network.load_state_dict(source.state_dict())
     except RuntimeError as error:
         raise ValueError(
             f"init: expected weights of the network that is trained, got {config.init}, which do not fit ({shorten(str(error).splitlines()[1], 160, placeholder=' ...')})"
         ) from error
-    return dict(init=origin_record(config.init, source, config.folder))
+    return record
 
 # %% ../../nbs/training/11_session.ipynb #78ac008c
 class _Ready(NamedTuple):
@@ -107,7 +121,7 @@ def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
     "Raise a sentence for data, networks, weights or processes other than those that a run began with."
     check_learned_from(run, identity)
     check_processes(run)
-    check_network(run, ready.learner.network)
+    check_network(run, ready.learner.network, trained=True)
     check_origins(run, ready.origins)
 
 
@@ -133,6 +147,23 @@ def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> Ru
     return writer
 
 
+def _last_of(run: Run, network: nn.Module) -> dict | None:
+    "The checkpoint that a run goes on from. Raises a sentence for a network that it does not fit."
+    content = run.checkpoint("last") if "last" in run.checkpoints else None
+    if content:
+        check_weights(KINDS[run.kind].network, network, content["model"])
+    return content
+
+
+def _take_up(trainer: Trainer, content: dict, run: Run) -> None:
+    "Go on from a checkpoint. Raises a sentence for a method or an optimiser that it does not fit."
+    try:
+        trainer.resume(content)
+    except (RuntimeError, ValueError, KeyError) as error:
+        said = shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise ValueError(f"folder: expected the method and the optimiser with which the run in {run.folder} was trained, got others ({said})") from error
+
+
 def _train(ready: _Ready) -> Run:
     learner, data, config, accelerator = ready.learner, ready.data, ready.config, ready.accelerator
     batches, perturbed, identity = _inputs(ready)
@@ -140,16 +171,16 @@ def _train(ready: _Ready) -> Run:
     if before and nothing_is_left(before, config):
         return before
     elements = neuron_elements(learner.network, data)
-    content = before.checkpoint("last") if before and "last" in before.checkpoints else None
+    content = _last_of(before, learner.network) if before else None
     if content:  # of a version that kept no share
         content.setdefault("share", min(1.0, content["step"] / (before.config["epochs"] * len(batches["train"]))))
     trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
-    writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder
+    if content:
+        _take_up(trainer, content, before)
+    writer = trainer.writer = _writer(ready, identity, perturbed)  # last, so that a run that is refused leaves no folder, and a folder as it was
     if ready.resume and writer:
         writer.rewind(content["step"] if content else 0)
         (writer.folder / "result.json").unlink(missing_ok=True)  # the end is measured again
-    if content:
-        trainer.resume(content)
     with expecting(trainer.steps * config.optimisation.batch_size * elements):
         trainer.run()
     accelerator.wait_for_everyone()
@@ -180,7 +211,7 @@ def _ready_teacher(config: TeacherConfig | None, given: dict, resume: bool | str
     images = training_data(config, accelerator, by_folder=resume and not named_root)
     network = network_for(config.model, config["model"], images)
     tried("model", Taps(network, ()), images)
-    origins = {} if resume else _begun_with(config, network)
+    origins = _begun_with(config, network, resume, typed="init" in given)
     return _Ready(Learner(network, Baseline()), images, config, "teacher", {}, accelerator, resume, overwrite, origins)
 
 # %% ../../nbs/training/11_session.ipynb #b561a951
@@ -216,7 +247,9 @@ def _ready_student(config: Config | None, given: dict, teacher=None, resume: boo
     compared = _compared(learner.network, module if ann is None else ann, place, config, images) if config.mismatch_batches else None
     taught_by = compared[1].model if ann is None and compared else ann
     origins = {} if taught_by is None else dict(teacher=origin_record(place, taught_by, config.folder))
-    origins |= Run(config.folder).content("origins") | origins if resume else _begun_with(config, learner.network)
+    origins |= _begun_with(config, learner.network, resume, typed="init" in given)
+    if resume:
+        origins = Run(config.folder).content("origins") | origins
     return _Ready(learner, images, config, "student", layers, accelerator, resume, overwrite, origins, compared)
 
 
