@@ -388,3 +388,36 @@ def test_test_images_that_are_learned_from_are_told_however_they_are_chosen(work
     place = tmp_path / "train"
     with pytest.warns(UserWarning, match="8 of 8 test images"):
         read((ImageFolder(place), ImageFolder(place)), workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "said",
+    [
+        dict(mean=np.array([0.5]), std=tuple(np.array([0.25]))),
+        dict(mean=np.float32([0.5]), std=torch.tensor([0.25])),
+        dict(classes=np.array([f"kind {i}" for i in range(10)])),
+        dict(classes=range(10)),
+    ],
+)
+def test_data_described_with_numbers_of_other_libraries_are_trained_on_and_their_run_is_read_again(said, workers, tmp_path):
+    data = images_from((TensorDataset(PIXELS[:240], LABELS[:240]), TensorDataset(PIXELS[240:], LABELS[240:])), workers=workers, image_size=16, **said)
+    assert {type(value) for value in (*data.mean, *data.std)} == {float} and {type(name) for name in data.classes} == {str}
+    if workers:
+        return
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    run = train_teacher(model=model, data=data, folder=tmp_path / "run", device="cpu", batch_size=60, epochs=1)
+    assert run.checkpoint("last")["preprocessing"]["classes"] == list(data.classes) == run.data["classes"]
+    assert assess(run, student=model, data=data)["accuracy"] == run.result["test_accuracy_best"]
+
+
+def test_data_described_with_no_list_are_refused():
+    pair = TensorDataset(PIXELS, LABELS)
+    for said, sentence in (
+        (dict(mean=0.5, std=0.25), "mean: expected a list of numbers, got 0.5"),
+        (dict(mean="0.5", std="0.25"), "mean: expected a list of numbers, got '0.5'"),
+        (dict(classes=10), "classes: expected a list of names, got 10"),
+        (dict(mean=(0.5, 0.5), std=(0.25, 0.25), workers=1), "mean, std: expected 1 numbers each"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            images_from(pair, **said)

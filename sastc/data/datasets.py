@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.checks import in_range
+from ..common.checks import in_range, plain_names, plain_numbers
 from ..common.progress import watched
 from .events import Events
 from .folders import StreamedBatches, check_augment, chosen_of
 from .frames import Change, FrameData, as_bytes, frames
-from .images import ImageData, channel_statistics
+from .images import ImageData, channel_statistics, check_about
 
 # %% ../../nbs/data/06_datasets.ipynb #dcaf999b
 def is_dataset(thing) -> bool:
@@ -317,8 +317,9 @@ def _names(
         if listed is None or [_plain(each, "data") for each in listed] != list(labels):
             return []
     kind = (getattr(inner, "features", None) or {}).get(label) if isinstance(label, str) else None
-    held = getattr(kind, "names", None) or getattr(inner, "classes", None) or ()
-    return [", ".join(name) if isinstance(name, (tuple, list)) else str(name) for name in held]
+    kept = getattr(kind, "names", None), getattr(inner, "classes", None)
+    held = next((names for names in kept if hasattr(names, "__len__") and len(names)), ())
+    return plain_names("classes", [", ".join(name) if isinstance(name, (tuple, list)) else name for name in held])
 
 
 def _in_one_numbering(splits: Mapping[str, Sequence], names: Mapping[str, Sequence[str]]) -> list[Sequence]:
@@ -370,7 +371,9 @@ def _divided(labels: torch.Tensor, test_share: float) -> tuple[np.ndarray, np.nd
 # %% ../../nbs/data/06_datasets.ipynb #6c3ad857
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedData:
-    "A training and a test split of a dataset whose images are read when they are asked for."
+    """A training and a test split of a dataset whose images are read when they are asked for.
+
+    Raises `ValueError` for names of classes or statistics that do not fit."""
 
     name: str  # what the data are called in tables and run folders
     readers: dict[str, Reader]  # by split
@@ -384,6 +387,9 @@ class StreamedData:
     flip: bool  # a mirrored image keeps its class
     workers: int  # processes that read, for each split in use
     digest: str  # checksum of some images of both splits
+
+    def __post_init__(self):
+        check_about(self)
 
     @property
     def num_classes(self) -> int:
@@ -492,6 +498,7 @@ def images_from(
     "A dataset of another library as data of a run. Raises `ValueError` with a sentence for what cannot be used or has to be given."
     in_range("image_size", image_size, least=0, whole=True)
     in_range("workers", workers, least=0, whole=True)
+    classes, mean, std = plain_names("classes", classes), plain_numbers("mean", mean), plain_numbers("std", std)
     if bool(mean) != bool(std):
         raise ValueError(f"mean, std: expected both or none, got {mean} and {std}")
     check_dataset(thing)
@@ -507,8 +514,8 @@ def images_from(
     first = _form_of(readers["train"], image_size)
     readers = {split: reader._replace(image_size=first.image_size, channels=first.channels) for split, reader in readers.items()}
     about = dict(
-        classes=list(classes),
-        statistics=(tuple(mean), tuple(std)) if mean else None,
+        classes=classes,
+        statistics=(mean, std) if mean else None,
         flip=_keeps_class(name, first.channels, mirror),
     )
     if workers:

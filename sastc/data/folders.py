@@ -23,7 +23,7 @@ from ..common.checks import in_range
 from ..common.threads import cores, run_on
 from .batches import BatchPlan, epoch_plan, hashed, normalise
 from .frames import EVENT_SETS, FrameData, load_frames
-from .images import NAMED, ImageData, decoded, fitted, image_folders, load_images
+from .images import NAMED, ImageData, check_about, decoded, fitted, image_folders, load_images
 
 # %% ../../nbs/data/02_folders.ipynb #71e94fe7
 def _view(image_size, augment, flip):
@@ -167,7 +167,9 @@ def check_augment(augment: bool, shuffle: bool) -> None:
 # %% ../../nbs/data/02_folders.ipynb #9a71c3d8
 @dataclass(frozen=True, eq=False, repr=False)
 class FolderData:
-    "A training and a test split of labelled image files, decoded in colour when they are asked for."
+    """A training and a test split of labelled image files, decoded in colour when they are asked for.
+
+    Raises `ValueError` for names of classes or statistics that do not fit."""
 
     name: str  # what the data are called in tables and run folders
     x_train: np.ndarray  # paths, bytes [N]
@@ -182,6 +184,9 @@ class FolderData:
     flip: bool = True  # a mirrored image keeps its class
 
     channels = 3
+
+    def __post_init__(self):
+        check_about(self)
 
     @property
     def num_classes(self) -> int:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ..common.checks import needed, one_of
+from ..common.checks import needed, one_of, plain_names, plain_numbers
 from ..common.files import absent, may_write
 from ..common.settings import Registry, Settings, own_settings, setting
 from .datasets import MIRROR, StreamedData, check_dataset, dataset_name, frames_from, has_events, images_from, is_dataset
@@ -366,8 +366,11 @@ def identity_of(data: Data) -> dict:
     "What a run records of its data."
     shape = [data.channels, data.image_size, data.image_size]
     about = dict(
-        name=data.name, shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape, num_classes=data.num_classes, classes=list(data.classes)
+        name=data.name,
+        shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape,
+        num_classes=data.num_classes,
+        classes=plain_names("classes", data.classes),
     )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
-    sizes |= {name: list(getattr(data, name)) for name in ("mean", "std") if hasattr(data, name)}
+    sizes |= {name: list(plain_numbers(name, getattr(data, name))) for name in ("mean", "std") if hasattr(data, name)}
     return about | sizes | dict(fingerprint=fingerprint(data))
