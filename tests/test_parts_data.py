@@ -1,5 +1,6 @@
 """Data of other libraries as data of a run: what comes in is what the library gives, and order, seeds, resuming and processes keep their guarantees."""
 
+import json
 import os
 import struct
 
@@ -15,6 +16,7 @@ from torchvision.transforms import v2
 
 from sastc import assess, distill, train_teacher
 from sastc.data.datasets import StreamedData, images_from
+from sastc.data.frames import Change, FrameData
 from sastc.data.images import ImageData
 from sastc.data.sources import SOURCES, identity_of
 from sastc.training import Run
@@ -421,3 +423,25 @@ def test_data_described_with_no_list_are_refused():
     ):
         with pytest.raises(ValueError, match=sentence):
             images_from(pair, **said)
+
+
+def test_a_run_goes_on_only_with_data_that_are_mirrored_as_before(tmp_path):
+    pair = TensorDataset(PIXELS[:240], LABELS[:240]), TensorDataset(PIXELS[240:], LABELS[240:])
+    plain, mirrored = (images_from(pair, mirror=mirror) for mirror in ("no", "yes"))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    given = dict(model=model, device="cpu", batch_size=60)
+    for augment in (True, False):
+        train_teacher(data=plain, folder=tmp_path / f"{augment}", epochs=1, augment=augment, **given)
+    with pytest.raises(ValueError, match="data: expected the data that .* was started with .tensordataset, flip False., got tensordataset, flip True"):
+        train_teacher(data=mirrored, folder=tmp_path / "True", resume=True, epochs=2, **given)
+    assert train_teacher(data=mirrored, folder=tmp_path / "False", resume=True, epochs=2, **given).state == "finished"
+    record = tmp_path / "True" / "data.json"
+    record.write_text(json.dumps({name: value for name, value in json.loads(record.read_text()).items() if name != "flip"}))  # as older versions wrote it
+    assert train_teacher(data=mirrored, folder=tmp_path / "True", resume=True, epochs=2, **given).state == "finished"
+
+
+def test_frames_are_told_apart_by_what_augmentation_does_to_them():
+    x, y = torch.zeros(4, 3, 2, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    still, moved = (identity_of(FrameData("made", x, y, x, y, np.array(["a", "b"]), Change(shift))) for shift in (0, np.int64(2)))
+    assert still | dict(change=None) == moved | dict(change=None)
+    assert json.loads(json.dumps(moved))["change"] == dict(shift=2, wrap=False, flip=False, rotate=0.0) != still["change"]

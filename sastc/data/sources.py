@@ -22,7 +22,7 @@ from ..common.files import absent, may_write
 from ..common.settings import Registry, Settings, own_settings, setting
 from .datasets import MIRROR, StreamedData, check_dataset, dataset_name, frames_from, has_events, images_from, is_dataset
 from .folders import FolderData, load_data
-from .frames import EVENT_SETS, SLICES, VALUES, FrameData
+from .frames import EVENT_SETS, SLICES, VALUES, Change, FrameData
 from .images import ImageData, check_data
 
 # %% ../../nbs/data/05_sources.ipynb #10118131
@@ -373,4 +373,12 @@ def identity_of(data: Data) -> dict:
     )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
     sizes |= {name: list(plain_numbers(name, getattr(data, name))) for name in ("mean", "std") if hasattr(data, name)}
-    return about | sizes | dict(fingerprint=fingerprint(data))
+    return about | sizes | _may_change(data) | dict(fingerprint=fingerprint(data))
+
+
+def _may_change(data: Data) -> dict:
+    "What augmentation may do to the images, as far as it is said of them."
+    if isinstance(data, FrameData):
+        shift, wrap, flip, rotate = data.change or Change(0)
+        return dict(change=dict(shift=int(shift), wrap=bool(wrap), flip=bool(flip), rotate=float(rotate)))
+    return dict(flip=bool(data.flip)) if hasattr(data, "flip") else {}
