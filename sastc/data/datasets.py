@@ -12,7 +12,7 @@ import random
 import re
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from PIL import Image
 from ..common.checks import in_range, plain_names, plain_numbers
 from ..common.progress import watched
 from .events import Events
-from .folders import StreamedBatches, check_augment, chosen_of
+from .folders import StreamedBatches, check_augment, chosen_of, some_of
 from .frames import Change, FrameData, as_bytes, frames
 from .images import ImageData, channel_statistics, check_about
 
@@ -434,13 +434,8 @@ def _window(image_size: int, flip: bool) -> Callable:
     return v2.Compose([v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(0.5 * flip)])
 
 
-def _some(numbers: np.ndarray, count: int) -> Iterator[int]:
-    "Up to so many items, evenly spaced."
-    return (int(numbers[place]) for place in np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int)))
-
-
 def _measured(reader: Reader, numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    some = list(_some(numbers, 1000))
+    some = some_of(numbers, 1000).tolist()
     images = [reader.view(number) for number in watched(some, "measuring mean and deviation", len(some), delay=2)]
     return channel_statistics(torch.stack(images))
 
@@ -448,7 +443,7 @@ def _measured(reader: Reader, numbers: np.ndarray) -> tuple[tuple[float, ...], t
 def _digest(readers: Mapping[str, Reader], numbers: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for split, reader in readers.items():
-        for number in _some(numbers[split], 32):
+        for number in some_of(numbers[split], 32).tolist():
             digest.update(f"{split} {number}".encode())
             digest.update(reader.view(number).contiguous().numpy().data)
     return digest.hexdigest()[:16]

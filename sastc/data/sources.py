@@ -349,7 +349,7 @@ def _file_names(paths: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(data: Data) -> str:
-    "Checksum of images and labels; of a streamed dataset, of some images and all labels."
+    "Checksum of images and labels; of a streamed dataset, of some images and all labels; of a streamed folder, of its file names and all labels."
     digest = hashlib.sha256(getattr(data, "digest", "").encode())
     for split in ("train", "test"):
         for part in "xy":
@@ -373,7 +373,8 @@ def identity_of(data: Data) -> dict:
     )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
     sizes |= {name: list(plain_numbers(name, getattr(data, name))) for name in ("mean", "std") if hasattr(data, name)}
-    return about | sizes | _may_change(data) | dict(fingerprint=fingerprint(data))
+    files = dict(contents=data.contents) if isinstance(data, FolderData) else {}  # beside the fingerprint, in which older versions put their names alone
+    return about | sizes | _may_change(data) | dict(fingerprint=fingerprint(data)) | files
 
 
 def _may_change(data: Data) -> dict:

@@ -218,7 +218,7 @@ def check_learned_from(
 ) -> None:
     "Raise a sentence for other data than those that a run was started with."
     learned = ("flip", "change") if run.config.get("augment", True) else ()  # which makes no difference where no image is changed
-    name = differing(run.data, found, ("fingerprint", "shape", "num_classes", "classes", "mean", "std", *learned))
+    name = differing(run.data, found, ("fingerprint", "contents", "shape", "num_classes", "classes", "mean", "std", *learned))
     if name:
         known, other = (f"{what.get('name')}, {name.replace('_', ' ')} {str(what.get(name))[:80]}" for what in (run.data, found))
         raise ValueError(f"data: expected the data that the run in {run.folder} was started with ({known}), got {other}")

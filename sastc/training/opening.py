@@ -104,7 +104,7 @@ from fastcore.basics import patch
 def _check_data(self: OpenRun, data: Data, recorded: dict) -> None:
     "Raise a sentence for other data than those that the run recorded."
     found = identity_of(learned_from(self.settings, data))
-    name = differing(recorded, found, ("num_classes", "test_images", "shape", "classes", "mean", "std", "fingerprint"))
+    name = differing(recorded, found, ("num_classes", "test_images", "shape", "classes", "mean", "std", "fingerprint", "contents"))
     if name:
         raise ValueError(
             f"data: expected those of the run ({recorded.get('name')}, {name.replace('_', ' ')} {recorded[name]!r:.80}), got {data.name}, {found.get(name)!r:.80}; "
