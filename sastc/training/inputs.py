@@ -238,12 +238,16 @@ def perturbed_for(
     data: Data,  # that is learned from
     resume: bool,  # go on with the run in the folder of the configuration
 ) -> pd.DataFrame | None:  # number, label and noisy label of each; none without noise
-    "Labels to perturb; `ValueError` if a run was begun with others."
+    "Labels to perturb; `ValueError` if a run was begun with others, and for a share that comes to none."
     if not config.data.label_noise:
         return None
     perturbed = perturbed_labels(data.y_train, data.num_classes, config.data.label_noise, config.data.noise_seed)
+    if perturbed.empty and not resume:  # older versions began such runs
+        raise ValueError(
+            f"label_noise: expected 0, or a share that perturbs at least one of the {len(data.y_train):,} training labels, got {config.data.label_noise}"
+        )
     before = Run(config.folder).perturbed_labels if resume else None
-    if before is not None and not before.equals(perturbed):
+    if before is not None and not before.astype(perturbed.dtypes).equals(perturbed):  # an empty file says no types
         raise ValueError(f"label_noise: expected the data of the run in {config.folder}, got others, of which other labels would be perturbed")
     return perturbed
 
