@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -445,3 +446,36 @@ def test_frames_are_told_apart_by_what_augmentation_does_to_them():
     still, moved = (identity_of(FrameData("made", x, y, x, y, np.array(["a", "b"]), Change(shift))) for shift in (0, np.int64(2)))
     assert still | dict(change=None) == moved | dict(change=None)
     assert json.loads(json.dumps(moved))["change"] == dict(shift=2, wrap=False, flip=False, rotate=0.0) != still["change"]
+
+
+class Growing(Dataset):
+    "Images of which one is larger than the others, with labels that are listed or not."
+
+    def __init__(self, large):
+        self.large = large
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, number):
+        return torch.zeros(1, *[12 if number == self.large else 8] * 2), number % 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_another_size_are_refused_where_none_is_asked_for(workers):
+    with pytest.raises(
+        ValueError, match="image_size: expected a height and width, since item 301 of train of growing has 12x12 pixels and the first one 8, got"
+    ):
+        images_from((Growing(301), Growing(-1)), workers=workers)
+    with pytest.raises(ValueError, match="since item 7 of test of growing has 12x12 pixels and the first one 8, got 0"):
+        images_from((Growing(-1), Growing(7)), workers=workers)
+    assert images_from((Growing(301), Growing(-1)), workers=workers, image_size=8).image_size == 8
+
+
+def test_an_image_of_another_size_that_is_met_in_training_is_refused_in_the_same_sentence():
+    large = Growing(3)
+    data = images_from((Growing(-1), Growing(-1)), workers=1)
+    data = replace(data, workers=0, readers=data.readers | dict(train=data.readers["train"]._replace(dataset=large)))
+    for options in (dict(shuffle=False), dict(shuffle=True, augment=True)):
+        with pytest.raises(ValueError, match="image_size: expected a height and width, since item 3 of train of growing has 12x12 pixels"):
+            list(data.batches("train", 20, drop_last=False, **options).epoch(0))

@@ -193,6 +193,7 @@ class Reader(NamedTuple):
     what: str  # named in errors
     image_size: int = 0  # height and width; 0 for as they are
     channels: int = 0  # 0 for as they are
+    resizes: bool = True  # images of another size are brought to `image_size`; False if none was asked for
 
     def item(self, number: int) -> tuple[torch.Tensor, Any]:  # uint8 [C, H, W] as it is stored, label as it is
         "Image and label. Raises `ValueError` naming the item that cannot be read."
@@ -202,14 +203,24 @@ class Reader(NamedTuple):
         except Exception as error:  # the dataset is somebody else's
             raise ValueError(f"data: expected an image and its label, got item {number} of {self.what}, where reading fails: {error}") from error
 
-    def in_form(self, pixels: torch.Tensor, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
-        "A stored image in the form of all, or as a view draws it."
+    def fitting(self, pixels: torch.Tensor, number: int) -> torch.Tensor:  # uint8 [C, H, W]
+        "A stored image with the channels of all. Raises `ValueError` for other channels, and for another size where none was asked for."
+        if not self.resizes and pixels.shape[1:] != (self.image_size, self.image_size):
+            height, width = pixels.shape[1:]
+            raise ValueError(
+                f"image_size: expected a height and width, since item {number} of {self.what} has {height}x{width} pixels and the first one {self.image_size}, got 0"
+            )
         if pixels.shape[0] == 1 and self.channels == 3:
             pixels = pixels.expand(3, -1, -1)
         if pixels.shape[0] != self.channels:
             raise ValueError(
                 f"data: expected images of {self.channels} channels, as the first of the data, got {pixels.shape[0]} in item {number} of {self.what}"
             )
+        return pixels
+
+    def in_form(self, pixels: torch.Tensor, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
+        "A stored image in the form of all, or as a view draws it. Raises as `fitting`."
+        pixels = self.fitting(pixels, number)
         return view(pixels) if view else _resized(pixels, self.image_size)
 
     def view(self, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
@@ -223,16 +234,7 @@ def _form_of(reader: Reader, image_size: int) -> Reader:
     channels, height, width = pixels.shape
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the images of {reader.what} are of {height}x{width} pixels, got 0")
-    return reader._replace(image_size=image_size or height, channels=channels)
-
-
-def _of_size(reader: Reader, pixels: torch.Tensor, number: int, asked: int) -> torch.Tensor:
-    if not asked and pixels.shape[1:] != (reader.image_size, reader.image_size):
-        height, width = pixels.shape[1:]
-        raise ValueError(
-            f"image_size: expected a height and width, since item {number} of {reader.what} has {height}x{width} pixels and the first one {reader.image_size}, got 0"
-        )
-    return pixels
+    return reader._replace(image_size=image_size or height, channels=channels, resizes=bool(image_size))
 
 # %% ../../nbs/data/06_datasets.ipynb #47b4147d
 def _states() -> list:
@@ -458,12 +460,12 @@ def _keeps_class(name: str, channels: int, mirror: str) -> bool:
     return mirror == "yes" or (mirror == "auto" and channels == 3 and not characters)
 
 
-def _in_memory(reader: Reader, image_size: int) -> tuple[torch.Tensor, list]:  # uint8 [N, C, S, S]; labels
+def _in_memory(reader: Reader) -> tuple[torch.Tensor, list]:  # uint8 [N, C, S, S]; labels
     images = torch.empty(len(reader.dataset), reader.channels, reader.image_size, reader.image_size, dtype=torch.uint8)
     labels = []
     for number in watched(range(len(images)), f"reading {reader.what}", len(images), delay=2):
         pixels, label = reader.item(number)
-        images[number] = reader.in_form(_of_size(reader, pixels, number, image_size), number)
+        images[number] = reader.in_form(pixels, number)
         labels.append(_plain(label, reader.what))
     return images, labels
 
@@ -472,8 +474,12 @@ def _read_labels(reader: Reader) -> list:
     labels = _labels(reader)
     if labels is not None:
         return labels
-    every = watched(range(len(reader.dataset)), f"reading labels of {reader.what}", len(reader.dataset), delay=2)
-    return [_plain(reader.item(number)[1], reader.what) for number in every]
+    labels = []
+    for number in watched(range(len(reader.dataset)), f"reading labels of {reader.what}", len(reader.dataset), delay=2):
+        pixels, label = reader.item(number)
+        reader.fitting(pixels, number)  # which costs nothing here, and would end the training
+        labels.append(_plain(label, reader.what))
+    return labels
 
 # %% ../../nbs/data/06_datasets.ipynb #2ce7df87
 def images_from(
@@ -507,7 +513,7 @@ def images_from(
             readers[split] = Reader(dataset, columns_of(dataset, image_column, label_column), f"{split} of {name}")
             check_repeatable(readers[split])
     first = _form_of(readers["train"], image_size)
-    readers = {split: reader._replace(image_size=first.image_size, channels=first.channels) for split, reader in readers.items()}
+    readers = {split: first._replace(dataset=reader.dataset, columns=reader.columns, what=reader.what) for split, reader in readers.items()}
     about = dict(
         classes=classes,
         statistics=(mean, std) if mean else None,
@@ -515,7 +521,7 @@ def images_from(
     )
     if workers:
         return _streamed(name, readers, test_share, workers, **about)
-    return _kept(name, readers, test_share, image_size, **about)
+    return _kept(name, readers, test_share, **about)
 
 # %% ../../nbs/data/06_datasets.ipynb #13e27a29
 def _labels_and_classes(readers, labels, classes) -> tuple[list[torch.Tensor], list[str]]:
@@ -523,8 +529,8 @@ def _labels_and_classes(readers, labels, classes) -> tuple[list[torch.Tensor], l
     return _numbered(_in_one_numbering(labels, names), classes or names["train"])
 
 
-def _kept(name, readers, test_share, image_size, classes, statistics, flip) -> ImageData:
-    splits = {split: _in_memory(reader, image_size) for split, reader in readers.items()}
+def _kept(name, readers, test_share, classes, statistics, flip) -> ImageData:
+    splits = {split: _in_memory(reader) for split, reader in readers.items()}
     labels, classes = _labels_and_classes(readers, {split: labels for split, (_, labels) in splits.items()}, classes)
     images = [images for images, _ in splits.values()]
     if "test" not in splits:
