@@ -1,5 +1,6 @@
 """Streamed image folders: the same batches however they are decoded, every image once, and training from files."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from sastc.data.folders import FolderData, load_data
 from sastc.data.images import subset
 from sastc.models import create_model
-from sastc.training import assess, distill, measure
+from sastc.training import assess, distill, measure, train_teacher
 
 TRAINING = dict(augment=True, shuffle=True, drop_last=True, seed=3)
 IN_ORDER = dict(shuffle=False, drop_last=False)
@@ -154,3 +155,19 @@ def test_training_from_a_folder(root, tmp_path):
     assert assess(run.folder)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
     own = distill(data=load_data(root, workers=2), folder=tmp_path / "own", **settings)
     assert own.metrics.train_total.tolist() == run.metrics.train_total.tolist()  # by two workers, and as an object
+
+
+def test_images_that_were_replaced_under_their_names_are_noticed(tmp_path):
+    root, model = write_folder(tmp_path / "photos"), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    given = dict(model=model, data=root, image_size=16, workers=1, device="cpu", batch_size=8, holdout=0)
+    run = train_teacher(folder=tmp_path / "run", epochs=1, **given)
+    assert assess(run, student=model)["accuracy"] == run.result["test_accuracy_last"]
+    for path in root.glob("*/*/*"):
+        Image.new("RGB", (40, 40), "green").save(path)
+    with pytest.raises(ValueError, match="data: expected those of the run .photos, contents '"):
+        assess(run, student=model)
+    with pytest.raises(ValueError, match="data: expected the data that the run in .* was started with .photos, contents "):
+        train_teacher(folder=tmp_path / "run", resume=True, epochs=2, **given)
+    record = tmp_path / "run" / "data.json"
+    record.write_text(json.dumps({name: value for name, value in json.loads(record.read_text()).items() if name != "contents"}))  # as older versions wrote it
+    assert train_teacher(folder=tmp_path / "run", resume=True, epochs=2, **given).state == "finished"

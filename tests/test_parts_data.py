@@ -1,7 +1,9 @@
 """Data of other libraries as data of a run: what comes in is what the library gives, and order, seeds, resuming and processes keep their guarantees."""
 
+import json
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torchvision.transforms import v2
 
 from sastc import assess, distill, train_teacher
 from sastc.data.datasets import StreamedData, images_from
+from sastc.data.frames import Change, FrameData
 from sastc.data.images import ImageData
 from sastc.data.sources import SOURCES, identity_of
 from sastc.training import Run
@@ -388,3 +391,91 @@ def test_test_images_that_are_learned_from_are_told_however_they_are_chosen(work
     place = tmp_path / "train"
     with pytest.warns(UserWarning, match="8 of 8 test images"):
         read((ImageFolder(place), ImageFolder(place)), workers)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "said",
+    [
+        dict(mean=np.array([0.5]), std=tuple(np.array([0.25]))),
+        dict(mean=np.float32([0.5]), std=torch.tensor([0.25])),
+        dict(classes=np.array([f"kind {i}" for i in range(10)])),
+        dict(classes=range(10)),
+    ],
+)
+def test_data_described_with_numbers_of_other_libraries_are_trained_on_and_their_run_is_read_again(said, workers, tmp_path):
+    data = images_from((TensorDataset(PIXELS[:240], LABELS[:240]), TensorDataset(PIXELS[240:], LABELS[240:])), workers=workers, image_size=16, **said)
+    assert {type(value) for value in (*data.mean, *data.std)} == {float} and {type(name) for name in data.classes} == {str}
+    if workers:
+        return
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    run = train_teacher(model=model, data=data, folder=tmp_path / "run", device="cpu", batch_size=60, epochs=1)
+    assert run.checkpoint("last")["preprocessing"]["classes"] == list(data.classes) == run.data["classes"]
+    assert assess(run, student=model, data=data)["accuracy"] == run.result["test_accuracy_best"]
+
+
+def test_data_described_with_no_list_are_refused():
+    pair = TensorDataset(PIXELS, LABELS)
+    for said, sentence in (
+        (dict(mean=0.5, std=0.25), "mean: expected a list of numbers, got 0.5"),
+        (dict(mean="0.5", std="0.25"), "mean: expected a list of numbers, got '0.5'"),
+        (dict(classes=10), "classes: expected a list of names, got 10"),
+        (dict(mean=(0.5, 0.5), std=(0.25, 0.25), workers=1), "mean, std: expected 1 numbers each"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            images_from(pair, **said)
+
+
+def test_a_run_goes_on_only_with_data_that_are_mirrored_as_before(tmp_path):
+    pair = TensorDataset(PIXELS[:240], LABELS[:240]), TensorDataset(PIXELS[240:], LABELS[240:])
+    plain, mirrored = (images_from(pair, mirror=mirror) for mirror in ("no", "yes"))
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    given = dict(model=model, device="cpu", batch_size=60)
+    for augment in (True, False):
+        train_teacher(data=plain, folder=tmp_path / f"{augment}", epochs=1, augment=augment, **given)
+    with pytest.raises(ValueError, match="data: expected the data that .* was started with .tensordataset, flip False., got tensordataset, flip True"):
+        train_teacher(data=mirrored, folder=tmp_path / "True", resume=True, epochs=2, **given)
+    assert train_teacher(data=mirrored, folder=tmp_path / "False", resume=True, epochs=2, **given).state == "finished"
+    record = tmp_path / "True" / "data.json"
+    record.write_text(json.dumps({name: value for name, value in json.loads(record.read_text()).items() if name != "flip"}))  # as older versions wrote it
+    assert train_teacher(data=mirrored, folder=tmp_path / "True", resume=True, epochs=2, **given).state == "finished"
+
+
+def test_frames_are_told_apart_by_what_augmentation_does_to_them():
+    x, y = torch.zeros(4, 3, 2, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    still, moved = (identity_of(FrameData("made", x, y, x, y, np.array(["a", "b"]), Change(shift))) for shift in (0, np.int64(2)))
+    assert still | dict(change=None) == moved | dict(change=None)
+    assert json.loads(json.dumps(moved))["change"] == dict(shift=2, wrap=False, flip=False, rotate=0.0) != still["change"]
+
+
+class Growing(Dataset):
+    "Images of which one is larger than the others, with labels that are listed or not."
+
+    def __init__(self, large):
+        self.large = large
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, number):
+        return torch.zeros(1, *[12 if number == self.large else 8] * 2), number % 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_another_size_are_refused_where_none_is_asked_for(workers):
+    with pytest.raises(
+        ValueError, match="image_size: expected a height and width, since item 301 of train of growing has 12x12 pixels and the first one 8, got"
+    ):
+        images_from((Growing(301), Growing(-1)), workers=workers)
+    with pytest.raises(ValueError, match="since item 7 of test of growing has 12x12 pixels and the first one 8, got 0"):
+        images_from((Growing(-1), Growing(7)), workers=workers)
+    assert images_from((Growing(301), Growing(-1)), workers=workers, image_size=8).image_size == 8
+
+
+def test_an_image_of_another_size_that_is_met_in_training_is_refused_in_the_same_sentence():
+    large = Growing(3)
+    data = images_from((Growing(-1), Growing(-1)), workers=1)
+    data = replace(data, workers=0, readers=data.readers | dict(train=data.readers["train"]._replace(dataset=large)))
+    for options in (dict(shuffle=False), dict(shuffle=True, augment=True)):
+        with pytest.raises(ValueError, match="image_size: expected a height and width, since item 3 of train of growing has 12x12 pixels"):
+            list(data.batches("train", 20, drop_last=False, **options).epoch(0))

@@ -12,7 +12,7 @@ import random
 import re
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.checks import in_range
+from ..common.checks import in_range, plain_names, plain_numbers
 from ..common.progress import watched
 from .events import Events
-from .folders import StreamedBatches, check_augment, chosen_of
+from .folders import StreamedBatches, check_augment, chosen_of, some_of
 from .frames import Change, FrameData, as_bytes, frames
-from .images import ImageData, channel_statistics
+from .images import ImageData, channel_statistics, check_about
 
 # %% ../../nbs/data/06_datasets.ipynb #dcaf999b
 def is_dataset(thing) -> bool:
@@ -193,6 +193,7 @@ class Reader(NamedTuple):
     what: str  # named in errors
     image_size: int = 0  # height and width; 0 for as they are
     channels: int = 0  # 0 for as they are
+    resizes: bool = True  # images of another size are brought to `image_size`; False if none was asked for
 
     def item(self, number: int) -> tuple[torch.Tensor, Any]:  # uint8 [C, H, W] as it is stored, label as it is
         "Image and label. Raises `ValueError` naming the item that cannot be read."
@@ -202,14 +203,24 @@ class Reader(NamedTuple):
         except Exception as error:  # the dataset is somebody else's
             raise ValueError(f"data: expected an image and its label, got item {number} of {self.what}, where reading fails: {error}") from error
 
-    def in_form(self, pixels: torch.Tensor, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
-        "A stored image in the form of all, or as a view draws it."
+    def fitting(self, pixels: torch.Tensor, number: int) -> torch.Tensor:  # uint8 [C, H, W]
+        "A stored image with the channels of all. Raises `ValueError` for other channels, and for another size where none was asked for."
+        if not self.resizes and pixels.shape[1:] != (self.image_size, self.image_size):
+            height, width = pixels.shape[1:]
+            raise ValueError(
+                f"image_size: expected a height and width, since item {number} of {self.what} has {height}x{width} pixels and the first one {self.image_size}, got 0"
+            )
         if pixels.shape[0] == 1 and self.channels == 3:
             pixels = pixels.expand(3, -1, -1)
         if pixels.shape[0] != self.channels:
             raise ValueError(
                 f"data: expected images of {self.channels} channels, as the first of the data, got {pixels.shape[0]} in item {number} of {self.what}"
             )
+        return pixels
+
+    def in_form(self, pixels: torch.Tensor, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
+        "A stored image in the form of all, or as a view draws it. Raises as `fitting`."
+        pixels = self.fitting(pixels, number)
         return view(pixels) if view else _resized(pixels, self.image_size)
 
     def view(self, number: int, view: Callable | None = None) -> torch.Tensor:  # uint8 [C, S, S]
@@ -223,16 +234,7 @@ def _form_of(reader: Reader, image_size: int) -> Reader:
     channels, height, width = pixels.shape
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the images of {reader.what} are of {height}x{width} pixels, got 0")
-    return reader._replace(image_size=image_size or height, channels=channels)
-
-
-def _of_size(reader: Reader, pixels: torch.Tensor, number: int, asked: int) -> torch.Tensor:
-    if not asked and pixels.shape[1:] != (reader.image_size, reader.image_size):
-        height, width = pixels.shape[1:]
-        raise ValueError(
-            f"image_size: expected a height and width, since item {number} of {reader.what} has {height}x{width} pixels and the first one {reader.image_size}, got 0"
-        )
-    return pixels
+    return reader._replace(image_size=image_size or height, channels=channels, resizes=bool(image_size))
 
 # %% ../../nbs/data/06_datasets.ipynb #47b4147d
 def _states() -> list:
@@ -242,14 +244,15 @@ def _states() -> list:
 def check_repeatable(reader: Reader) -> None:
     "Raise a sentence for a dataset that draws random numbers when an item is read."
     kept = random.getstate(), np.random.get_state()
+    some = some_of(np.arange(len(reader.dataset)), 16).tolist()
     with torch.random.fork_rng(devices=[]):
         before = _states()
-        first, _ = reader.item(0)
+        first = [reader.item(number)[0] for number in some]
         drew = _states() != before
-        again, _ = reader.item(0)
+        differ = any(not reader.item(number)[0].equal(image) for _ in range(2) for number, image in zip(some, first))
     random.setstate(kept[0])
     np.random.set_state(kept[1])
-    if drew or not first.equal(again):
+    if drew or differ:
         raise ValueError(
             f"data: expected a dataset that gives the same image every time, got {reader.what}, whose transform draws at random; leave its augmentation out, since the run crops and mirrors by its own seed"
         )
@@ -317,8 +320,9 @@ def _names(
         if listed is None or [_plain(each, "data") for each in listed] != list(labels):
             return []
     kind = (getattr(inner, "features", None) or {}).get(label) if isinstance(label, str) else None
-    held = getattr(kind, "names", None) or getattr(inner, "classes", None) or ()
-    return [", ".join(name) if isinstance(name, (tuple, list)) else str(name) for name in held]
+    kept = getattr(kind, "names", None), getattr(inner, "classes", None)
+    held = next((names for names in kept if hasattr(names, "__len__") and len(names)), ())
+    return plain_names("classes", [", ".join(name) if isinstance(name, (tuple, list)) else name for name in held])
 
 
 def _in_one_numbering(splits: Mapping[str, Sequence], names: Mapping[str, Sequence[str]]) -> list[Sequence]:
@@ -370,7 +374,9 @@ def _divided(labels: torch.Tensor, test_share: float) -> tuple[np.ndarray, np.nd
 # %% ../../nbs/data/06_datasets.ipynb #6c3ad857
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedData:
-    "A training and a test split of a dataset whose images are read when they are asked for."
+    """A training and a test split of a dataset whose images are read when they are asked for.
+
+    Raises `ValueError` for names of classes or statistics that do not fit."""
 
     name: str  # what the data are called in tables and run folders
     readers: dict[str, Reader]  # by split
@@ -384,6 +390,9 @@ class StreamedData:
     flip: bool  # a mirrored image keeps its class
     workers: int  # processes that read, for each split in use
     digest: str  # checksum of some images of both splits
+
+    def __post_init__(self):
+        check_about(self)
 
     @property
     def num_classes(self) -> int:
@@ -428,13 +437,8 @@ def _window(image_size: int, flip: bool) -> Callable:
     return v2.Compose([v2.RandomResizedCrop(image_size), v2.RandomHorizontalFlip(0.5 * flip)])
 
 
-def _some(numbers: np.ndarray, count: int) -> Iterator[int]:
-    "Up to so many items, evenly spaced."
-    return (int(numbers[place]) for place in np.unique(np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int)))
-
-
 def _measured(reader: Reader, numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    some = list(_some(numbers, 1000))
+    some = some_of(numbers, 1000).tolist()
     images = [reader.view(number) for number in watched(some, "measuring mean and deviation", len(some), delay=2)]
     return channel_statistics(torch.stack(images))
 
@@ -442,7 +446,7 @@ def _measured(reader: Reader, numbers: np.ndarray) -> tuple[tuple[float, ...], t
 def _digest(readers: Mapping[str, Reader], numbers: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for split, reader in readers.items():
-        for number in _some(numbers[split], 32):
+        for number in some_of(numbers[split], 32).tolist():
             digest.update(f"{split} {number}".encode())
             digest.update(reader.view(number).contiguous().numpy().data)
     return digest.hexdigest()[:16]
@@ -457,12 +461,12 @@ def _keeps_class(name: str, channels: int, mirror: str) -> bool:
     return mirror == "yes" or (mirror == "auto" and channels == 3 and not characters)
 
 
-def _in_memory(reader: Reader, image_size: int) -> tuple[torch.Tensor, list]:  # uint8 [N, C, S, S]; labels
+def _in_memory(reader: Reader) -> tuple[torch.Tensor, list]:  # uint8 [N, C, S, S]; labels
     images = torch.empty(len(reader.dataset), reader.channels, reader.image_size, reader.image_size, dtype=torch.uint8)
     labels = []
     for number in watched(range(len(images)), f"reading {reader.what}", len(images), delay=2):
         pixels, label = reader.item(number)
-        images[number] = reader.in_form(_of_size(reader, pixels, number, image_size), number)
+        images[number] = reader.in_form(pixels, number)
         labels.append(_plain(label, reader.what))
     return images, labels
 
@@ -471,8 +475,12 @@ def _read_labels(reader: Reader) -> list:
     labels = _labels(reader)
     if labels is not None:
         return labels
-    every = watched(range(len(reader.dataset)), f"reading labels of {reader.what}", len(reader.dataset), delay=2)
-    return [_plain(reader.item(number)[1], reader.what) for number in every]
+    labels = []
+    for number in watched(range(len(reader.dataset)), f"reading labels of {reader.what}", len(reader.dataset), delay=2):
+        pixels, label = reader.item(number)
+        reader.fitting(pixels, number)  # which costs nothing here, and would end the training
+        labels.append(_plain(label, reader.what))
+    return labels
 
 # %% ../../nbs/data/06_datasets.ipynb #2ce7df87
 def images_from(
@@ -492,6 +500,7 @@ def images_from(
     "A dataset of another library as data of a run. Raises `ValueError` with a sentence for what cannot be used or has to be given."
     in_range("image_size", image_size, least=0, whole=True)
     in_range("workers", workers, least=0, whole=True)
+    classes, mean, std = plain_names("classes", classes), plain_numbers("mean", mean), plain_numbers("std", std)
     if bool(mean) != bool(std):
         raise ValueError(f"mean, std: expected both or none, got {mean} and {std}")
     check_dataset(thing)
@@ -505,15 +514,15 @@ def images_from(
             readers[split] = Reader(dataset, columns_of(dataset, image_column, label_column), f"{split} of {name}")
             check_repeatable(readers[split])
     first = _form_of(readers["train"], image_size)
-    readers = {split: reader._replace(image_size=first.image_size, channels=first.channels) for split, reader in readers.items()}
+    readers = {split: first._replace(dataset=reader.dataset, columns=reader.columns, what=reader.what) for split, reader in readers.items()}
     about = dict(
-        classes=list(classes),
-        statistics=(tuple(mean), tuple(std)) if mean else None,
+        classes=classes,
+        statistics=(mean, std) if mean else None,
         flip=_keeps_class(name, first.channels, mirror),
     )
     if workers:
         return _streamed(name, readers, test_share, workers, **about)
-    return _kept(name, readers, test_share, image_size, **about)
+    return _kept(name, readers, test_share, **about)
 
 # %% ../../nbs/data/06_datasets.ipynb #13e27a29
 def _labels_and_classes(readers, labels, classes) -> tuple[list[torch.Tensor], list[str]]:
@@ -521,8 +530,8 @@ def _labels_and_classes(readers, labels, classes) -> tuple[list[torch.Tensor], l
     return _numbered(_in_one_numbering(labels, names), classes or names["train"])
 
 
-def _kept(name, readers, test_share, image_size, classes, statistics, flip) -> ImageData:
-    splits = {split: _in_memory(reader, image_size) for split, reader in readers.items()}
+def _kept(name, readers, test_share, classes, statistics, flip) -> ImageData:
+    splits = {split: _in_memory(reader) for split, reader in readers.items()}
     labels, classes = _labels_and_classes(readers, {split: labels for split, (_, labels) in splits.items()}, classes)
     images = [images for images, _ in splits.values()]
     if "test" not in splits:

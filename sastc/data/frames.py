@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..common.checks import in_range, one_of
+from ..common.checks import in_range, one_of, plain_names
 from ..common.files import atomic, may_write
 from ..common.progress import watched
 from .batches import BatchPlan, augment, epoch_plan, hashed
@@ -152,12 +152,13 @@ class FrameData:
     y_train: torch.Tensor  # int64 [N], 0 to K-1
     x_test: torch.Tensor  # uint8 [N', T, 2, H, W]
     y_test: torch.Tensor  # int64 [N']
-    classes: Sequence[str]  # K names; position = label
+    classes: list[str]  # K names; position = label
     change: Change  # what augmentation may do
 
     channels = 2
 
     def __post_init__(self):
+        object.__setattr__(self, "classes", plain_names("classes", self.classes))  # as a checkpoint can keep them
         for split in ("train", "test"):
             x, y = getattr(self, f"x_{split}"), getattr(self, f"y_{split}")
             if x.dtype != torch.uint8 or x.ndim != 5 or 0 in x.shape or x.shape[2] != 2 or x.shape[3] != x.shape[4] or x.shape[1:] != self.x_train.shape[1:]:

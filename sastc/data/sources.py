@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ..common.checks import needed, one_of
+from ..common.checks import needed, one_of, plain_names, plain_numbers
 from ..common.files import absent, may_write
 from ..common.settings import Registry, Settings, own_settings, setting
 from .datasets import MIRROR, StreamedData, check_dataset, dataset_name, frames_from, has_events, images_from, is_dataset
 from .folders import FolderData, load_data
-from .frames import EVENT_SETS, SLICES, VALUES, FrameData
+from .frames import EVENT_SETS, SLICES, VALUES, Change, FrameData
 from .images import ImageData, check_data
 
 # %% ../../nbs/data/05_sources.ipynb #10118131
@@ -349,7 +349,7 @@ def _file_names(paths: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(data: Data) -> str:
-    "Checksum of images and labels; of a streamed dataset, of some images and all labels."
+    "Checksum of images and labels; of a streamed dataset, of some images and all labels; of a streamed folder, of its file names and all labels."
     digest = hashlib.sha256(getattr(data, "digest", "").encode())
     for split in ("train", "test"):
         for part in "xy":
@@ -366,8 +366,20 @@ def identity_of(data: Data) -> dict:
     "What a run records of its data."
     shape = [data.channels, data.image_size, data.image_size]
     about = dict(
-        name=data.name, shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape, num_classes=data.num_classes, classes=list(data.classes)
+        name=data.name,
+        shape=[data.time_steps, *shape] if isinstance(data, FrameData) else shape,
+        num_classes=data.num_classes,
+        classes=plain_names("classes", data.classes),
     )
     sizes = dict(train_images=len(data.y_train), test_images=len(data.y_test))
-    sizes |= {name: list(getattr(data, name)) for name in ("mean", "std") if hasattr(data, name)}
-    return about | sizes | dict(fingerprint=fingerprint(data))
+    sizes |= {name: list(plain_numbers(name, getattr(data, name))) for name in ("mean", "std") if hasattr(data, name)}
+    files = dict(contents=data.contents) if isinstance(data, FolderData) else {}  # beside the fingerprint, in which older versions put their names alone
+    return about | sizes | _may_change(data) | dict(fingerprint=fingerprint(data)) | files
+
+
+def _may_change(data: Data) -> dict:
+    "What augmentation may do to the images, as far as it is said of them."
+    if isinstance(data, FrameData):
+        shift, wrap, flip, rotate = data.change or Change(0)
+        return dict(change=dict(shift=int(shift), wrap=bool(wrap), flip=bool(flip), rotate=float(rotate)))
+    return dict(flip=bool(data.flip)) if hasattr(data, "flip") else {}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..common.checks import plain_names, plain_numbers
 from .taps import wrapped
 
 # %% ../../nbs/models/10_preprocessing.ipynb #afe1da83
@@ -74,8 +75,10 @@ def trained_to_see(
 
 def _own(module: nn.Module) -> Preprocessing | None:
     how = getattr(module, "preprocessing", None)
-    if how is None or isinstance(how, (Preprocessing, nn.Module)):  # a layer of that name is something else
-        return how if isinstance(how, Preprocessing) else None
+    if how is None or isinstance(how, nn.Module):  # a layer of that name is something else
+        return None
+    if isinstance(how, Preprocessing):  # perhaps with arrays, which the user wrote there
+        return how._replace(mean=plain_numbers("mean", how.mean), std=plain_numbers("std", how.std), classes=tuple(plain_names("classes", how.classes)))
     raise ValueError(f"preprocessing: expected a sastc.models.preprocessing.Preprocessing or none in {type(module).__name__}, got {how!r:.80}")
 
 

@@ -7,11 +7,14 @@ __all__ = ['save_checkpoint', 'checkpoint_names', 'checkpoint_file', 'load_check
            'check_model']
 
 # %% ../../nbs/training/02_checkpoints.ipynb #c57fd34d
+import io
 import re
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -27,16 +30,64 @@ _FORMAT = "sastc checkpoint 1"
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    "Write a checkpoint atomically. A failed write raises `OSError` and leaves the checkpoint that was there."
+    """Write a checkpoint atomically. A failed write raises `OSError` and leaves the checkpoint that was there.
+
+    The first one at a path is read back: `ValueError` names what a file without code cannot keep, and there is no file then."""
     try:
         with atomic(path) as file:
-            torch.save(dict(format=_FORMAT, **content), file)
+            if path.exists():
+                torch.save(dict(format=_FORMAT, **content), file)
+            else:
+                _save_first(content, file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         kept = f"the checkpoint of epoch {load_checkpoint(path).get('epoch')} is still there" if path.exists() else "there is none yet"
         free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
         raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}; {free:,.0f} MiB are free there); {kept}") from error
 
+# %% ../../nbs/training/02_checkpoints.ipynb #2e36e8f7
+def _save_first(content: dict, file: BinaryIO) -> None:
+    "Write a checkpoint and read it back. Raises `ValueError` for content that cannot be read again."
+    try:
+        torch.save(dict(format=_FORMAT, **content), file)
+        file.flush()
+        torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)  # which looks at types, and leaves the weights on the disk
+    except OSError:
+        raise
+    except Exception as error:  # pickle and PyTorch raise many kinds
+        if (found := _not_kept(content)) is None:  # the disk is full, say
+            raise
+        place, value = found
+        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        raise ValueError(
+            f"checkpoint: expected tensors, numbers and text, and lists and mappings of them, got a {kind} in {' > '.join(place)}, "
+            "which could not be read again; keep it as a tensor, or as Python's own number or text"
+        ) from error
 
+
+def _not_kept(content, place: tuple[str, ...] = ()) -> tuple[tuple[str, ...], Any] | None:
+    "Where the innermost value stands that cannot be read again, and the value; None where there is none."
+    if _reads_back(content):
+        return None
+    parts = [*zip(content, content.values())] if isinstance(content, Mapping) else [*enumerate(content)] if isinstance(content, (list, tuple)) else []
+    for name, part in parts:
+        if not _reads_back(name):
+            return (*place, "a key"), name
+        if found := _not_kept(part, (*place, str(name))):
+            return found
+    return place, content
+
+
+def _reads_back(value) -> bool:
+    held = io.BytesIO()
+    try:
+        torch.save(value, held)
+        held.seek(0)
+        torch.load(held, map_location="cpu", weights_only=True)
+    except Exception:  # pickle and PyTorch raise many kinds
+        return False
+    return True
+
+# %% ../../nbs/training/02_checkpoints.ipynb #2e36e900
 _NAME = re.compile(r"best|last|epoch-\d+")  # others in the folder are not of the run
 
 

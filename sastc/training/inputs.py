@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'named_data', 'data_of', 'learned_from',
-           'check_learned_from', 'training_data', 'perturbed_for', 'batches_of', 'preprocessing_of']
+           'differing', 'check_learned_from', 'training_data', 'perturbed_for', 'batches_of', 'preprocessing_of']
 
 # %% ../../nbs/training/08_inputs.ipynb #730e7f15
 import atexit
@@ -14,7 +14,7 @@ import random
 import re
 import time
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration, set_seed
 
+from ..common.checks import plain_names, plain_numbers
 from ..common.files import reading_only
 from ..common.settings import flat
 from ..data.batches import BatchPlan
@@ -197,16 +198,30 @@ def learned_from(config: RunConfig, data: Data) -> Data:
     return subset(data, config.data.train_images, SPLIT_SEED) if config.data.train_images else data
 
 
+def differing(
+    before: Mapping,  # what a run recorded of its data; an older version recorded less
+    found: Mapping,  # `identity_of` data
+    names: Iterable[str],  # of what is compared
+) -> str | None:
+    "The first of these names under which a run recorded something else."
+    found = as_stored(found)
+    for name in names:
+        recorded = [str(each) for each in before[name]] if name == "classes" and name in before else before.get(name)  # once kept as numbers, if they were
+        if name in before and found.get(name) != recorded:
+            return name
+    return None
+
+
 def check_learned_from(
     run: Run,  # one of an older version recorded nothing
     found: Mapping,  # `identity_of` the data
 ) -> None:
     "Raise a sentence for other data than those that a run was started with."
-    before, found = run.data, as_stored(found)
-    for name in ("fingerprint", "shape", "num_classes", "classes", "mean", "std"):
-        if name in before and found.get(name) != before[name]:
-            known, other = (f"{what.get('name')}, {name.replace('_', ' ')} {str(what.get(name))[:80]}" for what in (before, found))
-            raise ValueError(f"data: expected the data that the run in {run.folder} was started with ({known}), got {other}")
+    learned = ("flip", "change") if run.config.get("augment", True) else ()  # which makes no difference where no image is changed
+    name = differing(run.data, found, ("fingerprint", "contents", "shape", "num_classes", "classes", "mean", "std", *learned))
+    if name:
+        known, other = (f"{what.get('name')}, {name.replace('_', ' ')} {str(what.get(name))[:80]}" for what in (run.data, found))
+        raise ValueError(f"data: expected the data that the run in {run.folder} was started with ({known}), got {other}")
 
 # %% ../../nbs/training/08_inputs.ipynb #1efc0f5b
 def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool = False) -> Data:
@@ -223,12 +238,16 @@ def perturbed_for(
     data: Data,  # that is learned from
     resume: bool,  # go on with the run in the folder of the configuration
 ) -> pd.DataFrame | None:  # number, label and noisy label of each; none without noise
-    "Labels to perturb; `ValueError` if a run was begun with others."
+    "Labels to perturb; `ValueError` if a run was begun with others, and for a share that comes to none."
     if not config.data.label_noise:
         return None
     perturbed = perturbed_labels(data.y_train, data.num_classes, config.data.label_noise, config.data.noise_seed)
+    if perturbed.empty and not resume:  # older versions began such runs
+        raise ValueError(
+            f"label_noise: expected 0, or a share that perturbs at least one of the {len(data.y_train):,} training labels, got {config.data.label_noise}"
+        )
     before = Run(config.folder).perturbed_labels if resume else None
-    if before is not None and not before.equals(perturbed):
+    if before is not None and not before.astype(perturbed.dtypes).equals(perturbed):  # an empty file says no types
         raise ValueError(f"label_noise: expected the data of the run in {config.folder}, got others, of which other labels would be perturbed")
     return perturbed
 
@@ -247,6 +266,6 @@ def batches_of(config: RunConfig, data: Data, perturbed: pd.DataFrame | None, ac
 
 
 def preprocessing_of(data: Data) -> Preprocessing:
-    "How batches of the data are normalised."
-    mean, std = (tuple(getattr(data, name, ())) for name in ("mean", "std"))
-    return Preprocessing(mean, std, data.image_size, tuple(data.classes))
+    "How batches of the data are normalised, in numbers and text of Python's own also for data of a class of the user's."
+    mean, std = (plain_numbers(name, getattr(data, name, ())) for name in ("mean", "std"))
+    return Preprocessing(mean, std, int(data.image_size), tuple(plain_names("classes", data.classes)))

@@ -22,7 +22,7 @@ from ..models.taps import Taps, copied
 from .checkpoints import load_model
 from .config import RunConfig, settings_for
 from .fitting import build_method, check_ann, check_network
-from .inputs import data_of, learned_from, preprocessing_of
+from .inputs import data_of, differing, learned_from, preprocessing_of
 from .learner import taught
 from .measure import compared_layers, evaluate_mismatch, evaluating, fixed_batches, measure, sample_record
 from .origins import check_origins, is_path, origin_place, origin_record
@@ -104,12 +104,12 @@ from fastcore.basics import patch
 def _check_data(self: OpenRun, data: Data, recorded: dict) -> None:
     "Raise a sentence for other data than those that the run recorded."
     found = identity_of(learned_from(self.settings, data))
-    for name in ("num_classes", "test_images", "shape", "classes", "mean", "std", "fingerprint"):
-        if name in recorded and found[name] != recorded[name]:
-            raise ValueError(
-                f"data: expected those of the run ({recorded.get('name')}, {name.replace('_', ' ')} {recorded[name]!r:.80}), got {data.name}, {found[name]!r:.80}; "
-                "`measure` evaluates a network on other data"
-            )
+    name = differing(recorded, found, ("num_classes", "test_images", "shape", "classes", "mean", "std", "fingerprint", "contents"))
+    if name:
+        raise ValueError(
+            f"data: expected those of the run ({recorded.get('name')}, {name.replace('_', ' ')} {recorded[name]!r:.80}), got {data.name}, {found.get(name)!r:.80}; "
+            "`measure` evaluates a network on other data"
+        )
 
 
 @patch(as_prop=True)
