@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from sastc.data.images import ImageData
 from sastc.data.sources import SOURCES, identity_of
 from sastc.training import Run
 from sastc.training.config import Config, settings_for
-from sastc.training.inputs import training_data
+from sastc.training.inputs import perturbed_for, training_data
 from sastc.training.loop import Trainer
 
 SOURCE = load_digits()
@@ -449,7 +450,7 @@ def test_frames_are_told_apart_by_what_augmentation_does_to_them():
 
 
 class Growing(Dataset):
-    "Images of which one is larger than the others, with labels that are listed or not."
+    "Images of which one is larger than the others."
 
     def __init__(self, large):
         self.large = large
@@ -458,7 +459,8 @@ class Growing(Dataset):
         return 400
 
     def __getitem__(self, number):
-        return torch.zeros(1, *[12 if number == self.large else 8] * 2), number % 2
+        size = 12 if number == self.large else 8
+        return torch.linspace(0, 1, size * size).view(1, size, size), number % 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -479,3 +481,13 @@ def test_an_image_of_another_size_that_is_met_in_training_is_refused_in_the_same
     for options in (dict(shuffle=False), dict(shuffle=True, augment=True)):
         with pytest.raises(ValueError, match="image_size: expected a height and width, since item 3 of train of growing has 12x12 pixels"):
             list(data.batches("train", 20, drop_last=False, **options).epoch(0))
+
+
+def test_a_run_of_an_older_version_whose_noise_came_to_no_label_goes_on(tmp_path):
+    config = SimpleNamespace(folder=tmp_path, data=SimpleNamespace(label_noise=0.001, noise_seed=0))
+    data = images_from(TensorDataset(PIXELS, LABELS))
+    with pytest.raises(ValueError, match="label_noise: expected 0, or a share that perturbs at least one of the 240 training labels, got 0.001"):
+        perturbed_for(config, data, resume=False)
+    (tmp_path / "config.json").write_text('{"kind": "student", "settings": {}}')
+    (tmp_path / "label_noise.csv").write_text("image,label,noisy_label\n")
+    assert len(perturbed_for(config, data, resume=True)) == 0

@@ -247,7 +247,7 @@ def perturbed_for(
             f"label_noise: expected 0, or a share that perturbs at least one of the {len(data.y_train):,} training labels, got {config.data.label_noise}"
         )
     before = Run(config.folder).perturbed_labels if resume else None
-    if before is not None and not before.astype(perturbed.dtypes).equals(perturbed):  # an empty file says no types
+    if before is not None and len(before) + len(perturbed) and not before.equals(perturbed):  # an empty file says no types
         raise ValueError(f"label_noise: expected the data of the run in {config.folder}, got others, of which other labels would be perturbed")
     return perturbed
 
