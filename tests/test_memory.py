@@ -167,6 +167,64 @@ def test_weights_that_changed_before_the_backward_pass_are_refused():
         loss.backward()
 
 
+def add_in_place(conv, x):
+    x += conv(x)
+    return x
+
+
+def change_a_view(conv, x):
+    branch = conv(x)
+    x.detach()[:1].mul_(2)
+    return branch
+
+
+def change_a_result(conv, x):
+    return conv(x).sigmoid().mul_(2)
+
+
+def add_to_the_branch(conv, x):
+    branch = conv(x)
+    branch += x
+    return branch
+
+
+class Unit(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.what = nn.Conv2d(4, 4, 3, padding=1), forward
+
+    def forward(self, x):
+        return self.what(self.conv, x)
+
+
+def gradients_with(forward, saves, before=()):
+    torch.manual_seed(0)
+    network = over_time(nn.Sequential(nn.Conv2d(3, 4, 3), *before, Unit(forward), nn.BatchNorm2d(4), LIF(2), nn.Flatten()), 2)
+    loss_of(network, torch.rand(3, 3, 8, 8), saves).backward()
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def assert_equal_lists(mine, theirs):
+    assert len(mine) == len(theirs) and all(one.equal(other) for one, other in zip(mine, theirs))
+
+
+@pytest.mark.parametrize("forward", [add_in_place, change_a_view, change_a_result])
+def test_what_was_changed_in_place_after_it_was_kept_is_refused_as_without_saving(forward):
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradients_with(forward, saves=False)
+    with pytest.raises(RuntimeError, match="saving_memory: expected tensors of the forward pass unchanged .* got one of shape"):
+        gradients_with(forward, saves=True)
+
+
+def test_a_change_in_place_that_no_operation_minds_is_as_without_saving():
+    assert_equal_lists(*(gradients_with(add_to_the_branch, saves) for saves in (True, False)))
+
+
+def test_a_noted_current_is_computed_again_as_it_was_whatever_became_of_it():
+    apart = gradients_with(lambda conv, x: x + conv(x), False, [nn.BatchNorm2d(4)])
+    assert_equal_lists(gradients_with(add_in_place, True, [nn.BatchNorm2d(4)]), apart)
+
+
 @pytest.mark.parametrize("precision, most", [(torch.float32, 0.5), (torch.bfloat16, 0.6)], ids=str)
 @pytest.mark.parametrize("name", ["vgg11", "resnet18_sastc"])
 def test_half_of_the_memory_is_kept_at_most(name, precision, most):

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from sastc import create_model, distill, spiking, train_teacher
 from sastc.cli.commands import run_command
+from sastc.neurons import LIF
 from sastc.studies.model_folder import read_model, write_model
 from sastc.training.checkpoints import load_model
 
@@ -48,11 +49,27 @@ def test_a_network_of_ones_own_and_a_teacher(teacher, tmp_path):
         read_model(place)
     back = read_model(place, spiking(own, 2))
     assert all(value.equal(back.state_dict()[name]) for name, value in run.checkpoint("last")["model"].items())
-    with pytest.raises(ValueError, match="network: expected one that the weights in .* fit, got VGG11"):
-        read_model(place, create_model("vgg11", 10, 2, 1, width=0.0625))
+    with pytest.raises(ValueError, match="network: expected one that the weights in .* fit, got .*size mismatch|Error"):
+        read_model(place, spiking(create_model("resnet18", 10, in_channels=1, width=0.125), 2))
     images = torch.randn(2, 1, 8, 8)
     assert read_model(write_model(teacher, tmp_path / "teacher"))(images).equal(load_model(teacher.folder)(images))
     assert "(ANN)" in (tmp_path / "teacher" / "README.md").read_text()
+
+
+def test_a_network_of_other_time_steps_or_neurons_is_not_that_of_a_model_folder(tmp_path):
+    own = create_model("resnet18", 10, in_channels=1, width=0.0625)
+    run = distill(student=spiking(own, 2), method="baseline", folder=tmp_path / "run", **GIVEN)
+    place, other = write_model(run, tmp_path / "model"), spiking(own, 4)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match=r"network: expected the one that the weights in .* are of \(time_steps 2\), got one with 4"):
+        read_model(place, other)
+    assert all(value.equal(before[name]) for name, value in other.state_dict().items())
+    with pytest.raises(ValueError, match=r"network: expected the one that .*neuron '.*'threshold': 1.0.*got one with .*'threshold': 0.5"):
+        read_model(place, spiking(own, 2, neuron=LIF(threshold=0.5)))
+    about = json.loads((place / "config.json").read_text())
+    del about["network"]  # as a folder of an older version
+    (place / "config.json").write_text(json.dumps(about))
+    assert read_model(place, other) is other
 
 
 def test_what_is_no_model_is_a_sentence(teacher, tmp_path):

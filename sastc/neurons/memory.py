@@ -66,6 +66,19 @@ def unpack_bits(
     integer, patterns = _patterns(dtype)
     return _unpack(packed[None], integer=integer, patterns=patterns).view(dtype).flatten()[:count]
 
+# %% ../../nbs/neurons/04_memory.ipynb #5e02c1a8
+def _whole(tensor):
+    "A tensor that is kept as it is, and its version, which counts for views of it and detached ones too."
+    return tensor, tensor._version  # asked for most often: a tuple costs a tenth of an object
+
+
+def _unchanged(content, version):
+    if content._version != version:
+        raise RuntimeError(
+            f"saving_memory: expected tensors of the forward pass unchanged in the backward pass, got one of shape {tuple(content.shape)} that was changed in place; write x = x + y for x += y, and update weights after the backward pass"
+        )
+    return content
+
 # %% ../../nbs/neurons/04_memory.ipynb #edb767cd
 class _View(NamedTuple):
     "What is kept of a tensor: a note on its storage, and which part of the storage it shows."
@@ -137,20 +150,15 @@ class _Normalised(_Note):
     def __init__(self, current, norm, arriving):
         super().__init__(current)
         self.from_batch, self.eps = norm.training or norm.running_mean is None, norm.eps
-        self.running = (None, None) if self.from_batch else (norm.running_mean, norm.running_var)
-        self.parts = arriving.detach(), norm.weight, norm.bias
-        self.kept = _kept_statistics(current, self.parts) if self.from_batch else None
-        self.versions = self._versions()
-
-    def _versions(self):
-        return [None if part is None else part._version for part in (*self.parts, *self.running)]
+        running = (None, None) if self.from_batch else (norm.running_mean, norm.running_var)
+        parts = arriving.detach(), norm.weight, norm.bias
+        self.kept = _kept_statistics(current, parts) if self.from_batch else None
+        self.parts = [part if part is None else _whole(part) for part in (*parts, *running)]
 
     def storage_again(self):
-        if self.versions != self._versions():
-            raise RuntimeError("saving_memory: expected the weights of the forward pass in the backward pass, got changed ones; update them after it")
-        arriving, weight, bias = self.parts
+        arriving, weight, bias, *running = (part and _unchanged(*part) for part in self.parts)
         if self.kept is None:
-            return F.batch_norm(arriving, *self.running, weight, bias, self.from_batch, 0.0, self.eps)
+            return F.batch_norm(arriving, *running, weight, bias, self.from_batch, 0.0, self.eps)
         mean, inverse = self.kept
         return F.batch_norm(arriving, mean, torch.ones_like(inverse), inverse if weight is None else inverse * weight, bias, False, 0.0, 0.0)
 
@@ -208,11 +216,11 @@ def _note_normalised(norm, arguments, current):
 
 def _keep(tensor):
     note = _found(tensor)
-    return tensor if note is None else note.view(tensor)
+    return _whole(tensor) if note is None else note.view(tensor)
 
 
 def _again(kept):
-    return kept.tensor() if isinstance(kept, _View) else kept
+    return kept.tensor() if isinstance(kept, _View) else _unchanged(*kept)
 
 
 @contextlib.contextmanager
@@ -221,7 +229,7 @@ def saving_memory(
 ) -> Iterator[None]:
     """Context for a forward pass that keeps about half of the memory for its backward pass, or less; gradients are the same bit by bit.
 
-    The backward pass raises `RuntimeError` when weights were changed before it."""
+    The backward pass raises `RuntimeError` for weights, or other tensors of the forward pass, that were changed in place before it."""
     handles = [module.register_forward_hook(_note_normalised) for module in network.modules() if _is_plain(module)]
     token = _NOTES.set({})
     try:

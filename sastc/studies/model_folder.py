@@ -17,6 +17,7 @@ from ..common.checks import one_of
 from ..common.files import atomic, path_of
 from ..models.preprocessing import restored
 from ..training.checkpoints import build_again
+from ..training.fitting import described
 from ..training.origins import is_path
 from ..training.runs import Run
 from ..training.upgrade import KINDS
@@ -112,7 +113,12 @@ def write_model(
     content = run.checkpoint(which)
     weights = {name: value.contiguous().clone() for name, value in content["model"].items()}  # safetensors takes no shared memory
     about = dict(format=_FORMAT, sastc=metadata.version("sastc"), spec=content["spec"], preprocessing=content.get("preprocessing"))
-    about |= dict(kind=run.kind, which=which, data={name: run.data.get(name) for name in ("name", "shape", "num_classes", "classes", "fingerprint")})
+    about |= dict(
+        kind=run.kind,
+        which=which,
+        network=run.networks.get("network"),
+        data={name: run.data.get(name) for name in ("name", "shape", "num_classes", "classes", "fingerprint")},
+    )
     files = {
         "model.safetensors": save(weights, dict(format="pt", written_by=_FORMAT)),
         "README.md": model_card(run, which, content.get("preprocessing")).encode(),
@@ -124,6 +130,20 @@ def write_model(
         with atomic(folder / name) as file:
             file.write(written)
     return folder
+
+# %% ../../nbs/studies/08_model_folder.ipynb #dfc854ed
+def _check_described(folder: Path, about: dict, network: nn.Module) -> None:
+    "Raise a sentence for another network than the folder describes; folders of older versions describe none."
+    before, now = (_by_name(description) for description in (about.get("network"), described(network)))
+    if before and (name := next((name for name in before | now if before.get(name) != now.get(name)), "")):
+        raise ValueError(f"network: expected the one that the weights in {folder} are of ({name} {before.get(name)}), got one with {now.get(name)}")
+
+
+def _by_name(description: dict | None) -> dict:
+    "Time steps, and each neuron by its place."
+    if description is None:
+        return {}
+    return dict(time_steps=description["time_steps"]) | {f"neuron {place!r}": neuron for place, neuron in description["neurons"].items()}
 
 # %% ../../nbs/studies/08_model_folder.ipynb #4a748fbb
 def read_model(
@@ -143,7 +163,10 @@ def read_model(
         raise ValueError(f"folder: expected a model written by sastc, got {folder}, whose config.json is of something else")
     if network is None and about["spec"] is None:
         raise ValueError(f"network: expected the module itself, since {folder} holds the weights of a user's own network, got none")
-    network = build_again(about["spec"]) if network is None else network
+    if network is None:
+        network = build_again(about["spec"])
+    else:
+        _check_described(folder, about, network)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
