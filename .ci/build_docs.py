@@ -133,7 +133,7 @@ def render(project: Path) -> Path:
         draw_figures(proc)
         site = NbdevSite(load(proc), quiet=True)
         site.build()
-    broken = [warning for warning in site.warnings if "broken link" in warning and ".html" not in warning]
+    broken = [warning for warning in site.warnings if "broken link" in warning]
     if broken:
         raise Problem("; ".join(broken))
     return site.out

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from smalldocs.config import load
 
 from browser import PATIENCE, browser, needs_browser  # noqa: F401 (a fixture)
 from sastc.studies import figures as figure_module
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".ci"))
-from build_docs import draw_figures, figure_makers, shows_figure, signature  # noqa: E402
+from build_docs import NbdevSite, draw_figures, figure_makers, shows_figure, signature  # noqa: E402
 from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, search_fields, without_latex, write_mathml  # noqa: E402
 from visit_docs import visit  # noqa: E402
 
@@ -55,6 +56,20 @@ def test_a_method_without_a_heading_is_looked_up_at_its_class(tmp_path):
     pages = {here: page('<a href="runs.html#run.terms"><code>Run.terms</code></a>'), tmp_path / "runs.html": page('<h3 id="run">Run</h3>')}
     point_at_symbols(here, pages)
     assert pages[here].a["href"] == "runs.html#run" and check_page(here, pages) == []
+
+
+def test_links_between_notebooks_become_addresses_of_pages(tmp_path):
+    (tmp_path / "neurons").mkdir()
+    (tmp_path / "_quarto.yml").write_text("project: {type: website}")
+    cells = [dict(cell_type="raw", source="---\noutput-file: neuron.html\n---"), dict(cell_type="markdown", source="# Neuron\n\n## The LIF neuron")]
+    (tmp_path / "neurons/02_neuron.ipynb").write_text(json.dumps(dict(cells=cells, metadata={})))
+    linking = "[a](neurons/02_neuron.ipynb) [b](neurons/02_neuron.ipynb#the-lif-neuron) [c](neurons/gone.ipynb)"
+    (tmp_path / "guide.ipynb").write_text(json.dumps(dict(cells=[dict(cell_type="markdown", source=linking)], metadata={})))
+    site = NbdevSite(load(tmp_path), quiet=True)
+    site.build()
+    main = page((site.out / "guide.html").read_text()).main
+    assert [link["href"] for link in main.select("a")] == ["neurons/neuron.html", "neurons/neuron.html#the-lif-neuron", "neurons/gone.html"]
+    assert [warning for warning in site.warnings if "broken" in warning] == ["guide.ipynb: broken link neurons/gone.ipynb"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from processes import in_own_process, write_output_to
@@ -65,6 +66,14 @@ def test_has_short_and_visible_cells(path):
     assert not long, f"{path.name}: cells of more than {LONGEST_CELL} lines, which begin {long}"
     hidden = [source for source in sources if re.search(r"^#\| *(hide\b|include: *false|echo: *false)", source, re.M)]
     assert len(hidden) <= MOST_HIDDEN, f"{path.name}: {len(hidden)} hidden cells; at most {MOST_HIDDEN} are accepted"
+
+
+@each_notebook
+def test_its_links_lead_to_files(path):
+    linked = [target for source in cells(path, "markdown") for target in re.findall(r"""(?:\]\(|(?:href|src)=["'])([^)\s"'#]+)""", source)]
+    here = [unquote(target) for target in linked if not re.match(r"[a-z]+:|/", target)]
+    dead = [target for target in here if not (path.parent / target).exists()]
+    assert not dead, f"{path.relative_to(ROOT)}: expected links to files, such as 02_neuron.ipynb for a page, got {', '.join(dead)}"
 
 
 def test_every_module_comes_from_a_notebook():
