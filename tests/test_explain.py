@@ -390,7 +390,7 @@ def events(tmp_path_factory):
                 write_recording(root / "NMNIST" / split / f"{label}/{number:05}.bin", generator, 5 + 12 * label)
     common = dict(data="nmnist", root=str(root), image_size=16, batch_size=4, holdout=0.0, lr=0.02, width=1 / 16, log_every=1, augment=False)
     teacher = train_teacher(model="wrn16_2", frames=3, epochs=1, folder=str(root / "teacher"), **common)
-    common |= dict(teacher=str(teacher.folder), student="vggsnn", time_steps=3, threshold=0.2, beta=1.0, factor=2, epochs=2)
+    common |= dict(teacher=str(teacher.folder), student="vggsnn", time_steps=3, threshold=0.2, beta=1.0, factor=2, epochs=2, mismatch_batches=1)
     for mode in TEACHER_MODES:
         distill(method="sastc", teacher_mode=mode, folder=str(root / "runs" / mode), **common)
     return root
@@ -422,6 +422,21 @@ def test_maps_of_recordings_show_what_the_student_was_taught(events, mode):
 
 
 @pytest.mark.parametrize("mode", TEACHER_MODES)
+def test_the_mismatch_of_recordings_is_with_what_the_student_was_taught(events, mode):
+    run = Run(events / "runs" / mode)
+    student, teacher = compared_layers(run.settings.method, run.model("last"), Run(events / "teacher").model())
+    x = next(fixed_batches(load_frames("nmnist", events, 3, 16), 1).epoch(0))[0]
+    with torch.no_grad():
+        spikes, of_mean = student(x)[1], teacher(x.mean(0))[1]
+        by_frame = list(zip(*(teacher(frame)[1] for frame in x)))  # of each layer, T features
+    seen = dict(fold_mean=[sum(steps) / 3 for steps in by_frame], mean_frame=of_mean)
+    by_step = [mismatch([layer[t : t + 1] for layer in spikes], seen.get(mode, [steps[t] for steps in by_frame])) for t in range(3)]
+    expected = torch.stack(by_step).mean().log().item()
+    assert run.metrics.stm_raw.iloc[-1] == pytest.approx(expected, abs=1e-3)
+    assert assess(run, "last")["stm_raw"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("mode", TEACHER_MODES)
 def test_matrices_of_recordings_are_sorted_by_class_and_have_the_steps_of_their_teacher(events, mode):
     run, ann = Run(events / "runs" / mode), Run(events / "teacher").model()
     figure, stepwise = similarity_figure(run), mode == "fold_step"
@@ -444,7 +459,7 @@ def test_everything_else_of_recordings(events, tmp_path):
     assert (table[["teacher_seconds", "student_seconds", "method_alignment_seconds"]] > 0).all(axis=None)
     for run in runs:
         page = write_explanation(run.folder, tmp_path / "page.html", images=4).read_text()
-        assert page.count("Plotly.newPlot(") == 6 and "What it looks at" in page
+        assert page.count("Plotly.newPlot(") == 7 and "What it looks at" in page
 
 
 # --- networks, neurons, methods and data of one's own

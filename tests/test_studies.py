@@ -641,6 +641,42 @@ def test_runs_of_several_processes_stand_apart(tmp_path):
     assert table.accuracy_last.to_dict() == pytest.approx({("processes 1", "kd"): 30, ("processes 2", "kd"): 60})
 
 
+def of_own(place, seed, accuracy=0.5, method="baseline", parameters=None, network=None, **data):
+    "A finished run of a module of the user's, and what it recorded of network and data."
+    settings = flat(settings_for(Config, dict(method=method, seed=seed))) | dict(student="own:Sequential")
+    writer = RunWriter(place, "student", settings, {}, data=data or None, networks=network and dict(network=network))
+    writer.result(test_accuracy_last=accuracy, test_accuracy_best=accuracy, **({} if parameters is None else dict(parameters=parameters)))
+
+
+def neurons(threshold):
+    return dict(time_steps=2, neurons={"0": dict(neuron="LIF", threshold=threshold), "1": dict(neuron="LIF", threshold=1.0)})
+
+
+@pytest.mark.parametrize(
+    "one, other, said",
+    [
+        (dict(parameters=447), dict(parameters=19683), ["parameters 447", "parameters 19683"]),
+        (dict(network=neurons(1.0)), dict(network=neurons(0.5)), None),
+        (dict(mean=[0.5], std=[0.25]), dict(mean=[0.1], std=[0.25]), ["mean [0.5]", "mean [0.1]"]),
+        (dict(mean=[0.5], flip=True), dict(mean=[0.5], flip=False), ["flip True", "flip False"]),
+    ],
+)
+def test_networks_and_data_of_ones_own_are_told_apart_by_what_was_recorded(one, other, said, tmp_path):
+    for seed, (accuracy, recorded_of) in enumerate([(0.2, one), (0.8, other), (0.4, one)]):
+        of_own(tmp_path / f"run{seed}", seed, accuracy, **recorded_of)
+    table = summarise(tmp_path)
+    budgets = table.index.get_level_values("budget")
+    assert sorted(table.seeds) == [1, 2] and sorted(table.accuracy_last) == pytest.approx([30, 80])
+    assert set(budgets) == set(said) if said else all(budget.startswith("neurons checksum ") for budget in budgets)
+
+
+def test_a_run_that_recorded_less_is_not_told_apart(tmp_path):
+    of_own(tmp_path / "older", 0)
+    of_own(tmp_path / "a", 1, parameters=447, network=neurons(1.0), mean=[0.5], flip=True)
+    of_own(tmp_path / "b", 2, parameters=447, mean=[0.5])
+    assert summarise(tmp_path).seeds.to_dict() == {"baseline": 3}
+
+
 @pytest.mark.parametrize("keep", ["epochs", "steps"])
 def test_a_study_of_few_images_is_one_budget(tmp_path, keep):
     for images, epochs in ((100, 10), (25, 40 if keep == "steps" else 10)):

@@ -420,7 +420,7 @@ def _record_epoch(self: Trainer, seconds: float) -> None:
     progress["best_epoch"] = progress["epoch"] if better else progress["best_epoch"]
     self.epoch_sums.clear()
     if self.writer:
-        record |= evaluate_mismatch(*self.compared, self.batches["mismatch"]) if self.compared else {}
+        record |= evaluate_mismatch(*self.compared, self.batches["mismatch"], teacher_mode=self.config.teacher_mode) if self.compared else {}
         at = dict(step=progress["step"], epoch=progress["epoch"], lr=self.scheduler.get_last_lr()[0])
         record = dict(at, seconds=round(seconds, 3), peak_memory_mib=round(peak_memory_mib(), 1), **record)
         self.writer.record("epochs", **record)

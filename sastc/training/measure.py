@@ -260,12 +260,20 @@ def evaluate_mismatch(
     teacher: Taps,  # ANN and its N layers
     batches: BatchPlan,  # in a fixed order
     about: str = "",  # what is said while it takes time; empty for nothing
+    teacher_mode: str = "fold_mean",  # how the teacher sees recordings, see `taught`
 ) -> dict:  # stm_raw and stm_norm: logarithm of the mean over the batches
     "Spatio-temporal mismatch of all pairs of layers, with raw and with normalised matrices (paper eq. 1)."
     found, views = dict(stm_raw=[], stm_norm=[]), [_as_trained(taps.model, batches) for taps in (student, teacher)]
     with evaluating(student.model), evaluating(teacher.model):
         for images, _ in watched(batches.epoch(0), about, len(batches)):
-            features = student(views[0](images))[1], taught(teacher, views[1](images))[1]
+            features = student(views[0](images))[1], taught(teacher, views[1](images), teacher_mode)[1]
+            compare = _mismatch_by_step if images.ndim == 5 and teacher_mode == "fold_step" else mismatch
             for name, values in found.items():
-                values.append(mismatch(*features, normalize=name == "stm_norm"))
+                values.append(compare(*features, normalize=name == "stm_norm"))
     return {name: torch.stack(values).mean().log().item() for name, values in found.items()}
+
+
+def _mismatch_by_step(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], normalize: bool) -> torch.Tensor:
+    "Mean over the steps, for a teacher whose features are [T, B, ...]."
+    sides = [[[feature[step : step + 1] for feature in student], [feature[step] for feature in teacher]] for step in range(len(student[0]))]
+    return torch.stack([mismatch(*side, normalize=normalize) for side in sides]).mean()

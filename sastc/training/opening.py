@@ -187,7 +187,7 @@ def _mismatch(opened: OpenRun, teacher: nn.Module) -> dict:
     "Mismatch of a student with a teacher, and on which images; nothing, which is said, for networks without layers that could be compared."
     try:
         compared = compared_layers(opened.settings.method, opened.network, teacher)
-        found = evaluate_mismatch(*compared, fixed_batches(opened.data), "comparing with the teacher")
+        found = evaluate_mismatch(*compared, fixed_batches(opened.data), "comparing with the teacher", opened.settings.teacher_mode)
     except ValueError as error:
         tell(f"the mismatch with the teacher is left out ({error})")
         return {}
