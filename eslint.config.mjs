@@ -1,4 +1,4 @@
-// ESLint for the scripts of the live views and the site's search: `npm run lint`.
+// ESLint for the scripts of the live views and of the site: `npm run lint`.
 import { realpathSync } from "node:fs";
 import { createRequire } from "node:module";
 import { argv } from "node:process";
@@ -26,5 +26,6 @@ export default [
     }
   },
   { files: ["sastc/lab/static/*.js"], languageOptions: { globals: readonly(BROWSER) } },
+  { files: [".ci/figures.js"], languageOptions: { globals: readonly("Plotly addEventListener document matchMedia") } },
   { files: ["tests/js/*.mjs"], languageOptions: { globals: readonly("Fuse TextEncoder URL") } }
 ];

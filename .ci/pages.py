@@ -13,6 +13,7 @@ from latex2mathml.symbols_parser import convert_symbol
 from plotly.offline import get_plotlyjs
 
 SEARCH = Path(__file__).with_name("search.js")
+FIGURES = Path(__file__).with_name("figures.js")
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 ELSEWHERE = re.compile(r"(https?:)?//")
 FETCHED_BY_CSS = re.compile(r"@import|url\(['\"]?(https?:)?//")
@@ -33,6 +34,7 @@ def finish_site(site: Path, home: str) -> int:
     "Finish and check every page in place. `home` is the address that nbdev's links begin with. Returns the number of pages."
     (site / "site_libs" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     (site / "site_libs" / "sidebar.js").write_text(SHOW_PLACE, encoding="utf-8")
+    shutil.copy(FIGURES, site / "site_libs")
     drop_web_fonts(site)
     pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(site.rglob("*.html"))}
     write_search(site, pages)
@@ -96,8 +98,8 @@ def drop_scripts(soup: BeautifulSoup):
 
 
 def add_scripts(soup: BeautifulSoup, to_root: str):
-    "Load the search index and the sidebar's place, and Plotly once where a page has figures; in the head, since the figures' own scripts run as they are read."
-    names = ["search.js", "sidebar.js"] + ["plotly.min.js"] * bool(soup.select(".plotly-graph-div"))
+    "Load the search index and the sidebar's place, and Plotly and what fits figures to a narrow window where a page has figures; in the head, since the figures' own scripts run as they are read."
+    names = ["search.js", "sidebar.js"] + ["plotly.min.js", "figures.js"] * bool(soup.select(".plotly-graph-div"))
     for name in names:
         soup.head.append(soup.new_tag("script", src=f"{to_root}site_libs/{name}"))
 

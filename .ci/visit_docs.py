@@ -1,4 +1,4 @@
-"""Open every page of a built site in Chromium, light and dark: `python .ci/visit_docs.py _docs`. Fails where a reader would see a fault."""
+"""Open every page of a built site in Chromium, light and dark, and some as a telephone shows them: `python .ci/visit_docs.py _docs`. Fails where a reader would see a fault."""
 
 import shutil
 import sys
@@ -10,6 +10,8 @@ from playwright.sync_api import Page, TimeoutError, sync_playwright
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable") if (found := shutil.which(name))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 LOOKS = dict(light=1280, dark=1920)  # width of the window in each colour scheme
+TELEPHONE = 390  # width of a narrow window
+ON_A_TELEPHONE = ("gallery.html", "results/which.html", "tutorials/reading_attention.html")  # pages with many kinds of figures
 OF_THE_SITE = ("file:", "data:", "blob:", "about:")
 PATIENCE = 30_000  # ms
 FOUND = """async (queries) => {
@@ -51,6 +53,12 @@ FINDS = {
 DRAWN = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => figure.querySelector(".main-svg") &&
     figure._fullData?.every((trace, i) => trace.visible !== false || figure.data[i].visible === false)) &&
   [...document.querySelectorAll("[data-view]")].every((view) => (view.shadowRoot ?? view).childNodes.length)"""
+FITTED = """() => [...document.querySelectorAll(".plotly-graph-div")].every((figure) => "fitted" in figure.dataset)"""
+CUT = """() => [...document.querySelectorAll(".plotly-graph-div")].flatMap((figure) => {
+  const box = figure.getBoundingClientRect();
+  const outside = (text) => text.width && (text.left < box.left - 2 || text.right > box.right + 2 || text.top < box.top - 2 || text.bottom > box.bottom + 2);
+  return [...figure.querySelectorAll("text")].filter((text) => outside(text.getBoundingClientRect())).map((text) => text.textContent);
+})"""
 SEEN = """() => ({
   broken: [...document.images].filter((image) => image.complete && !image.naturalWidth).map((image) => image.getAttribute("src")),
   beyond: document.documentElement.scrollWidth - innerWidth,
@@ -80,6 +88,17 @@ def visit(page: Page, file: Path, dark: bool) -> list[str]:
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
     return faults
+
+
+def visit_narrow(page: Page, file: Path) -> list[str]:
+    "Sentences about what a reader with a telephone would miss of the figures."
+    page.goto(file.as_uri())
+    try:
+        page.wait_for_function(FITTED, timeout=PATIENCE)
+    except TimeoutError:
+        return ["a figure is not fitted to a narrow window"]
+    beyond = page.evaluate(SEEN)["beyond"]
+    return [f"a figure cuts off {text!r}" for text in page.evaluate(CUT)] + [f"is {beyond} pixels wider than the window"] * (beyond > 0)
 
 
 def search(page: Page, index: Path) -> list[str]:
@@ -121,7 +140,10 @@ def main(
                 faults += [f"{file.relative_to(Path(site).resolve())} ({scheme}): {fault}" for fault in visit(page, file, scheme == "dark")]
             faults += [f"index.html ({scheme}): {fault}" for fault in search(page, Path(site).resolve() / "index.html")]
             page.close()
+        page = browser.new_page(viewport=dict(width=TELEPHONE, height=844))
+        for name in ON_A_TELEPHONE:
+            faults += [f"{name} ({TELEPHONE} pixels): {fault}" for fault in visit_narrow(page, Path(site).resolve() / name)]
         browser.close()
     if faults:
         sys.exit("\n  ".join(["visit_docs: the pages have faults:", *faults]))
-    print(f"{len(files)} pages seen, light and dark")
+    print(f"{len(files)} pages seen, light and dark, and {len(ON_A_TELEPHONE)} of them {TELEPHONE} pixels wide")

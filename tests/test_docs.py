@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 from smalldocs.config import load
 
 from browser import PATIENCE, browser, needs_browser  # noqa: F401 (a fixture)
@@ -13,9 +15,9 @@ from sastc.studies import figures as figure_module
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / ".ci"))
-from build_docs import NbdevSite, draw_figures, figure_makers, shows_figure, signature  # noqa: E402
+from build_docs import NbdevSite, draw_figures, figure_html, figure_makers, shows_figure, signature  # noqa: E402
 from pages import Problem, check_page, make_relative, missing_from_sidebar, point_at_symbols, search_fields, without_latex, write_mathml  # noqa: E402
-from visit_docs import visit  # noqa: E402
+from visit_docs import visit, visit_narrow  # noqa: E402
 
 
 def page(body):
@@ -192,3 +194,34 @@ def test_what_a_reader_would_miss_is_named(chromium_page, tmp_path, monkeypatch,
     file.write_text(f"<!doctype html><body style='margin: 0'>{body}</body>")
     faults = visit(chromium_page, file, dark=False)
     assert faults == [] if fault is None else fault in faults
+
+
+@needs_browser
+def test_figures_fit_a_telephone_and_are_as_before_in_a_wide_window(chromium_page, tmp_path):
+    titles = [f"accuracy of method {n}, percent" for n in range(3)]
+    grid = make_subplots(1, 3, subplot_titles=titles)
+    for column, title in enumerate(titles, 1):
+        grid.add_scatter(x=[1, 2], y=[1, 2], name=title, row=1, col=column)
+    grid.update_layout(
+        height=300, title=dict(text="A title that is wider than a telephone shows", subtitle_text="a sentence about it that is wider still, " * 3)
+    )
+    scripts = (f"<script>{source}</script>" for source in (get_plotlyjs(), (ROOT / ".ci/figures.js").read_text()))
+    file = tmp_path / "x.html"
+    box = f"<div class='cell-output-display' style='overflow-x: auto'>{figure_html(grid.to_plotly_json(), 'figure-0')}</div>"
+    file.write_text(f"<!doctype html><meta charset='utf-8'>{''.join(scripts)}<body style='margin: 8px'>{box}", encoding="utf-8")
+    chromium_page.set_viewport_size(dict(width=390, height=800))
+    assert visit_narrow(chromium_page, file) == []
+    layout = "({width, height, title}) => [width, height, title.text]"
+    width, height, title = chromium_page.evaluate(f"({layout})(document.querySelector('.plotly-graph-div')._fullLayout)")
+    assert width > 700 and height > 300 and "<br>" in title
+    chromium_page.set_viewport_size(dict(width=800, height=800))
+    chromium_page.wait_for_selector("[data-fitted=wide]")
+    assert chromium_page.evaluate(f"({layout})(document.querySelector('.plotly-graph-div')._fullLayout)") == [784, 300, title.replace("<br>", " ")]
+
+
+@needs_browser
+def test_lettering_that_a_figure_cuts_off_is_named(chromium_page, tmp_path):
+    file = tmp_path / "x.html"
+    text = "<svg width='100'><text y='20'>long lettering that goes on</text></svg>"
+    file.write_text(f"<!doctype html><div class='plotly-graph-div' data-fitted='narrow' style='width: 100px; overflow: hidden'>{text}</div>")
+    assert visit_narrow(chromium_page, file) == ["a figure cuts off 'long lettering that goes on'"]

@@ -16,7 +16,7 @@ from sastc.studies.figures import COLOURS
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = sorted((ROOT / "tests" / "js").glob("*.test.mjs"))
-SCRIPTS = [*sorted(STATIC.glob("*.js")), ROOT / ".ci" / "search.js", *sorted((ROOT / "tests" / "js").glob("*.mjs")), ROOT / "eslint.config.mjs"]
+SCRIPTS = [*sorted(STATIC.glob("*.js")), *sorted((ROOT / ".ci").glob("*.js")), *sorted((ROOT / "tests" / "js").glob("*.mjs")), ROOT / "eslint.config.mjs"]
 WIDGETS = dict(view=FigureView, attention=AttentionView, board=RunBoard)
 ESLINT = json.loads((ROOT / "package.json").read_text())["scripts"]["lint"].split()[2]  # one version, so that no new rule comes overnight
 LEAST_NODE = 20  # its test runner is stable, and arrays have findLastIndex

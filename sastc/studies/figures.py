@@ -421,7 +421,7 @@ def method_comparison(
 ) -> go.Figure:
     "Test accuracy of each method: a dot for each seed, mean and standard deviation, at the last and at the best epoch."
     groups = {name: done for name, members in by_method(runs).items() if (done := [run for run in members if run.result])}
-    teachers = [run.result["test_accuracy_best"] for run in groups.pop("teacher", [])]
+    teachers = groups.pop("teacher", [])
     title, titles = "Test accuracy", ["last epoch", "best epoch by validation"]
     grid = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=titles)
     if not groups:
@@ -435,11 +435,11 @@ def method_comparison(
             spread = dict(array=[values.std(ddof=1).round(3)], thickness=2, width=8) if len(values) > 1 else None
             mean = dict(mode="markers", marker=dict(color=colour, symbol="line-ew-open", size=24, line_width=3), hovertemplate="mean %{y:.2f} %")
             grid.add_scatter(x=[position + 0.18], y=[values.mean().round(3)], error_y=spread, **mean, **where)
+        for accuracy in (run.result[f"test_accuracy_{which}"] for run in teachers):
+            line = dict(line=dict(dash="dash", color=GREY, width=1), row=1, col=panel)
+            grid.add_hline(100 * accuracy, annotation_text=f"teacher {accuracy:.2%}", annotation_position="top left", **line)
     grid.update_xaxes(tickvals=list(range(len(groups))), ticktext=list(groups), range=[-0.6, len(groups) - 0.4], showgrid=False)
     grid.update_yaxes(title_text="%", col=1)
-    for accuracy in teachers:
-        line = dict(dash="dash", color=GREY, width=1)
-        grid.add_hline(100 * accuracy, line=line, annotation_text=f"teacher {accuracy:.2%}", annotation_position="top left")
     return titled(title, "one dot per seed; line: mean ± one standard deviation over seeds", height=400, grid=grid)
 
 # %% ../../nbs/studies/01_figures.ipynb #d44e1d19
