@@ -42,7 +42,7 @@
     const { layout, _fullLayout: full } = figure;
     const legend = layout.legend ?? null;
     const texts = { "title.text": full.title.text, "title.subtitle.text": full.title.subtitle?.text, "title.pad.t": layout.title?.pad?.t ?? null };
-    figure.dataset.wide = JSON.stringify({ ...texts, "margin.t": layout.margin?.t ?? null, height: full.height, legend });
+    figure.dataset.wide = JSON.stringify({ ...texts, "margin.t": layout.margin?.t ?? null, width: layout.width ?? null, height: full.height, legend });
     const panels = panelsBeside(full);
     if (panels > 1 && !layout.width) {
       figure.style.minWidth = `${panels * PANEL + 60}px`;
