@@ -3,6 +3,8 @@
 {
   const NARROW = matchMedia("(max-width: 600px)");
   const PANEL = 250; // pixels of a panel with its axis
+  const WIDER = 500; // pixels of a figure whose lettering needs more than the window
+  const MOST = 1500;
   const pen = document.createElement("canvas").getContext("2d");
 
   function broken(text, font, width) {
@@ -19,6 +21,13 @@
   function panelsBeside(layout) {
     const axes = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name));
     return new Set(axes.map((name) => layout[name].domain[0].toFixed(2))).size;
+  }
+
+  /** Whether lettering other than the title stands beyond the figure, such as long names on an axis. */
+  function cutsOff(figure) {
+    const box = figure.getBoundingClientRect();
+    const places = [...figure.querySelectorAll("text:not(.gtitle, .gtitle-subtitle)")].map((text) => text.getBoundingClientRect());
+    return places.some(({ left, right, width }) => width && (left < box.left - 2 || right > box.right + 2));
   }
 
   function narrowLayout(figure) {
@@ -54,6 +63,10 @@
     changes.height += figure.querySelector(".legend")?.getBBox().height ?? 0;
     await Plotly.relayout(figure, { height: changes.height });
     setHeight(figure, changes.height);
+    for (let width = Math.max(WIDER, figure.clientWidth); cutsOff(figure) && width < MOST; width += PANEL) {
+      figure.style.minWidth = `${width}px`;
+      await Plotly.relayout(figure, { width });
+    }
   }
 
   async function widen(figure) {

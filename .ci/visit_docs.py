@@ -11,7 +11,7 @@ CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chro
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 LOOKS = dict(light=1280, dark=1920)  # width of the window in each colour scheme
 TELEPHONE = 390  # width of a narrow window
-ON_A_TELEPHONE = ("gallery.html", "results/which.html", "tutorials/reading_attention.html")  # pages with many kinds of figures
+ON_A_TELEPHONE = ("gallery.html", "results/which.html", "results/speed.html", "tutorials/reading_attention.html")  # pages with many kinds of figures
 OF_THE_SITE = ("file:", "data:", "blob:", "about:")
 PATIENCE = 30_000  # ms
 FOUND = """async (queries) => {
