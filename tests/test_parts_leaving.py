@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sastc import create_model, distill, spiking, train_teacher
 from sastc.cli.commands import run_command
 from sastc.neurons import LIF
-from sastc.studies.model_folder import read_model, write_model
+from sastc.studies.model_folder import model_card, read_model, write_model
 from sastc.training.checkpoints import load_model
 
 GIVEN = dict(data="digits", image_size=8, epochs=1, train_images=100, batch_size=20, lr=0.02, device="cpu")
@@ -70,6 +70,16 @@ def test_a_network_of_other_time_steps_or_neurons_is_not_that_of_a_model_folder(
     del about["network"]  # as a folder of an older version
     (place / "config.json").write_text(json.dumps(about))
     assert read_model(place, other) is other
+
+
+class Graded(LIF):
+    "Of the user's own."
+
+
+def test_a_card_names_the_neurons_of_a_module_of_ones_own(tmp_path):
+    student = spiking(create_model("resnet18", 10, in_channels=1, width=0.0625), 2, neuron=Graded)
+    run = distill(student=student, method="baseline", folder=tmp_path / "run", **GIVEN)
+    assert "2 time steps, Graded neurons" in model_card(run)
 
 
 def test_what_is_no_model_is_a_sentence(teacher, tmp_path):

@@ -1,5 +1,6 @@
 """Studies survive being killed, train nothing twice, mix no budgets, and their tables say what the runs came to."""
 
+import json
 import os
 import shutil
 import signal
@@ -22,9 +23,11 @@ from torch import nn
 from sastc import create_model, spiking
 from sastc.common.settings import flat
 from sastc.data.images import load_images, perturbed_labels, subset
+from sastc.lab.board import by_settings
 from sastc.methods import KD, Term
 from sastc.studies import sweeps
 from sastc.studies.comparisons import compare_methods, settings_by_method, summarise, sweep
+from sastc.studies.figures import mismatch_table
 from sastc.studies.sweeps import (
     few_shot,
     few_shot_figure,
@@ -675,6 +678,31 @@ def test_a_run_that_recorded_less_is_not_told_apart(tmp_path):
     of_own(tmp_path / "a", 1, parameters=447, network=neurons(1.0), mean=[0.5], flip=True)
     of_own(tmp_path / "b", 2, parameters=447, mean=[0.5])
     assert summarise(tmp_path).seeds.to_dict() == {"baseline": 3}
+
+
+def test_settings_of_a_method_make_groups_of_their_own_in_studies_and_figures(tmp_path):
+    pair = dict(method="feature_kd", student_layer="a", teacher_layer="x", layers=dict(student=["a"], teacher=["x"]))
+    for study, chosen in dict(grid=pair, noise=dict(method="feature_kd"), few=dict(method="feature_kd", train_images=100)).items():
+        for seed, beta in enumerate((1.0, 3.0, 1.0)):
+            recorded(tmp_path / study / f"{seed}", 0.2 * beta, seed=seed, beta=beta, **chosen)
+    for study, made in dict(grid=grid_table, noise=noise_table, few=few_shot_table).items():
+        table = made(tmp_path / study)
+        assert dict(zip(table.index.get_level_values("method"), table.seeds)) == {"feature_kd, beta 1.0": 2, "feature_kd, beta 3.0": 1}
+        assert table.accuracy_last.tolist() == pytest.approx([20, 60])
+    runs = [Run(tmp_path / "few" / f"{seed}") for seed in range(3)]
+    for run, score in zip(runs, (-1.0, -5.0, -3.0)):
+        (run.folder / "epochs.jsonl").write_text(json.dumps(dict(step=1, epoch=1, stm_raw=score, stm_norm=score)) + "\n")
+    found = mismatch_table(runs)
+    assert found.stm_raw.to_dict() == {"feature_kd, beta 1.0": -2, "feature_kd, beta 3.0": -5} and found.seeds.tolist() == [2, 1]
+
+
+def test_curves_of_the_board_are_of_one_network_and_one_number_of_processes(tmp_path):
+    for seed, parameters in enumerate((447, 19683, 447, 447)):
+        of_own(tmp_path / f"run{seed}", seed, parameters=parameters)
+        write_json(tmp_path / f"run{seed}" / "environment.json", dict(processes=1 + (seed == 3)))
+    groups = by_settings([Run(tmp_path / f"run{seed}") for seed in range(4)])
+    assert sorted(sorted(run.folder.name for run in group) for group in groups.values()) == [["run0", "run2"], ["run1"], ["run3"]]
+    assert any("parameters 19683" in name for name in groups) and any("processes 2" in name for name in groups)
 
 
 @pytest.mark.parametrize("keep", ["epochs", "steps"])

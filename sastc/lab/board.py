@@ -22,7 +22,7 @@ from PIL import Image
 from ..common.files import path_of
 from ..common.settings import written
 from .live import UNREADABLE, Charts, LiveRun, View, bundle, figure_picture, packed_figure, styles, why_unreadable
-from ..studies.comparisons import BESIDE, learns_from_teacher
+from ..studies.comparisons import BESIDE, learns_from_teacher, recorded_apart
 from ..studies.figures import ALONG, empty_figure, method_of, step_curves
 from ..studies.report import report_of
 from ..training.origins import origin_place
@@ -99,7 +99,7 @@ def _settings(run: Run) -> dict[str, str]:
     for part in ("teacher", "init"):  # the same weights may lie in two places
         if known.get(part) and (part == "init" or learns_from_teacher(run)):
             found[part] = origins.get(part, {}).get("checksum") or known[part]
-    return found | dict(data=run.data.get("fingerprint") or found["data"])
+    return found | dict(data=run.data.get("fingerprint") or found["data"], processes=written(run.environment.get("processes", 1)))
 
 
 def _one_per_seed(runs: list[Run]) -> list[Run]:
@@ -123,14 +123,15 @@ def by_settings(
     groups = {}
     for run in runs:
         groups.setdefault(json.dumps([run.kind, _settings(run)], sort_keys=True), []).append(run)
-    settings = [_shown(group[0]) for group in groups.values()]
-    students = pd.DataFrame([shown for shown, group in zip(settings, groups.values()) if group[0].kind == "student"])
+    groups = [(words, same) for group in groups.values() for words, same in recorded_apart(group).items()]
+    settings, apart, groups = [_shown(group[0]) for _, group in groups], [words for words, _ in groups], [group for _, group in groups]
+    students = pd.DataFrame([shown for shown, group in zip(settings, groups) if group[0].kind == "student"])
     usual = {name: students[name].mode()[0] for name in students if students[name].nunique() > 1 and name != "method"}
     named = {}
-    for shown, group in zip(settings, groups.values()):
+    for shown, words, group in zip(settings, apart, groups):
         seeds = _one_per_seed(group)
         others = [f"{name} {shown[name]}" for name, value in usual.items() if shown.get(name, value) != value]
-        name = ", ".join([method_of(group[0]), *others]) + f" ({len(seeds)} seeds)" * (len(seeds) > 1)
+        name = ", ".join(filter(None, [method_of(group[0]), *others, words])) + f" ({len(seeds)} seeds)" * (len(seeds) > 1)
         named[f"{name}, {group[0].folder.name}" if name in named else name] = seeds
     return named
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'sweep', 'check_each_once', 'folder_name', 'settings_by_method', 'compare_methods', 'recorded_apart',
-           'by_budget', 'learns_from_teacher', 'arms_of', 'finished_students', 'run_table', 'summarise', 'with_spread',
+           'by_budget', 'learns_from_teacher', 'finished_students', 'run_table', 'summarise', 'with_spread',
            'for_people', 'demo']
 
 # %% ../../nbs/studies/02_comparisons.ipynb #ecb9a564
@@ -30,7 +30,7 @@ from ..data.sources import SOURCES, Data, identity_of
 from ..methods import Method
 from ..models.networks import OwnNetwork
 from ..models.taps import copied, lazy_layers
-from .figures import in_order, method_of
+from .figures import by_method, differing, grouped, settings_of_method
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.fitting import check_network
 from ..training.inputs import check_inputs, check_learned_from, data_of, learned_from, loading_once, named_data
@@ -375,32 +375,6 @@ BESIDE = (  # settings that may differ between runs of one experiment: where thi
 _BY_CONTENT = ("method", "teacher", "data")  # told apart by more than their names
 
 
-def _method_settings(run: Run) -> set[str]:
-    "Names of the settings that the method of a run has of its own."
-    try:
-        return {*run.once("of the method", run.config, lambda: _of_method(run.settings))}
-    except ValueError:  # a class that this process does not know
-        return set()
-
-
-def _of_method(settings: RunConfig) -> dict:
-    return {name: entry.value for name, entry in entries(settings).items() if entry.path[0] == "method" and name != "method"}
-
-
-def _differing(rows: Sequence[dict]) -> list[str]:
-    "Names whose values differ between rows that have them."
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if len({str(row[name]) for row in rows if name in row}) > 1]
-
-
-def _grouped(runs: Sequence[Run], rows: Sequence[dict]) -> dict[str, list[Run]]:
-    "Runs by what differs between their rows."
-    found, names = {}, _differing(rows)
-    for run, row in zip(runs, rows):
-        found.setdefault(", ".join(f"{name} {row[name]}" for name in names if name in row), []).append(run)
-    return found
-
-
 def _from_where(runs: Sequence[Run], name: str, checksum: Callable[[Run], str | None]) -> list[dict]:
     "Name and, if all runs recorded it, checksum of what runs were made from."
     sums = [checksum(run) for run in runs]
@@ -433,7 +407,7 @@ def recorded_apart(
             fitting[0].append(place)
         else:
             found.append((rows[place], [place]))
-    names = _differing([known for known, _ in found])
+    names = differing([known for known, _ in found])
     apart = {", ".join(f"{name} {known[name]}" for name in names if name in known): sorted(places) for known, places in found}
     return {words: [runs[place] for place in places] for words, places in sorted(apart.items(), key=lambda item: item[1])}
 
@@ -444,19 +418,19 @@ def by_budget(
     within_methods: bool = False,  # what a method has of its own belongs to the budget
 ) -> dict[str, list[Run]]:  # by what sets a budget apart, in words; "" if there is one only
     "Runs that may be compared: of the same data, student, optimisation and teacher. Those that learned without a teacher stand beside each teacher."
-    aside = [{*BESIDE, *_BY_CONTENT, *varied, *(() if within_methods else _method_settings(run))} for run in runs]
+    aside = [{*BESIDE, *_BY_CONTENT, *varied, *(() if within_methods else settings_of_method(run))} for run in runs]
     fixed = [{name: value for name, value in run.completed.items() if name not in ignored} for run, ignored in zip(runs, aside)]
     fixed = [settings | dict(processes=run.environment.get("processes", 1)) for run, settings in zip(runs, fixed)]  # each takes a batch at a step
     data = _from_where(runs, "data", lambda run: None if "train_images" in varied else run.data.get("fingerprint"))  # of the images that are learned from
     found = {}
-    alike = _grouped(runs, [one | other for one, other in zip(data, fixed)])
+    alike = grouped(runs, [one | other for one, other in zip(data, fixed)])
     alike = {", ".join(filter(None, [label, more])): same for label, members in alike.items() for more, same in recorded_apart(members).items()}
     if "teacher" in varied:
         return alike
     for label, members in alike.items():
         taught = [run for run in members if run.layers["teacher"] or run.content("origins").get("teacher") or learns_from_teacher(run)]
         rows = _from_where(taught, "teacher", lambda run: run.content("origins").get("teacher", {}).get("checksum"))
-        for teacher, learned in (_grouped(taught, rows) if taught else {"": []}).items():
+        for teacher, learned in (grouped(taught, rows) if taught else {"": []}).items():
             found[", ".join(filter(None, [label, teacher]))] = [run for run in members if run in learned or run not in taught]
     return found
 
@@ -467,18 +441,6 @@ def learns_from_teacher(run: Run) -> bool:
         return run.once("teacher", run.config, lambda: dict(used=run.settings.method.uses_teacher))["used"]
     except ValueError:
         return bool(run.config.get("teacher"))
-
-
-def arms_of(
-    runs: Sequence[Run],  # of one budget
-) -> dict[str, list[Run]]:  # by method, and by the settings of its own in which its runs differ
-    "Runs that differ in nothing but their seed."
-    found = {}
-    for method in in_order(map(method_of, runs)):
-        members = [run for run in runs if method_of(run) == method]
-        own = [{name: value for name, value in run.completed.items() if name in brought} for run in members for brought in [_method_settings(run)]]
-        found |= {", ".join(filter(None, [method, differs])): same for differs, same in _grouped(members, own).items()}
-    return found
 
 # %% ../../nbs/studies/02_comparisons.ipynb #4f74aca6
 _MEANS = ["firing_rate", "microjoule", "minutes"]
@@ -501,7 +463,7 @@ def run_table(
     "Finished student runs, one row for each."
     rows = []
     for budget, members in by_budget(finished_students(source)).items():
-        for method, same in arms_of(members).items():
+        for method, same in by_method(members).items():
             for run in same:
                 accuracies = {f"accuracy_{which}": 100 * run.result[f"test_accuracy_{which}"] for which in ("last", "best")}
                 others = {name: run.result.get(name, float("nan")) for name in _MEANS}

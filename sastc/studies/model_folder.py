@@ -31,6 +31,13 @@ def _short(source: str) -> str:
     return Path(source).name if is_path(source) else source
 
 
+def _neurons(run: Run, network: str) -> str:
+    "Kinds of the neurons: of a module of the user's those that were found in it, since a setting has room for one of ours."
+    found = (run.networks.get("network") or {}).get("neurons") if network.startswith("own:") else None
+    kinds = {neuron.get("neuron", "") for neuron in (found or {}).values()}
+    return " and ".join(sorted(filter(None, kinds))) or run.config["neuron"]
+
+
 def _facts(run: Run, which: str) -> dict[str, str]:
     "What a card says, by heading."
     config, result, data = run.config, run.result, run.data
@@ -38,7 +45,7 @@ def _facts(run: Run, which: str) -> dict[str, str]:
     network = config[KINDS[run.kind].network]
     lines = {
         "network": f"{network}, {result.get('parameters', 0):,} parameters"
-        + (f", {config['time_steps']} time steps, {config['neuron']} neurons" if student else " (ANN)"),
+        + (f", {config['time_steps']} time steps, {_neurons(run, network)} neurons" if student else " (ANN)"),
         "data": f"{data.get('name', config['data'])}, images of {'x'.join(map(str, data.get('shape', [])))}, {data.get('num_classes')} classes, {data.get('train_images')} to train and {data.get('test_images')} to test",
     }
     if student:

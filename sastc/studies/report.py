@@ -23,13 +23,14 @@ from ..common.checks import one_of
 from ..common.files import atomic, path_of, without_places
 from ..common.settings import Registry, entries
 from ..metrics.energy import ACCUMULATE_PICOJOULE, MAC_PICOJOULE
-from .comparisons import arms_of, by_budget, finished_students, for_people, run_table, summarise, with_spread
+from .comparisons import by_budget, finished_students, for_people, run_table, summarise, with_spread
 from sastc.studies.figures import (
     accuracy_by_step,
     attention_history,
     attention_map,
     attention_sentences,
     attention_summary,
+    by_method,
     in_order,
     method_comparison,
     method_of,
@@ -271,7 +272,7 @@ def _attention(students: Sequence[Run]) -> Section:
     "Maps of the last record with what they say; for a single run also its history. Of many runs, one of each method and budget."
     parts = []
     if len(students) > _MOST_MAPS:
-        students = [same[0] for members in by_budget(students).values() for same in arms_of(members).values()]
+        students = [same[0] for members in by_budget(students).values() for same in by_method(members).values()]
         parts.append(Words("One run of each method is shown; a page of a single run (sastc report RUN) shows its own."))
     seen = len(parts)
     for run in students:

@@ -27,7 +27,7 @@ from ..methods.sastc import named_layers
 from ..models.networks import build_network
 from .comparisons import by_budget, check_each_once, folder_name, settings_by_method, sweep, with_spread
 from .drawing import GREY, empty_figure, escaped, nth_style, rounded, style_of, titled
-from .figures import in_order, method_of
+from .figures import by_method, in_order, method_of
 from .report import Picture, Section, Table, Words, teachers_of, write_report
 from ..training.checkpoints import load_model
 from ..training.config import Config, TeacherConfig
@@ -71,13 +71,14 @@ def _told_apart(
     varied: Sequence[str] = (),  # settings that the study varies
     within_methods: bool = False,  # see `by_budget`
 ) -> list[tuple[tuple, Run]]:
-    "The same runs, each with its budget behind a name of its key if there are several."
+    "The same runs, each with its budget behind a name of its key if there are several, and if that is a method, with the settings in which its runs differ."
     keys = {run.folder: key for key, run in found}
     named = []
     for budget, members in by_budget([run for _, run in found], varied, within_methods).items():
+        arms = {} if within_methods else {run.folder: arm for arm, same in by_method(members, varied).items() for run in same}
         for run in members:
             key = list(keys[run.folder])
-            key[position] += f" ({budget})" if budget else ""
+            key[position] = arms.get(run.folder, key[position]) + (f" ({budget})" if budget else "")
             named.append((tuple(key), run))
     return named
 
@@ -348,7 +349,7 @@ def grid_table(
             [student], [teacher] = run.layers["student"], run.layers["teacher"]
             pair = student, teacher, students.index(student), teachers.index(teacher)
         found.append(((method_of(run), *pair[2:], *pair[:2]), run))
-    table = _averaged(_told_apart(found, 0), ["method", "student_position", "teacher_position", "student", "teacher"])
+    table = _averaged(_told_apart(found, 0, ("student_layer", "teacher_layer")), ["method", "student_position", "teacher_position", "student", "teacher"])
     return table.droplevel(["student_position", "teacher_position"])
 
 # %% ../../nbs/studies/04_sweeps.ipynb #8315e929
