@@ -644,9 +644,9 @@ def test_runs_of_several_processes_stand_apart(tmp_path):
     assert table.accuracy_last.to_dict() == pytest.approx({("processes 1", "kd"): 30, ("processes 2", "kd"): 60})
 
 
-def of_own(place, seed, accuracy=0.5, method="baseline", parameters=None, network=None, **data):
+def of_own(place, seed, accuracy=0.5, augment=True, parameters=None, network=None, **data):
     "A finished run of a module of the user's, and what it recorded of network and data."
-    settings = flat(settings_for(Config, dict(method=method, seed=seed))) | dict(student="own:Sequential")
+    settings = flat(settings_for(Config, dict(method="baseline", seed=seed, augment=augment))) | dict(student="own:Sequential")
     writer = RunWriter(place, "student", settings, {}, data=data or None, networks=network and dict(network=network))
     writer.result(test_accuracy_last=accuracy, test_accuracy_best=accuracy, **({} if parameters is None else dict(parameters=parameters)))
 
@@ -662,6 +662,7 @@ def neurons(threshold):
         (dict(network=neurons(1.0)), dict(network=neurons(0.5)), None),
         (dict(mean=[0.5], std=[0.25]), dict(mean=[0.1], std=[0.25]), ["mean [0.5]", "mean [0.1]"]),
         (dict(mean=[0.5], flip=True), dict(mean=[0.5], flip=False), ["flip True", "flip False"]),
+        (dict(change=dict(shift=0)), dict(change=dict(shift=2)), ["change {'shift': 0}", "change {'shift': 2}"]),
     ],
 )
 def test_networks_and_data_of_ones_own_are_told_apart_by_what_was_recorded(one, other, said, tmp_path):
@@ -671,6 +672,12 @@ def test_networks_and_data_of_ones_own_are_told_apart_by_what_was_recorded(one, 
     budgets = table.index.get_level_values("budget")
     assert sorted(table.seeds) == [1, 2] and sorted(table.accuracy_last) == pytest.approx([30, 80])
     assert set(budgets) == set(said) if said else all(budget.startswith("neurons checksum ") for budget in budgets)
+
+
+def test_what_augmentation_might_do_tells_nothing_apart_where_there_is_none(tmp_path):
+    for seed in (0, 1):
+        of_own(tmp_path / f"run{seed}", seed, augment=False, mean=[0.5], flip=bool(seed))
+    assert summarise(tmp_path).seeds.to_dict() == {"baseline": 2}
 
 
 def test_a_run_that_recorded_less_is_not_told_apart(tmp_path):

@@ -381,12 +381,10 @@ def _from_where(runs: Sequence[Run], name: str, checksum: Callable[[Run], str | 
     return [{name: Path(run.config[name]).name} | ({f"{name} checksum": value} if all(sums) else {}) for run, value in zip(runs, sums)]
 
 # %% ../../nbs/studies/02_comparisons.ipynb #84051ae1
-_OF_DATA = ("mean", "std", "flip", "mirror")
-
-
 def _records(run: Run) -> dict:
     "What a run recorded of data and network beside their settings."
-    known = {name: run.data[name] for name in _OF_DATA if name in run.data}
+    changes = ("flip", "change") if run.config.get("augment", True) else ()  # which make no difference where no image is changed
+    known = {name: run.data[name] for name in ("mean", "std", *changes) if name in run.data}
     if not str(run.config.get(KINDS[run.kind].network, "")).startswith("own:"):  # the settings of others tell them apart
         return known
     if "parameters" in run.result:
