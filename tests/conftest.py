@@ -70,6 +70,11 @@ def pytest_runtest_call(item):
     return result
 
 
+def pytest_xdist_auto_num_workers():
+    "One more than cores: many tests wait, for a browser, a kernel or a process."
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     # A notebook takes as long as dozens of other tests. One that starts last leaves the other workers idle, so each worker
     # begins with its share of them: worksteal gives every worker one stretch of this list.
