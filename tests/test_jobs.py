@@ -44,8 +44,8 @@ def wait_for(job, *states, step=0, seconds=300):
 
 
 @pytest.fixture
-def started():
-    "Starts jobs that do not outlive the test."
+def started(tmp_path):
+    "Starts jobs that do not outlive the test, nor the folder in which they are."
     folders = []
 
     def start(*configs, **how):

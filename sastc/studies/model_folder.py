@@ -59,7 +59,7 @@ def _facts(run: Run, which: str) -> dict[str, str]:
     lines["training"] = f"{config['epochs']} epochs, seed {config['seed']}, {result.get('precision', 'fp32')}"
     return lines
 
-
+# %% ../../nbs/studies/08_model_folder.ipynb #b6ea11e8
 def _preprocessing_line(how: dict) -> str:
     if not how or not how.get("mean"):
         return "images are not normalised"
