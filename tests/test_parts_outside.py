@@ -26,8 +26,10 @@ from sastc.neurons import LIF, Neuron
 from sastc.studies.export import to_nir
 from sastc.studies.report import write_report
 from sastc.training import Run
+from sastc.training.config import Config
 from sastc.training.loop import Trainer
 from sastc.training.measure import compared_layers
+from sastc.training.session import rehearse
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=2, device="cpu", epochs=1, image_size=16)
 NETWORK = """
@@ -681,7 +683,7 @@ def evaluating():
     [
         (
             lambda: dict(student=small(8)),
-            r"student: expected the network that the run trained, in which '0.weight' has shape \[4, 1, 3, 3\], got Sequential with \[",
+            r"student: expected the one that the run trained, in which '0.weight' has shape \[4, 1, 3, 3\], got Sequential with \[",
         ),
         (
             lambda: dict(student=frozen()),
@@ -699,6 +701,18 @@ def test_a_resume_that_is_refused_leaves_a_finished_run_as_it_was(other, said, t
     assert before == {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()}
 
 
+def test_an_optimiser_that_does_not_fit_leaves_a_finished_run_as_it_was(tmp_path, monkeypatch):
+    run = distill(student=small(), method="baseline", folder=tmp_path / "run", **TINY)
+
+    def broken(self, content):
+        raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+
+    monkeypatch.setattr(Trainer, "resume", broken)
+    with pytest.raises(ValueError, match="folder: expected the optimiser with which the run in .* was trained, got another .*parameter group"):
+        distill(folder=run.folder, resume=True, epochs=2, student=small())
+    assert Run(run.folder).state == "finished" and Run(run.folder).result == run.result
+
+
 class Refitted(Baseline):
     width = 1
 
@@ -712,8 +726,10 @@ class Refitted(Baseline):
 def test_a_method_that_does_not_fit_leaves_a_finished_run_as_it_was(tmp_path, monkeypatch):
     run = distill(student=small(), method=Refitted, folder=tmp_path / "run", **TINY)
     monkeypatch.setattr(Refitted, "width", 2)
-    with pytest.raises(ValueError, match="folder: expected the method and the optimiser with which the run in .* was trained, got others .*size mismatch"):
+    with pytest.raises(ValueError, match=r"method: expected the one that the run trained, in which 'weight' has shape \[1\], got Refitted with \[2\]"):
         distill(folder=run.folder, resume=True, epochs=2, student=small(), method=Refitted)
+    with pytest.raises(ValueError, match="method: expected the one that the run trained"):  # before a long training is begun
+        rehearse(None, Config, folder=run.folder, resume=True, epochs=2, student=small(), method=Refitted)
     assert Run(run.folder).state == "finished" and Run(run.folder).result == run.result
 
 

@@ -389,9 +389,9 @@ def _records(run: Run) -> dict:
         return known
     if "parameters" in run.result:
         known["parameters"] = run.result["parameters"]
-    if neurons := run.content("networks").get("network"):
-        known["neurons checksum"] = hashlib.sha256(json.dumps(neurons, sort_keys=True).encode()).hexdigest()[:8]
-    return known
+    described = run.content("networks").get("network") or {}  # each part by itself, since an older version described fewer
+    checksum = {name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:8] for name, part in described.items()}
+    return known | {f"{name} checksum": value for name, value in checksum.items()}
 
 
 def recorded_apart(

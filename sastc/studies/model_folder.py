@@ -17,7 +17,7 @@ from ..common.checks import one_of
 from ..common.files import atomic, path_of
 from ..models.preprocessing import restored
 from ..training.checkpoints import build_again
-from ..training.fitting import described
+from ..training.fitting import difference
 from ..training.origins import is_path
 from ..training.runs import Run
 from ..training.upgrade import KINDS
@@ -138,20 +138,6 @@ def write_model(
             file.write(written)
     return folder
 
-# %% ../../nbs/studies/08_model_folder.ipynb #dfc854ed
-def _check_described(folder: Path, about: dict, network: nn.Module) -> None:
-    "Raise a sentence for another network than the folder describes; folders of older versions describe none."
-    before, now = (_by_name(description) for description in (about.get("network"), described(network)))
-    if before and (name := next((name for name in before | now if before.get(name) != now.get(name)), "")):
-        raise ValueError(f"network: expected the one that the weights in {folder} are of ({name} {before.get(name)}), got one with {now.get(name)}")
-
-
-def _by_name(description: dict | None) -> dict:
-    "Time steps, and each neuron by its place."
-    if description is None:
-        return {}
-    return dict(time_steps=description["time_steps"]) | {f"neuron {place!r}": neuron for place, neuron in description["neurons"].items()}
-
 # %% ../../nbs/studies/08_model_folder.ipynb #4a748fbb
 def read_model(
     folder: str | Path,  # written by `write_model`
@@ -172,8 +158,9 @@ def read_model(
         raise ValueError(f"network: expected the module itself, since {folder} holds the weights of a user's own network, got none")
     if network is None:
         network = build_again(about["spec"])
-    else:
-        _check_described(folder, about, network)
+    elif differs := difference(about.get("network"), network):  # folders of older versions describe none
+        what, one, other = differs
+        raise ValueError(f"network: expected the one that the weights in {folder} are of ({what} {one}), got one with {other}")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -89,7 +89,7 @@ def check_kept(
     now, kind = held(method), type(method).__name__
     if late := sorted(now.learned - before.learned):
         raise ValueError(f"build: expected all that {kind} learns, got {late[0]!r}, which its `terms` makes: too late to be trained")
-    changed = sorted(name for name, mark in now.plain.items() if before.plain.get(name, _mark) != mark)
+    changed = sorted(name for name, mark in now.plain.items() if name not in before.plain or before.plain[name] != mark)
     made = [name for name in changed if name not in before.plain and isinstance(now.plain[name], tuple) and now.plain[name][:1] == (torch.Tensor,)]
     if lost := made if first else changed:
         warnings.warn(

@@ -97,24 +97,25 @@ def _compared(student: nn.Module, teacher: nn.Module | None, place: str, config:
     return compared
 
 # %% ../../nbs/training/11_session.ipynb #06f50f8e
-def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict]:
-    "Batches, perturbed labels and what is recorded of the data. Raises a sentence for what differs from the run that goes on."
+def _inputs(ready: _Ready) -> tuple[dict[str, BatchPlan], pd.DataFrame | None, dict, dict | None]:
+    "Batches, perturbed labels, what is recorded of the data, and the checkpoint that a run goes on from. Raises a sentence for what differs from the run that goes on."
     learner, data, config, kind = ready.learner, ready.data, ready.config, ready.kind
     if any(weight.is_inference() for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected weights that can be trained, got those of {type(learner.network).__name__}, made under torch.inference_mode")
     if not any(weight.requires_grad for weight in learner.network.parameters()):
         raise ValueError(f"{kind}: expected a network with weights that are trained, got {type(learner.network).__name__}, in which all are frozen")
     check_training(KINDS[kind].network, learner, data, config.optimisation.batch_size)
-    perturbed, identity = perturbed_for(config, data, ready.resume), identity_of(data)
+    perturbed, identity, content = perturbed_for(config, data, ready.resume), identity_of(data), None
     if ready.resume:
         _check_same(Run(config.folder), ready, identity)
+        content = _last_of(Run(config.folder), learner, config)
     batches = batches_of(config, data, perturbed, ready.accelerator)
     if ready.resume:
         _say_how_it_goes_on(Run(config.folder), config, len(batches["train"]))
     if ready.compared:
         batches["mismatch"] = fixed_batches(data, config.mismatch_batches, ready.accelerator.device)
         identity["mismatch_images"] = sample_record(data, config.mismatch_batches)
-    return batches, perturbed, identity
+    return batches, perturbed, identity, content
 
 
 def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
@@ -123,6 +124,16 @@ def _check_same(run: Run, ready: _Ready, identity: dict) -> None:
     check_processes(run)
     check_network(run, ready.learner.network, trained=True)
     check_origins(run, ready.origins)
+
+
+def _last_of(run: Run, learner: Learner, config: RunConfig) -> dict | None:
+    "The checkpoint that a run goes on from. Raises a sentence for a network or a method that it does not fit."
+    if nothing_is_left(run, config) or "last" not in run.checkpoints:
+        return None
+    content = run.checkpoint("last")
+    check_weights(KINDS[run.kind].network, learner.network, content["model"])
+    check_weights("method", learner.method, content["method"])
+    return content
 
 
 def _say_how_it_goes_on(run: Run, config: RunConfig, steps: int) -> None:
@@ -147,31 +158,22 @@ def _writer(ready: _Ready, identity: dict, perturbed: pd.DataFrame | None) -> Ru
     return writer
 
 
-def _last_of(run: Run, network: nn.Module) -> dict | None:
-    "The checkpoint that a run goes on from. Raises a sentence for a network that it does not fit."
-    content = run.checkpoint("last") if "last" in run.checkpoints else None
-    if content:
-        check_weights(KINDS[run.kind].network, network, content["model"])
-    return content
-
-
 def _take_up(trainer: Trainer, content: dict, run: Run) -> None:
-    "Go on from a checkpoint. Raises a sentence for a method or an optimiser that it does not fit."
+    "Go on from a checkpoint. Raises a sentence for an optimiser that it does not fit."
     try:
         trainer.resume(content)
     except (RuntimeError, ValueError, KeyError) as error:
         said = shorten(" ".join(str(error).split()), 200, placeholder=" ...")
-        raise ValueError(f"folder: expected the method and the optimiser with which the run in {run.folder} was trained, got others ({said})") from error
+        raise ValueError(f"folder: expected the optimiser with which the run in {run.folder} was trained, got another ({said})") from error
 
 
 def _train(ready: _Ready) -> Run:
     learner, data, config, accelerator = ready.learner, ready.data, ready.config, ready.accelerator
-    batches, perturbed, identity = _inputs(ready)
+    batches, perturbed, identity, content = _inputs(ready)
     before = Run(config.folder) if ready.resume else None
     if before and nothing_is_left(before, config):
         return before
     elements = neuron_elements(learner.network, data)
-    content = _last_of(before, learner.network) if before else None
     if content:  # of a version that kept no share
         content.setdefault("share", min(1.0, content["step"] / (before.config["epochs"] * len(batches["train"]))))
     trainer = Trainer(learner, batches, config, accelerator, None, data.num_classes, ready.compared, preprocessing_of(data))
