@@ -1,6 +1,7 @@
 """Analyses agree with their definitions, written out as loops, and every figure is drawn from a run that was really made."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sastc.cli import main
+from sastc.common.settings import flat
 from sastc.data.frames import load_frames
 from sastc.data.images import balanced_sample, load_images, subset
 from sastc.methods import KD, SASTC, Method, Term
@@ -17,6 +19,7 @@ from sastc.metrics.energy import synaptic_operations
 from sastc.metrics.mismatch import mismatch, pair_weights, stm_score
 from sastc.models import Taps, create_model, spiking
 from sastc.neurons.neuron import IF, LIF, PLIF
+from sastc.studies import explain
 from sastc.studies.comparisons import compare_methods
 from sastc.studies.explain import (
     activation_figure,
@@ -26,6 +29,7 @@ from sastc.studies.explain import (
     cost_figure,
     costs,
     energy_figure,
+    exit_figure,
     fisher_figure,
     fisher_information,
     information_centroid,
@@ -352,6 +356,36 @@ def test_one_page_with_everything(study, tmp_path, capsys):
     assert (tmp_path / "one.html").exists() and "one.html" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="holds no finished student"):
         write_explanation(study / "teacher")
+
+
+def test_runs_of_other_budgets_are_no_seeds_of_one_another(study, tmp_path):
+    first = Run(study / "baseline-seed0")
+    longer = distill(**flat(first.settings) | dict(time_steps=3, epochs=1, keep_epochs=(), folder=str(tmp_path / "longer")))
+    wider = distill(**flat(first.settings) | dict(width=0.25, epochs=1, keep_epochs=(), folder=str(tmp_path / "wider")))
+    runs = [first, longer, wider]
+    for figure in (fisher_figure, energy_figure):
+        together = [trace.name.rsplit(": ", 1) for trace in figure(runs, images=4).data if trace.name]
+        alone = [figure(run, images=4).data[0] for run in runs]
+        assert [said for _, said in together[:3]] == [trace.name.rsplit(": ", 1)[1] for trace in alone]
+        assert ["time_steps 3" in name for name, _ in together[:3]] == [False, True, False]
+    assert [name.endswith("as an ANN") for name, _ in together] == [False] * 3 + [True] * 2  # of the wider network another one
+    curves = {trace.name: trace.x[1] for trace in exit_figure(runs, images=20, thresholds=(0, 1)).data if trace.x[0] == 1}
+    assert list(curves.values()) == [2, 3, 2] and all("baseline, " in name for name in curves)
+    with pytest.raises(ValueError, match="run: expected the run of a student, got that of a teacher"):
+        energy_figure([first, study / "teacher"])
+
+
+def test_a_page_shows_each_budget_and_few_images_for_all(study, tmp_path, monkeypatch):
+    first = Run(study / "sastc-seed0")
+    longer = flat(first.settings) | dict(time_steps=3, epochs=1, keep_epochs=(), folder=str(tmp_path / "all" / "longer"))
+    distill(**longer)
+    shutil.copytree(first.folder, tmp_path / "all" / "first")
+    seen, drawn = [], explain.similarity_figure
+    monkeypatch.setattr(explain, "similarity_figure", lambda run, images, **own: (seen.append((run.folder.name, images)), drawn(run, 4, **own))[1])
+    monkeypatch.setattr(explain, "fisher_figure", lambda runs, images, **own: fisher_figure(runs, 2, **own))
+    page = write_explanation(tmp_path / "all", images=0).read_text()
+    assert seen == [("first", 32), ("longer", 32)]  # of ten thousand images a matrix would be no figure
+    assert page.count("Budget: ") == 2 and "time_steps 3" in page
 
 
 def test_sentences(study, tmp_path):

@@ -107,7 +107,7 @@ def explain_command(
     folder: str,  # run folder of a student, or folder of a comparison
     page: Page,
     places: Places,
-    images: int = 64,  # test images for the measurements
+    images: int = 64,  # test images for the measurements; 0 for all
 ):
     "Write an HTML page with activation maps, similarity matrices, information over time, energy and costs. It opens offline."
     from sastc.studies.explain import write_explanation

@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -41,8 +41,9 @@ from ..models.preprocessing import adapted, trained_to_see
 from ..models.taps import Taps, candidates
 from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
+from .comparisons import by_budget
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
-from .report import Picture, Section, Table, Words, check_page, mismatch_parts, runs_in, write_page
+from .report import Picture, Section, Table, Words, check_page, each_budget, mismatch_parts, runs_in, write_page
 from ..training.fitting import learner_for
 from ..training.inputs import accelerator_for, batches_of, learned_from, loading_once, preprocessing_of
 from ..training.learner import taught
@@ -299,7 +300,13 @@ def information_centroid(
 # %% ../../nbs/studies/05_explain.ipynb #5d519107
 def _runs_of(sources: Run | str | Path | Sequence[Run | str | Path]) -> list[Run]:
     sources = [sources] if isinstance(sources, (Run, str, Path)) else sources
-    return [source if isinstance(source, Run) else Run(source) for source in sources]
+    return [open_run(source).run for source in sources]  # which refuses a teacher
+
+
+def _comparable(sources: Run | str | Path | Sequence[Run | str | Path]) -> dict[str, list[Run]]:
+    "Runs by method and, where there are several, by budget: a mean over two networks, or two numbers of steps, means nothing."
+    budgets = by_budget(_runs_of(sources)).items()
+    return {", ".join(filter(None, [method, budget])): same for budget, members in budgets for method, same in by_method(members).items()}
 
 
 def _information(run: Run, which: Sequence[str], images: int, group: int, own: dict) -> tuple[list[np.ndarray], str]:
@@ -326,8 +333,8 @@ def fisher_figure(
     which: str | Sequence[str] = "best",  # a name among `Run.checkpoints`, or several, such as kept epochs, each in a panel of its own
     **own,  # student, teacher, data and method of `open_run`
 ) -> go.Figure:
-    "Fisher information of each time step as a share of the sum, by method, with a line at its centroid. Labels are drawn."
-    which, groups = [which] if isinstance(which, str) else list(which), by_method(_runs_of(sources))
+    "Fisher information of each time step as a share of the sum, by method and budget, with a line at its centroid. Labels are drawn."
+    which, groups = [which] if isinstance(which, str) else list(which), _comparable(sources)
     if not which:
         raise ValueError("which: expected at least one name among Run.checkpoints, got none")
     figure = make_subplots(1, len(which), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[_heading(name) for name in which] * (len(which) > 1))
@@ -412,18 +419,25 @@ def energy_figure(
     sources: Run | str | Path | Sequence[Run | str | Path],  # runs of students, or their folders
     **options,  # of `layer_costs`
 ) -> go.Figure:
-    "Energy of each layer for one image, by method, and of the same network as an ANN."
-    tables = {name: [layer_costs(run, **options) for run in runs] for name, runs in by_method(_runs_of(sources)).items()}
+    "Energy of each layer for one image, by method and budget, and of each network as an ANN."
+    tables = {name: [layer_costs(run, **options) for run in runs] for name, runs in _comparable(sources).items()}
     energies = {name: pd.concat(found).groupby("layer", sort=False).picojoule.mean() for name, found in tables.items()}
-    first, figure = next(iter(tables.values()))[0], go.Figure()
-    energies["as an ANN"] = first.set_index("layer").ann_picojoule
-    for name, picojoule in energies.items():
+    figure, said = go.Figure(), next(iter(tables.values()))[0].attrs["images"]
+    for name, picojoule in (energies | _as_anns(tables)).items():
         colour = style_of(name)[0] if name in tables else GREY
         figure.add_bar(x=escaped(picojoule.index), y=rounded(picojoule / 1e6), name=f"{name}: {picojoule.sum() / 1e6:.3g} µJ", marker_color=colour)
     figure.update_xaxes(type="category", title_text="layer").update_yaxes(title_text="µJ for one image")
-    return titled("Energy of an image", f"arithmetic alone; mean over the runs of a method; {first.attrs['images']}", grid=figure).update_layout(
-        showlegend=True
-    )
+    return titled("Energy of an image", f"arithmetic alone; mean over the runs of a method; {said}", grid=figure).update_layout(showlegend=True)
+
+
+def _as_anns(tables: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.Series]:
+    "What the networks would need as ANNs, each once: methods and time steps make no difference."
+    found = {}
+    for name, (first, *_) in tables.items():
+        energy = first.set_index("layer").ann_picojoule
+        if not any(energy.equals(other) for other in found.values()):
+            found[f"{name}, as an ANN"] = energy
+    return found if len(found) > 1 else {"as an ANN": next(iter(found.values()))}
 
 # %% ../../nbs/studies/05_explain.ipynb #6db01cf9
 def exits(
@@ -447,15 +461,11 @@ def exit_figure(
     sources: Run | str | Path | Sequence[Run | str | Path],  # runs of students, or their folders
     **options,  # of `exits`
 ) -> go.Figure:
-    "Accuracy over energy and over time steps where images stop once the student is confident, by method; a point for each threshold, means over runs."
+    "Accuracy over energy and over time steps where images stop once the student is confident, by method and budget; a point for each threshold, means over runs."
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=["by energy", "by time steps"])
-    groups = by_method(_runs_of(sources))
-    lengths = sorted({run.config["time_steps"] for runs in groups.values() for run in runs})
-    for (method, runs), length in itertools.product(groups.items(), lengths):  # networks of other lengths have curves of their own
-        if not (tables := [exits(run, **options) for run in runs if run.config["time_steps"] == length]):
-            continue
-        said, mean, (colour, symbol) = tables[0].attrs["images"], pd.concat(tables).groupby("threshold").mean(), style_of(method)
-        name = f"{method}, T = {length}" if len(lengths) > 1 else method
+    for name, runs in _comparable(sources).items():
+        tables = [exits(run, **options) for run in runs]
+        said, mean, (colour, symbol) = tables[0].attrs["images"], pd.concat(tables).groupby("threshold").mean(), style_of(name)
         look = dict(line=dict(color=colour, width=2), marker=dict(symbol=symbol, size=7), mode="lines+markers", name=name, legendgroup=name)
         hover = dict(customdata=mean.index, hovertemplate="%{y:.2%} at %{x:.4g}, threshold %{customdata}")
         for panel, cost in enumerate(("microjoule", "steps"), 1):
@@ -624,11 +634,11 @@ def _spent(table: pd.DataFrame) -> dict[str, pd.Series]:
 def write_explanation(
     folder: str | Path,  # run folder of a student, or folder of a comparison
     out: str | Path | None = None,  # file to write; None for explain.html in the folder
-    images: int = 64,  # size of the sample of the test set, for information, similarity, energy and cost
+    images: int = 64,  # size of the sample of the test set, for information, energy and cost, or 0 for all of it; similarity is that of at most 32 of them
     plotly: str = "page",  # see `sastc.studies.report.write_page`
     **own,  # student, teacher, data and method of `open_run`
 ) -> Path:  # the file
-    """Write a page with the pictures of this module, where a single run is shown the first of each method. Information is
+    """Write a page with the pictures of this module, where a single run is shown the first of each method and budget. Information is
     that of the epochs that all runs kept (`keep_epochs`), or of the best one where they share none.
 
     Raises `FileNotFoundError` for a folder without a finished student, or if the checkpoint of a teacher is gone."""
@@ -653,18 +663,18 @@ def _students_in(folder: str | Path) -> tuple[list[Run], list[str]]:
 
 def _sections(runs: Sequence[Run], images: int, own: dict) -> list[Section]:
     "What the page shows."
-    firsts = [members[0] for members in by_method(runs).values()]  # one run shows what a method does to pictures and costs
+    firsts = [*dict.fromkeys(members[0] for members in _comparable(runs).values())]  # one run shows what a method does to pictures and costs
     learned = [run for run in firsts if run.config["teacher"] or own.get("teacher") is not None]
     lacking = [run for run in learned if run.config["teacher"].startswith("own:") and own.get("teacher") is None]
     looks = [_beside_teacher(run, run in lacking, "Activation maps", lambda run=run: activation_figure(run, **own)) for run in learned]
     arrangements = [
-        _beside_teacher(run, run in lacking, "Similarity matrices", lambda run=run: similarity_figure(run, min(images, 32), **own)) for run in learned
+        _beside_teacher(run, run in lacking, "Similarity matrices", lambda run=run: similarity_figure(run, min(images or 32, 32), **own)) for run in learned
     ]
     kept = [name for name in runs[0].checkpoints if name.startswith("epoch-") and all(name in run.checkpoints for run in runs)]
     timed = [run for run in firsts if run not in lacking or not open_run(run, **own).settings.method.uses_teacher]
     table = costs(timed, images=images, **own) if timed else None
     return [
-        Section("Distance to the teacher", mismatch_parts(runs)),
+        Section("Distance to the teacher", each_budget(runs, mismatch_parts)),
         Section("What it looks at", sum(looks, [])),
         Section("How it arranges images", sum(arrangements, [])),
         Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best", **own), "Fisher information over time steps")]),
