@@ -226,6 +226,21 @@ def test_the_teacher_of_a_student_elsewhere_is_shown(study):
     assert "teacher" in Page(write_report(study / "sastc-seed0")).tables[1]
 
 
+def test_teachers_of_one_name_stand_beside_their_own_students(tmp_path):
+    for number, where in enumerate("ab"):
+        teacher = begin(tmp_path / where / "teacher", "teacher", data="digits", seed=number)
+        record(teacher)
+        finish(teacher, 0.9 + 0.05 * number)
+        writer = begin(tmp_path / "all" / f"kd-{where}", data="digits", method="kd", teacher=str(teacher.folder), time_steps=2 + number)
+        record(writer)
+        finish(writer)
+    page = Page(write_report(tmp_path / "all"))
+    named = next(table for table in page.tables if "Teachers" in table or "a/teacher" in table)
+    assert {"a/teacher", "b/teacher", "90.00%", "95.00%"} <= set(named)  # one was lost
+    lines = [set(re.findall(r"teacher \d+.00%", part)) for part in page.source.split("<h3>Budget")[1:3]]
+    assert lines == [{"teacher 90.00%", "teacher 91.00%"}, {"teacher 95.00%", "teacher 96.00%"}]  # of the last and of the best epoch
+
+
 def test_strings_of_users_are_escaped(tmp_path):
     evil = "<script>alert('x')</script>&<b>"
     folder = tmp_path / evil.replace("/", "_")

@@ -43,7 +43,7 @@ from ..neurons.network import Spikes
 from ..neurons.neuron import Neuron
 from .comparisons import by_budget
 from .figures import COLOURS, GREY, add_curve, by_method, escaped, nth_style, rounded, style_of, titled
-from .report import Picture, Section, Table, Words, check_page, each_budget, mismatch_parts, runs_in, write_page
+from .report import Picture, Section, Table, Words, check_page, each_budget, mismatch_parts, run_names, runs_in, write_page
 from ..training.fitting import learner_for
 from ..training.inputs import accelerator_for, batches_of, learned_from, loading_once, preprocessing_of
 from ..training.learner import taught
@@ -594,7 +594,8 @@ def costs(
     **own,  # of `cost`: images; student, teacher, data and method of `open_run`
 ) -> pd.DataFrame:  # one row for each run; seconds of modules that a method does not have are 0
     "`cost` of several runs, one after another."
-    table = pd.DataFrame({run.folder.name: cost(run, steps, **own) for run in _runs_of(sources)}).T
+    runs = _runs_of(sources)
+    table = pd.DataFrame({name: cost(run, steps, **own) for name, run in zip(run_names(runs), runs)}).T
     inside = table.columns.str.match("method_.*_seconds")
     return table.fillna(dict.fromkeys(table.columns[inside], 0.0))
 
@@ -689,7 +690,7 @@ def _sections(runs: Sequence[Run], images: int, own: dict) -> list[Section]:
 # %% ../../nbs/studies/05_explain.ipynb #5240f065
 def _silent(runs: Sequence[Run]) -> list[Words]:
     "What is to be said of layers that never fire."
-    silent = {run.folder.name: silent_layers(run.result.get("rates", {})) for run in runs}
+    silent = {name: silent_layers(run.result.get("rates", {})) for name, run in zip(run_names(runs), runs)}
     said = "never fired on a test image: what they pass on is the same for all of them, and maps, information and energy behind them say nothing."
     return [Words(f"{name}: {', '.join(layers)} {said}", "warning") for name, layers in silent.items() if layers]
 
