@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -11,6 +12,8 @@ from torch import nn
 from sastc.lab import RunBoard
 from sastc.metrics.energy import StepRecorder, synaptic_operations
 from sastc.models import create_model, from_library
+from sastc.neurons.network import over_time
+from sastc.neurons.neuron import LIF
 from sastc.studies.explain import exit_figure, exits
 from sastc.studies.figures import accuracy_by_step
 from sastc.studies.report import write_report
@@ -184,6 +187,41 @@ def test_a_layer_that_runs_twice_is_counted_twice():
         network(torch.rand(5, 4) + 0.5)
     assert recorder.spent(1, 5)[0].tolist() == pytest.approx([2 * 16 * 4.6e-6] * 5)
     assert recorder.spent(1, 5).sum() == 0
+
+
+class Shared(nn.Module):
+    "One layer sees the image, mirrored as well, and then spikes; another one maps of two sizes."
+
+    def __init__(self, time_steps):
+        super().__init__()
+        self.first, self.later = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+        self.neurons = nn.ModuleList(LIF(time_steps) for _ in range(4))
+        self.head = nn.Linear(3 * 16, 10)
+
+    def forward(self, x):
+        spikes = self.neurons[0](self.first(x) + self.first(x.flip(-1)))
+        spikes = self.neurons[1](2 * self.first(spikes))
+        spikes = self.neurons[2](2 * self.later(spikes))
+        return self.head(self.neurons[3](2 * self.later(F.max_pool2d(spikes, 2))).flatten(1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_layer_pays_in_each_place_for_what_it_gets_there(steps):
+    torch.manual_seed(0)
+    student, images, calls = over_time(Shared(steps), steps).eval(), 3 * torch.randn(5, 3, 8, 8), []
+    for module in (student.first, student.later, student.head):
+        module.register_forward_hook(lambda module, args, output: calls.append((args[0], output[0].numel() * module.weight[0].numel())))
+    with torch.no_grad(), StepRecorder(student) as recorder:
+        student(images)
+    expected = as_ann = 0
+    for received, macs in calls:
+        spiking = bool((received == received.round()).all())
+        expected += macs * len(received) / 5 * (0.9 * received.mean().item() if spiking else 4.6)
+        as_ann += 4.6 * macs
+    table = synaptic_operations(student, images)
+    assert table.picojoule.sum() == pytest.approx(expected) and table.ann_picojoule.sum() == pytest.approx(as_ann)
+    assert table.spiking_input.tolist() == [False, True, True]
+    assert recorder.spent(steps, 5)[-1].mean().item() == pytest.approx(expected / 1e6)
 
 
 def test_layers_that_run_otherwise_are_refused():

@@ -8,6 +8,7 @@ __all__ = ['MAC_PICOJOULE', 'ACCUMULATE_PICOJOULE', 'Recorder', 'RateRecorder', 
 
 # %% ../../nbs/metrics/01_energy.ipynb #87c7919a
 import warnings
+from collections import Counter
 from collections.abc import Callable, Container, Iterable
 
 import pandas as pd
@@ -153,7 +154,9 @@ class _CostListener(Recorder):
 
     def __init__(self, model: nn.Module):
         self._model, self._modules = model, {name: module for name, module in model.named_modules() if isinstance(module, _COUNTED)}
-        self._images, self._batch, self._steps, self._spiking = 0, 0, time_steps_of(model) or 1, {}
+        self._images, self._batch, self._calls, self._spiking = 0, 0, Counter(), {}
+        self._steps = time_steps_of(model) or 1
+        self._at_once = any(isinstance(part, Neuron) for part in model.modules())  # our neurons take all steps in a call, so no layer is called for each
         self._uncounted, self._looked = _uncounted(model), False
         if self._uncounted:
             self._warn(self._uncounted)
@@ -180,6 +183,20 @@ class _CostListener(Recorder):
         x = next(iter((*args, *kwargs.values())))
         self._batch = x.shape[-4] if x.ndim > 3 else len(x)
         self._images += self._batch
+        self._calls.clear()
+
+    def _place(self, name: str, received: torch.Tensor) -> tuple[str, int]:
+        "Where a layer stands: its name, and how many of its calls in this pass have begun."
+        self._calls[name] += 1
+        place = name, self._calls[name]
+        if self._spiking.get(place) is None:  # asked once for each, unless nothing arrives: an answer waits for the device
+            self._spiking[place] = _got_spikes(received)
+        return place
+
+    def _gets_spikes(self, place: tuple[str, int]) -> bool:
+        "Whether spikes arrive at a place; zeros are taken for what the layer gets elsewhere, and if that is nothing, for spikes that did not come."
+        known = self._spiking[place]
+        return False not in [answer for (name, _), answer in self._spiking.items() if name == place[0]] if known is None else known
 
     def _passed(self, module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> tuple[torch.Tensor, int]:
         "What a layer received, [rows, ...], a row for each image each time that it passed, and the multiply-accumulates of all rows."
@@ -212,19 +229,18 @@ class CostRecorder(_CostListener):
     def _count(self, name):
         def hook(module, args, kwargs, output):
             received, macs = self._passed(module, args, kwargs, output)
-            if self._spiking.get(name) is None:  # asked once for each layer, unless nothing arrives: an answer waits for the device
-                self._spiking[name] = _got_spikes(received)
-            if self._spiking[name]:
-                self._spikes[name] = self._spikes.get(name, 0) + _added_up(received.abs().sum(dtype=torch.float32))
-            before = self._sizes.get(name, (0, 0, 0))
-            self._sizes[name] = tuple(map(sum, zip(before, (macs, len(received), received.numel()))))
+            place = self._place(name, received)
+            if self._spiking[place]:
+                self._spikes[place] = self._spikes.get(place, 0) + _added_up(received.abs().sum(dtype=torch.float32))
+            before = self._sizes.get(place, (0, 0, 0))
+            self._sizes[place] = tuple(map(sum, zip(before, (macs, len(received), received.numel()))))
 
         return hook
 
     @property
     def counts(self) -> torch.Tensor:
-        "What has been counted of each layer that ran, float64 [layers, 4]: multiply-accumulates, rows, entries and spikes; may be summed over processes."
-        rows = [[*sizes, float(self._spikes.get(name, 0))] for name, sizes in self._sizes.items()]
+        "What has been counted in each place where a layer ran, float64 [places, 4]: multiply-accumulates, rows, entries and spikes; may be summed over processes."
+        rows = [[*sizes, float(self._spikes.get(place, 0))] for place, sizes in self._sizes.items()]
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
 
     def table(
@@ -234,14 +250,22 @@ class CostRecorder(_CostListener):
     ) -> pd.DataFrame:
         "A row for each layer, see `synaptic_operations`."
         counts, images, rows = self.counts if counts is None else counts, images or self._images, []
-        for name, (total, passed, entries, spikes) in zip(self._sizes, counts.tolist()):
-            spiking = self._spiking[name] is not False  # a layer that got nothing but zeros got no spikes
-            rate = spikes / entries if spiking else float("nan")
-            operations = total / images * (rate if spiking else 1)
-            macs = round(total / images / (self._steps if passed / images % self._steps == 0 else 1))  # of one step; a stem runs once for all
-            energy = operations * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
-            rows.append((name, macs, spiking, rate, operations, energy, macs * MAC_PICOJOULE))
+        counted = pd.DataFrame(counts.numpy(), columns=["macs", "passed", "entries", "spikes"]).assign(name=[name for name, _ in self._sizes])
+        counted["spiking"] = [self._gets_spikes(place) for place in self._sizes]
+        for name, places in counted.groupby("name", sort=False):
+            spiking, macs = places.spiking.all(), self._macs_of_a_step(places, images)
+            multiplied, added = (places[places.spiking == kind].sum(numeric_only=True) for kind in (False, True))
+            rate = added.spikes / max(added.entries, 1)
+            operations = multiplied.macs / images, added.macs / images * rate
+            energy = operations[0] * MAC_PICOJOULE + operations[1] * ACCUMULATE_PICOJOULE
+            rows.append((name, macs, spiking, rate if spiking else float("nan"), sum(operations), energy, macs * MAC_PICOJOULE))
         return pd.DataFrame(rows, columns=["layer", "macs", "spiking_input", "input_rate", "operations", "picojoule", "ann_picojoule"])
+
+    def _macs_of_a_step(self, places: pd.DataFrame, images: int) -> int:
+        "Multiply-accumulates of one image in an ANN: a call may be all steps, one of them, or before the first neuron once for all."
+        whole = places.passed / images % self._steps == 0
+        by_step = not self._at_once and (~whole).sum() % self._steps == 0
+        return round((places.macs[whole].sum() / self._steps + places.macs[~whole].sum() / (self._steps if by_step else 1)) / images)
 
 # %% ../../nbs/metrics/01_energy.ipynb #5ynapt1c
 def synaptic_operations(
@@ -264,9 +288,7 @@ class StepRecorder(_CostListener):
     def _count(self, name):
         def hook(module, args, kwargs, output):
             received, macs = self._passed(module, args, kwargs, output)
-            if self._spiking.get(name) is None:
-                self._spiking[name] = _got_spikes(received)
-            spiking = self._spiking[name] is not False  # a layer that got nothing but zeros spent nothing
+            spiking = self._gets_spikes(self._place(name, received))  # a layer that got nothing but zeros spent nothing
             each = macs / len(received) * (ACCUMULATE_PICOJOULE if spiking else MAC_PICOJOULE)
             rate = _added_up(received.abs().flatten(1).mean(1, dtype=torch.float32))
             self._rows.setdefault(name, []).append(each * rate if spiking else torch.full_like(rate, each))
@@ -285,15 +307,16 @@ class StepRecorder(_CostListener):
         device = next((calls[0].device for calls in passed.values()), None)
         found = torch.zeros(time_steps, images, dtype=torch.float64, device=device)
         for name, calls in passed.items():
-            rows, sizes = torch.cat(calls), {len(call) for call in calls}
-            if sizes == {time_steps * images}:  # all steps in a call; a layer may stand in two places
-                found += rows.reshape(-1, time_steps, images).sum(0)
-            elif sizes == {images} and len(calls) % time_steps == 0:  # a step in a call
-                found += rows.reshape(time_steps, -1, images).sum(1)
-            elif sizes == {images} and len(calls) == 1:  # once for all steps, before the first
-                found[0] += rows
-            else:
+            whole = [call for call in calls if len(call) == time_steps * images]  # all steps in a call; a layer may stand in two places
+            others = [call for call in calls if len(call) != time_steps * images]
+            once = self._at_once or len(others) == 1
+            if {len(call) for call in others} - {images} or not (once or len(others) % time_steps == 0):
                 raise ValueError(
-                    f"network: expected layers that run once, or once for each of {time_steps} steps, got {len(rows)} rows in {name} for {images} images"
+                    f"network: expected layers that run once, or once for each of {time_steps} steps, got {sum(map(len, calls))} rows in {name} for {images} images"
                 )
+            found += sum(call.reshape(time_steps, images) for call in whole)
+            if once:  # for all steps, before the first
+                found[0] += sum(others)
+            elif others:  # a step in a call
+                found += torch.cat(others).reshape(time_steps, -1, images).sum(1)
         return found.cumsum(0) / 1e6
