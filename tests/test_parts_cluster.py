@@ -114,6 +114,17 @@ def test_what_is_wrong_is_said_before_anything_is_submitted(tmp_path, capsys):
     assert not list(tmp_path.glob("both/*/config.json"))
 
 
+@pytest.mark.parametrize("submitting", [["--submit"], ["--submit", "local"], ["submit=local"], ["--submit=local", "--jobs", "2"]])
+def test_workers_get_the_command_that_was_typed(tmp_path, monkeypatch, submitting):
+    got = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sastc.studies.cluster.submit", lambda arguments, *where, **parameters: got.append(arguments) or [])
+    typed = ["--folder", "jobs", *TYPED, "--methods=baseline", "--seeds", "0,", "1"]
+    assert run_command("compare", [*submitting, *typed]) == 0 and run_command("compare", [*typed, *submitting]) == 0
+    wanted = ["compare", "--folder", "jobs", *TYPED, "--methods=baseline", "--seeds", "0,1"]
+    assert got == [wanted, wanted]  # a folder called like an option stays, and so does what follows --submit alone
+
+
 def test_a_worker_that_fails_says_so(tmp_path):
     with pytest.raises(RuntimeError, match="sastc nonsense ended with status 2"):
         Worker(["nonsense"], str(tmp_path))()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastcore.basics import in_notebook
 
 from . import quick_stop
-from .options import Parser, parse, parser_for, unified, words
+from .options import Parser, parse, parser_for, switches_of, unified, words
 from ..common.progress import speak, speaks
 from ..common.settings import Settings, entries, setting
 
@@ -250,20 +250,20 @@ def _sentence(error: BaseException) -> str:
     return str(error)
 
 # %% ../../nbs/cli/02_running.ipynb #32ae049c
-_SUBMITTING = ("submit", "jobs", "executor")
+_SUBMITTING = ("--submit", "--jobs", "--executor")
 
 
-def _without_submitting(arguments: Sequence[str]) -> list[str]:
-    "A command without the options that say where it runs, however they were typed."
-    kept, skip = [], False
+def _without_submitting(
+    arguments: Sequence[str],  # in one spelling, see `unified`
+) -> list[str]:
+    "A command without the options that say where it runs. What is called like one of them, such as a folder, stays."
+    kept, waits = [], False
     for argument in arguments:
-        name, separator, _ = argument.lstrip("-").partition("=")
-        if skip:
-            skip = False
-        elif name in _SUBMITTING:
-            skip = not separator
-        else:
+        name, separator, _ = argument.partition("=")
+        own = name in _SUBMITTING
+        if not own and not (waits and not argument.startswith("-")):
             kept.append(argument)
+        waits = own and not separator  # for a value, which --submit may lack
     return kept
 
 
@@ -277,8 +277,9 @@ def _submitted(name: str, arguments: Sequence[str], function: Callable, given: d
     checked = _called(function, given)
     if shown:
         return checked
-    folder = checked.facts["folder"]
-    jobs = submit([name, *_without_submitting(arguments)], folder, sweep.submit, sweep.jobs, **parameters)
+    folder, known = checked.facts["folder"], COMMANDS_BY_NAME[name]
+    switches, alone = switches_of(function, known.settings, _common(known))
+    jobs = submit([name, *_without_submitting(unified(arguments, switches, True, alone))], folder, sweep.submit, sweep.jobs, **parameters)
     numbers = ", ".join(str(job.job_id) for job in jobs)
     text = f"submitted: {numbers}; logs in {Path(folder) / 'jobs'}; to watch: RunBoard({str(folder)!r}) in a notebook"
     return Answer(text, dict(folder=str(folder), jobs=[str(job.job_id) for job in jobs]))
