@@ -20,6 +20,7 @@ from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.jobs import Job
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity
+from sastc.training.session import distill, train_teacher
 
 ROW, TEACHER = "cifar10/vgg11-from-resnet19-T2", "cifar10-resnet19-teacher-small"
 
@@ -300,3 +301,23 @@ def test_no_label_is_cut_before_it_says_what_is_set():
     assert labels["calibrate_until"] == "share of the training after which the calibration is off"
     assert labels["label_noise"] == "share of the training labels that are perturbed" and labels["augment"] == "random crop and mirroring"
     assert labels["most_macs"] == "largest cost of a released projection" and not {label for label in labels.values() if label in ("auto", "early", "cosine")}
+
+
+def test_a_new_run_from_elsewhere_learns_from_the_same_teacher(tmp_path, monkeypatch):
+    "Two working folders, each with a runs/teacher: what a run of the one names by a relative path is nothing of the other's."
+    tiny = dict(data="digits", train_images=100, batch_size=16, width=0.0625, epochs=1, device="cpu")
+    for seed, name in enumerate(("two", "one")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        train_teacher(model="vgg11", seed=seed, folder="runs/teacher", **tiny)
+    run = distill(method="kd", teacher="runs/teacher", folder="runs/kd", **tiny).folder.resolve()
+    start, right = Start(config=str(run)), str(run.parent / "teacher")
+    assert settings_of(Config, start, {}).teacher == "runs/teacher"
+    monkeypatch.chdir(tmp_path / "two")
+    panel = LaunchPanel(run.parent)
+    panel.like(run)
+    assert [settings_of(Config, start, {}).teacher, panel.configs()[0].teacher] == [right, right] and not panel.said.value
+    assert settings_of(Config, start, dict(teacher="runs/teacher")).teacher == "runs/teacher"  # typed
+    (run.parent / "teacher").rename(run.parent / "other")
+    panel.like(run)
+    assert settings_of(Config, start, {}).teacher == right and f"got {right}, which is not there" in said(panel)

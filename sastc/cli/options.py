@@ -374,13 +374,8 @@ def file_settings(
         content = yaml.load(_text_in(path), _once_each(yaml))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config: expected YAML or JSON, got {path} ({' '.join(str(error).split())})") from error
-    of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)  # its folder is that run's, which is not to be written again
-    if of_run:
-        from sastc.training.records import read_json  # here: both load torch
-        from sastc.training.upgrade import upgraded
-
-        content = upgraded(dict(kind="student") | content, read_json(path.with_name("layers.json"), {}))
-        content.pop("folder", None)
+    of_run = isinstance(content, dict) and isinstance(content.get("settings"), dict)
+    content = _of_run(content, path) if of_run else content
     if not isinstance(content, dict):
         held = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"config: expected names and values, got {path}, which holds {held}")
@@ -388,6 +383,18 @@ def file_settings(
     known = all_settings(kind) | settings_chosen(kind, content, importing=not of_run)
     found = {name: _from_file(name, value, known, (*_choices(kind), *own), path) for name, value in content.items()}
     return found if of_run else FromFile(found)
+
+
+def _of_run(content: Mapping, path: Path) -> dict[str, Any]:
+    "Settings of a run with paths as they are seen from here; without its folder, which is not to be written again."
+    from sastc.training.opening import places_now  # here: all of them load torch
+    from sastc.training.records import read_json
+    from sastc.training.runs import Run
+    from sastc.training.upgrade import upgraded
+
+    found = upgraded(dict(kind="student") | content, read_json(path.with_name("layers.json"), {}))
+    found.pop("folder", None)
+    return found | (places_now(Run(path.parent)) if path.name == "config.json" and "kind" in content else {})
 
 
 class FromFile(dict):

@@ -22,6 +22,8 @@ from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # a plan has an argument of that name
 from ..training.config import Config, RunConfig, TeacherConfig, settings_for
 from ..training.jobs import Job, devices
+from ..training.opening import places_now
+from ..training.runs import Run
 
 # %% ../../nbs/lab/04_plan.ipynb #54aa0013
 _DIGITS = dict(data="digits", batch_size=32, schedule="cosine", warmup=0.5, log_every=5)
@@ -263,8 +265,10 @@ def _fill_like(self: Plan, job: Job) -> None:
     "Fill the forms with the settings of a job; they stay as they are where it cannot be read."
     try:
         *first, last = [stage.config for stage in job.stages]
+        places = places_now(Run(job.folder)) if (job.folder / "config.json").exists() else {}
     except UNREADABLE:  # the view of the job says why
         return
+    last = settings_for(type(last), {}, flat(last) | places, importing=False)
     self._of_teacher, alone = (), isinstance(last, TeacherConfig)
     common = {name: value for name, value in flat(last).items() if not alone or shared(name, entries(last)[name])}
     student, teacher = settings_for(Config, {}, common, importing=False), first[0] if first else last if alone else settings_for(TeacherConfig, {})
