@@ -21,7 +21,7 @@ from sastc.training import jobs
 from sastc.training.config import Config, TeacherConfig, settings_for
 from sastc.training.jobs import Job, command, find_jobs, launch
 from sastc.training.records import Damaged, write_json
-from sastc.training.runs import Run, identity, sentence_of
+from sastc.training.runs import Run, RunWriter, identity, sentence_of
 
 TINY = dict(data="digits", train_images=128, batch_size=16, lr=0.02, log_every=1, width=0.0625, device="cpu")
 
@@ -393,6 +393,28 @@ def test_a_job_that_is_resumed_elsewhere_finds_its_teacher(tmp_path, started, mo
     again.stop()
     wait_for(again, "stopped")
     assert Run(again.folder).config["teacher"] == str(here / "runs" / "teacher") and not list(there.iterdir())
+
+
+def test_a_job_that_a_command_resumes_is_what_the_command_made_of_it(tmp_path):
+    "Stopped in a notebook and resumed in a terminal, for more epochs: it trains, and nobody has asked for a stop."
+    job, gone = a_job(tmp_path / "run", student_config(tmp_path / "run")), identity() | dict(pid=2**22 + 1)
+    write_run(job.folder, dict(state="stopped", step=3, steps=9, **gone))
+    write_json(job.folder / "process.json", gone | dict(started=1.0, stop=True))
+    settings = flat(student_config(job.folder, epochs=9))
+    RunWriter(job.folder, "student", settings, {}, resume=True)
+    resumed = Job(job.folder)
+    assert (resumed.state, resumed.stage.settings["epochs"], resumed.started) == ("running", 9, {}) and "--epochs 9" in command(resumed.stage.config)
+    write_json(job.folder / "status.json", Run(job.folder).status | gone)
+    assert resumed.state == "lost"
+    write_json(job.folder / "process.json", identity())  # of a job that has just started
+    RunWriter(job.folder, "student", settings, {}, resume=True)
+    assert resumed.started
+
+
+def test_a_run_of_a_command_has_the_processes_that_it_was_trained_by(tmp_path):
+    write_run(tmp_path / "run", dict(state="stopped", step=3, steps=9, **identity()))
+    write_json(tmp_path / "run" / "environment.json", dict(processes=2))
+    assert Job(tmp_path / "run").processes == 2
 
 
 DAMAGE = dict(

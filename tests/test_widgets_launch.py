@@ -321,3 +321,22 @@ def test_a_new_run_from_elsewhere_learns_from_the_same_teacher(tmp_path, monkeyp
     (run.parent / "teacher").rename(run.parent / "other")
     panel.like(run)
     assert settings_of(Config, start, {}).teacher == right and f"got {right}, which is not there" in said(panel)
+
+
+def test_a_run_that_was_stopped_is_watched_for_a_command_that_resumes_it(tmp_path):
+    trained(tmp_path / "run", model="vgg11", epochs=1)
+    stopped = dict(state="stopped", step=1, steps=2, epoch=0, epochs=2, time="2030-01-01T00:00:00+00:00", **identity())
+    write_json(tmp_path / "run" / "status.json", stopped)
+    view = JobView()
+    view.show(Job(tmp_path / "run"))
+    assert view._look() >= 5 and "--epochs 1" in view.text.value
+    write_json(tmp_path / "run" / "config.json", dict(kind="teacher", version=2, settings=dict(model="vgg11", epochs=2)))
+    write_json(tmp_path / "run" / "status.json", stopped | dict(state="running"))
+    assert view._look() < 5 and view.state == "running" and "--epochs 2" in view.text.value
+    write_json(tmp_path / "run" / "status.json", stopped | dict(state="failed"))
+    view._look()
+    assert view.more.selected_index == 0
+    view.more.selected_index = None  # closed
+    view._look()
+    assert view.more.selected_index is None
+    view.close()

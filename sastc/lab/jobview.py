@@ -103,7 +103,7 @@ class JobView(Polling, ipywidgets.VBox):
 # %% ../../nbs/lab/05_jobview.ipynb #ced74e88
 @patch
 def look(self: JobView) -> None:
-    "Look now; a job that has ended is not watched any more."
+    "Look now; a job that has finished is not watched any more."
     if self.job is not None:
         self._look()
 
@@ -113,6 +113,8 @@ def _look(self: JobView) -> float | None:
     "Look once; returns the seconds until the next time."
     before, began = self.state, time.perf_counter()
     self.state = state_of_job(self.job)
+    if self.state != before:
+        self._begin_again()
     try:
         if self.state == "gone":
             self.words.value = _line("gone", "Its folder was deleted, or has another name now.", str(self.job.folder))
@@ -123,7 +125,17 @@ def _look(self: JobView) -> float | None:
     if self.state != before:
         self._changed()
     pause = max(0.5, 10 * (time.perf_counter() - began))  # long records must not keep the kernel busy
-    return None if self.state in (*FINAL, "lost") else pause
+    ended = self.state in (*FINAL, "lost")  # which a command may resume
+    return None if self.state == "finished" else max(5.0, pause) if ended else pause
+
+
+@patch
+def _begin_again(self: JobView) -> None:
+    "A job in another state may have been resumed with other settings; the log of one that has failed opens, once."
+    if self.job.there:
+        self.job = Job(self.job.folder)
+    if self.state in ("failed", "lost") and self.more.selected_index is None:
+        self.more.selected_index = 0
 
 
 def state_of_job(job: Job) -> str:
@@ -185,14 +197,11 @@ def _show_attention(self: JobView) -> None:
 # %% ../../nbs/lab/05_jobview.ipynb #5a703038
 @patch
 def _show_log(self: JobView) -> None:
-    job, failed = self.job, self.state in ("failed", "lost")
     try:
         commands = "\n".join(self.commands())
     except ValueError as error:  # a class that this process does not know
         commands = str(error)
-    self.text.value = f"<pre>{escape(commands)}</pre><pre>{escape(job.log(20)) or 'The log is empty.'}</pre>"
-    if failed and self.more.selected_index is None:
-        self.more.selected_index = 0
+    self.text.value = f"<pre>{escape(commands)}</pre><pre>{escape(self.job.log(20)) or 'The log is empty.'}</pre>"
 
 
 @patch

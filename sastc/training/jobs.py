@@ -156,7 +156,8 @@ def _stored_job(folder: Path) -> dict:
     "What a folder says that is to be trained. Raises `Damaged` naming the file."
     stored, path = read_json(folder / "job.json"), folder / "job.json"
     if stored is None:
-        stored, path = dict(stages=[read_json(folder / "config.json", {})], processes=1, gpu=None, cwd=os.getcwd()), folder / "config.json"
+        path, together = folder / "config.json", read_json(folder / "environment.json", {}).get("processes", 1)
+        stored = dict(stages=[read_json(path, {})], processes=together, gpu=None, cwd=os.getcwd())
     stages, processes, gpu = (stored.get(name) for name in ("stages", "processes", "gpu"))
     if not isinstance(stages, list) or not all(map(_is_stage, stages)) or not 0 < len(stages) < 3:
         raise Damaged(f"{path}: damaged (expected a kind (teacher or student) and settings of each run)")
@@ -204,7 +205,9 @@ class Job:
         stored, cwd = self._stored["stages"], Path(self._stored["cwd"])
         base = Path() if cwd == Path.cwd() else cwd
         places = [*(base / stage["settings"].get("folder", "") for stage in stored[:-1]), self.folder]
-        layers = read_json(self.folder / "layers.json", {})
+        begun, layers = read_json(self.folder / "config.json"), read_json(self.folder / "layers.json", {})
+        if begun and _is_stage(begun):  # a command may have resumed it for more epochs since
+            stored = [*stored[:-1], begun]
         return [Stage(stage["kind"], place, upgraded(stage, layers)) for stage, place in zip(stored, places)]
 
     def __repr__(self):

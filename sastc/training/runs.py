@@ -78,14 +78,15 @@ def state_of(
     said, current = _said_since(status, started), _said_since(status if current is None else current, started)
     if not started and not status:
         return "not started"
-    alive = living(started) or living(current)
+    process = living(started)
+    alive = process or living(current)
     if said.get("state") in FINAL:
-        return "stopping" if living(started) else said["state"]
+        return "stopping" if process else said["state"]
     if (current or started).get("host") not in (None, platform.node()):
         return "running"  # on another machine, as far as the folder tells
     if alive is None:
         return "stopped" if started.get("stop") else "lost"
-    return "stopping" if started.get("stop") else "running" if current.get("state") == "running" else "starting"
+    return "stopping" if process and started.get("stop") else "running" if current.get("state") == "running" else "starting"
 
 
 def where(status: Mapping) -> str:
@@ -326,6 +327,16 @@ def model(self: Run, which: str = "best") -> nn.Module:
     return load_model(self.folder, which)
 
 # %% ../../nbs/training/04_runs.ipynb #071357f3
+def _forget_process(folder: Path) -> None:
+    "Remove what is said of the process of a job, if that is gone: another one writes from now on, and was not asked to stop."
+    try:
+        gone = living(read_json(folder / "process.json", {})) is None
+    except Damaged:
+        gone = True
+    if gone:
+        (folder / "process.json").unlink(missing_ok=True)
+
+
 class RunWriter:
     "Writes a run folder."
 
@@ -343,6 +354,7 @@ class RunWriter:
             (self.folder / "checkpoints").mkdir(exist_ok=True)
             write_json(self.folder / "config.json", dict(kind=kind, version=CONFIG_VERSION, settings=config))
             self.status(state="running", saved="last" in checkpoint_names(self.folder))
+            _forget_process(self.folder)
         before = read_json(self.folder / "environment.json")
         if before and (result := read_json(self.folder / "result.json")):  # of the epochs so far; the end is measured again
             before["result"] = result
