@@ -174,7 +174,7 @@ class RunConfig(Settings):
 
     data: Source = part(
         Cifar10,
-        "data set, path of an .npz file or of an image folder, or torchvision:NAME, hf:NAME or tonic:NAME; the last three are event recordings",
+        "data set (the last three names are event recordings), path of an .npz file or of an image folder, or torchvision:NAME, hf:NAME or tonic:NAME",
         SOURCES,
         first=True,
     )
