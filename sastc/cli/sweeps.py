@@ -172,6 +172,8 @@ def _varied(text: str) -> dict[str, tuple]:
     varied = {}
     for item in text.split():
         name, _, values = item.partition("=")
+        if name in varied:
+            raise ValueError(f"vary: expected each setting once, with all of its values, got {name!r} twice")
         varied[name] = tuple(map(_value, values.split(","))) if values else SENSITIVITY[one_of("vary", name, SENSITIVITY)]
     return varied
 
