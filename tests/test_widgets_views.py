@@ -13,6 +13,7 @@ import pytest
 
 from sastc.lab import AttentionView, RunBoard, live
 from sastc.lab.board import by_value
+from sastc.training.jobs import find_jobs
 from sastc.training.records import write_json
 from sastc.training.runs import Run, RunWriter, identity, now
 
@@ -183,6 +184,20 @@ def test_a_view_of_a_damaged_run_says_which_file(tmp_path, name, damage):
     (tmp_path / "run" / name).write_text(DAMAGE[damage])
     view._look()
     assert f"{name}: damaged" in view.message and len(view.records) == 60  # what it had stays
+
+
+def test_a_model_to_give_away_is_no_damaged_run(tmp_path):
+    "Neither is a folder of another library, which has a config.json too; a run that lost all other files is."
+    shutil.copytree(RECORDED / "sastc-seed0", tmp_path / "run")
+    for place in ("run/model", "given away", "hf/vit"):
+        write_json(tmp_path / place / "config.json", dict(model_type="vit"))
+    assert [row["state"] for row in RunBoard(tmp_path).rows] == ["finished"] and [job.folder.name for job in find_jobs(tmp_path)] == ["run"]
+    for name in ("bare", "half"):
+        (tmp_path / name).mkdir()
+    shutil.copy(RECORDED / "sastc-seed0" / "config.json", tmp_path / "bare")
+    (tmp_path / "half" / "config.json").write_text("{")
+    assert {row["name"]: row["state"] for row in RunBoard(tmp_path).rows} == dict(bare="not started", half="damaged", run="finished")
+    assert {job.folder.name for job in find_jobs(tmp_path)} == {"bare", "half", "run"}
 
 
 def test_runs_that_come_and_go(tmp_path):

@@ -26,7 +26,7 @@ from ..studies.comparisons import BESIDE, learns_from_teacher, recorded_apart
 from ..studies.figures import ALONG, empty_figure, method_of, step_curves
 from ..studies.report import report_of
 from ..training.origins import origin_place
-from ..training.runs import Run, annotate, compare, sentence_of
+from ..training.runs import Run, annotate, compare, is_others, sentence_of
 
 # %% ../../nbs/lab/02_board.ipynb #da07f795
 _FILES = {"config.json", "status.json", "result.json", "steps.jsonl", "epochs.jsonl", "attention.jsonl"}
@@ -38,7 +38,8 @@ def find_runs(
     "Run folders at or below a folder; hidden folders are left out."
     found = []
     for place, folders, files in os.walk(folder):
-        run = not _FILES.isdisjoint(files)
+        there = _FILES.intersection(files)
+        run = bool(there) and not (there == {"config.json"} and is_others(Path(place, "config.json")))
         found += [Path(place)] * run
         folders[:] = [] if run else sorted(name for name in folders if not name.startswith("."))
     return found

@@ -33,7 +33,7 @@ from .inputs import check_inputs
 from .measure import NotFinite
 from .origins import is_path
 from .records import Damaged, read_json, write_json
-from .runs import FINAL, Run, check_apart, check_free, check_no_links, identity, living, now, sentence_of, state_of
+from .runs import FINAL, Run, check_apart, check_free, check_no_links, identity, is_others, living, now, sentence_of, state_of
 from .session import distill, train_teacher
 from .upgrade import CONFIG_VERSION, KINDS, upgraded
 
@@ -576,5 +576,5 @@ def find_jobs(
 ) -> list[Job]:  # those that were written last come first; damaged ones among them
     "Jobs and runs in a folder."
     marks = [mark for name in ("job.json", "config.json") for depth in ("*", "*/*") for mark in path_of(folder).glob(f"{depth}/{name}")]
-    latest = {mark.parent: _written_at(mark.parent) for mark in marks}
+    latest = {mark.parent: _written_at(mark.parent) for mark in marks if mark.name == "job.json" or not is_others(mark)}
     return [Job(place) for place in sorted(latest, key=latest.get, reverse=True)]

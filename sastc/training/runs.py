@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FINAL', 'STREAMS', 'identity', 'living', 'now', 'state_of', 'where', 'sentence_of', 'RunFiles', 'Run', 'annotate',
            'RunWriter', 'check_free', 'check_no_others', 'check_apart', 'check_no_links', 'streams_of', 'find_runs',
-           'processes', 'arithmetic', 'environment', 'compare']
+           'is_others', 'processes', 'arithmetic', 'environment', 'compare']
 
 # %% ../../nbs/training/04_runs.ipynb #eb7c7765
 import hashlib
@@ -539,7 +539,7 @@ def find_runs(
     "Runs in a folder. One that is damaged does not keep the others from being looked at."
     found, damaged = [], []
     for config in sorted(path_of(folder).glob("*/config.json")):
-        if config.parent.name.startswith(".") or _is_others(config):  # a run that was put aside is no further seed
+        if config.parent.name.startswith(".") or is_others(config):  # a run that was put aside is no further seed
             continue
         try:
             found.append(_verified(Run(config.parent)))
@@ -548,7 +548,9 @@ def find_runs(
     return found, damaged
 
 
-def _is_others(config: Path) -> bool:
+def is_others(
+    config: Path,  # a file called config.json
+) -> bool:
     "Whether a readable config.json is that of another program, or of a model to give away: what a run has in it, and beside it, is not there."
     try:
         return not (config.with_name("status.json").exists() or {"kind", "settings"} <= read_json(config, {}).keys())
