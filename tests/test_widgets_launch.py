@@ -340,3 +340,14 @@ def test_a_run_that_was_stopped_is_watched_for_a_command_that_resumes_it(tmp_pat
     view._look()
     assert view.more.selected_index is None
     view.close()
+
+
+def test_a_run_whose_settings_cannot_be_read_here_does_not_leave_others_to_be_launched(tmp_path):
+    "A kernel that was started again does not know a class of the user's own; the form would still hold a preset."
+    trained(tmp_path / "runs" / "own", model="vgg11", optimizer="my_parts:Mine")
+    panel = LaunchPanel(tmp_path / "runs")
+    panel.run.value = str(tmp_path / "runs" / "own")
+    panel.same.click()
+    assert panel.preset.value == LIKE_RUN and panel.start.disabled and "my_parts" in said(panel) and "preset: expected a run whose settings" in said(panel)
+    panel.preset.value = next(iter(PRESETS))
+    assert not panel.start.disabled and not said(panel)

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..common.files import path_of
 from ..common.settings import Entry, entries, flat, written
 from .forms import Form, with_help
-from .live import UNREADABLE
+from .live import UNREADABLE, why_unreadable
 from ..models.teachers import is_teacher_name
 from ..studies.recipes import ORIGINS, Recipe, recipes
 from ..studies.recipes import recipe as known_recipe  # a plan has an argument of that name
@@ -196,7 +196,7 @@ def _begin(self: Plan, recipe: str, small: bool) -> None:
     elif small:
         raise ValueError("small: expected only together with a recipe, got True alone")
     names = [known.name for known in recipes()]
-    self.chosen, self._of_teacher = None, ()
+    self.chosen, self._of_teacher, self._unread = None, (), ""
     first = BY_RECIPE if recipe else next(iter(PRESETS))
     self.preset = ipywidgets.Dropdown(options=[*PRESETS, BY_RECIPE], value=first)
     given = dict(placeholder=f"type to search {len(names)} names", ensure_option=False, continuous_update=True)
@@ -220,6 +220,7 @@ def fill(self: Plan) -> None:
         self.chosen = self._named()
     except ValueError:  # `configs` says why
         self.chosen = None
+    self._unread = ""
     if self.preset.value == LIKE_RUN:
         self._fill_like(self._shown())
     elif self.chosen or self.preset.value != BY_RECIPE:
@@ -262,11 +263,12 @@ def take_shown(self: Plan) -> None:
 
 @patch
 def _fill_like(self: Plan, job: Job) -> None:
-    "Fill the forms with the settings of a job; they stay as they are where it cannot be read."
+    "Fill the forms with the settings of a job; they stay as they are where it cannot be read, and `configs` says why."
     try:
         *first, last = [stage.config for stage in job.stages]
         places = places_now(Run(job.folder)) if (job.folder / "config.json").exists() else {}
-    except UNREADABLE:  # the view of the job says why
+    except UNREADABLE as error:
+        self._unread = f"preset: expected a run whose settings can be read here, got {job.folder} ({why_unreadable(error)})"
         return
     last = settings_for(type(last), {}, flat(last) | places, importing=False)
     self._of_teacher, alone = (), isinstance(last, TeacherConfig)
@@ -341,6 +343,8 @@ def _needs_teacher(self: Plan) -> bool:
 def configs(self: Plan) -> list[RunConfig]:
     "What Launch would train. Raises `ValueError` with a sentence for a value that is not accepted."
     self._named()  # or its sentence
+    if self._unread:
+        raise ValueError(self._unread)
     device = "cpu" if self.device.value == "cpu" else "auto"
     taken = {} if self.source.value == _SOURCES[1] else dict(teacher="")
     made = [form.config(device=device, **(taken if form is self.student else {})) for form in self.trains()]
