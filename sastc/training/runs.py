@@ -97,6 +97,13 @@ def where(status: Mapping) -> str:
     return f"at step {status['step']:,} of {status['steps']:,}{epoch}"
 
 
+def _heard(status: Mapping) -> str:
+    "Of a run on another machine, which may be a container that is gone: when it was heard of last."
+    if status.get("host") in (None, platform.node()):
+        return ""
+    return f", as {status['host']} said last ({status.get('time', 'nobody knows when')}); if that machine is gone, a command with --resume continues"
+
+
 def sentence_of(
     state: str,  # from `state_of`
     status: Mapping,  # content of status.json
@@ -108,7 +115,7 @@ def sentence_of(
     return {
         "not started": "Nothing has been recorded yet.",
         "starting": "Its process loads libraries and data.",
-        "running": f"{who} is {'evaluated on the test images' if status.get('stage') == 'testing' else 'being trained'}, {at}.",
+        "running": f"{who} is {'evaluated on the test images' if status.get('stage') == 'testing' else 'being trained'}, {at}{_heard(status)}.",
         "stopping": "The process ends after the step under way, with a checkpoint.",
         "finished": f"Finished after {status['step']:,} steps." if "step" in status else "Finished.",
         "stopped": f"{who} was stopped {at}. {goes_on}.",
