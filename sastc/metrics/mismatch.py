@@ -55,7 +55,9 @@ def mismatch(
 
 
 def stm_score(student_features, teacher_features, normalize: bool = False, distance: str = "mse", weights=None, base: float = math.e) -> float:
-    "Logarithm of the `mismatch`; minus infinity for equal matrices."
+    "Logarithm of the `mismatch` to a base above 1; minus infinity for equal matrices. Raises `ValueError` as it does, and for another base."
+    if not 1 < base < math.inf:
+        raise ValueError(f"base: expected a number above 1, got {base!r}")
     return (mismatch(student_features, teacher_features, normalize, distance, weights).log() / math.log(base)).item()
 
 # %% ../../nbs/metrics/02_mismatch.ipynb #8e7f5393
