@@ -597,3 +597,19 @@ def test_a_network_without_maps_is_refused_by_name_and_has_the_rest_of_the_page(
         activation_maps(run, student=network)
     page = write_explanation(run.folder, student=network, images=8).read_text()
     assert "Activation maps are left out. layer: expected a network with maps" in page and "Fisher information over time steps" in page
+
+
+def test_a_layer_without_a_place_in_time_costs_the_page_its_early_exit_only(tmp_path):
+    class Thrice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head, self.act = torch.nn.Linear(1024, 16), torch.nn.Linear(16, 10), torch.nn.ReLU()
+
+        def forward(self, x):
+            spikes = self.act(self.first(x.flatten(1)))
+            return self.head(spikes.repeat(3, 1))[: len(spikes)]
+
+    network = spiking(Thrice(), 2)
+    run = distill(student=network, method="baseline", folder=str(tmp_path / "run"), data="digits", **OWN)
+    page = write_explanation(run.folder, student=network, images=8).read_text()
+    assert "Curves are left out. network: expected layers that run once" in page and "Fisher information over time steps" in page

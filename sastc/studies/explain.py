@@ -680,7 +680,7 @@ def _sections(runs: Sequence[Run], images: int, own: dict) -> list[Section]:
         Section("How it arranges images", sum(arrangements, [])),
         Section("When it decides", [Picture(fisher_figure(runs, images, which=kept or "best", **own), "Fisher information over time steps")]),
         Section("Energy", [Picture(energy_figure(runs, images=images, **own), "Energy of an image by layer"), *_silent(runs)]),
-        Section("Early exit", [Picture(exit_figure(runs, **own), "Accuracy and energy where images stop once the student is confident")]),
+        Section("Early exit", [_drawn("Curves", "Accuracy and energy where images stop once the student is confident", lambda: exit_figure(runs, **own))]),
         Section(
             "Cost",
             [] if table is None else [Picture(cost_figure(table), "Milliseconds for a training step"), Table("Measured on this machine", readable(table))],
@@ -701,7 +701,12 @@ def _beside_teacher(run: Run, lacking: bool, about: str, draw: Callable[[], go.F
         return [
             Words(f"{run.folder.name} learned from a teacher of your own, which a run folder does not hold; pass teacher= to see them side by side.", "warning")
         ]
+    return [Words(run.folder.name, "heading"), _drawn(about, f"{about} of {run.folder.name} and its teacher", draw)]
+
+
+def _drawn(about: str, caption: str, draw: Callable[[], go.Figure]) -> Picture | Words:
+    "A picture, or why there is none: a network may have no maps, or layers without a place in time, and the rest of the page does not depend on them."
     try:
-        return [Words(run.folder.name, "heading"), Picture(draw(), f"{about} of {run.folder.name} and its teacher")]
-    except ValueError as error:  # a network may have no maps; the rest of the page does not depend on them
-        return [Words(run.folder.name, "heading"), Words(f"{about} are left out. {error}", "warning")]
+        return Picture(draw(), caption)
+    except ValueError as error:
+        return Words(f"{about} are left out. {error}", "warning")
