@@ -44,7 +44,9 @@ def pretrained(
 
     name, weights = pretrained_source(source)
     state = state_from_file(weights, name) if isinstance(weights, Path) else _fetched(weights, name)
-    network = models.get_model(name, weights=None, num_classes=len([*state.values()][-1]))  # the bias of the classifier comes last
+    with torch.device("meta"):  # the classifier comes last in a network; a file may hold tensors in any order
+        last = [*models.get_model(name, weights=None).state_dict()][-1]
+    network = models.get_model(name, weights=None, **(dict(num_classes=len(state[last])) if last in state else {}))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
