@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from sastc.neurons.network import over_time
 from sastc.neurons.neuron import IF, LIF, PLIF, Neuron, lif
@@ -456,6 +457,52 @@ def test_input_of_another_rank_or_length_is_refused(shape):
     network, *_ = recorded(2)
     with pytest.raises(ValueError, match=r"x: expected \[B, C, H, W\] or \[T, B, C, H, W\] with T = 2, got \["):
         network(torch.rand(shape))
+
+
+def test_neurons_of_other_time_steps_than_their_network_are_refused():
+    "They moved images from one step into another: T = 4 after building for 2 gave [4, B / 2], and a neuron without T took the images for steps."
+    network, *_ = recorded(2)
+    network.time_steps = 4
+    with pytest.raises(ValueError, match="an output for each of T = 4 steps and 8 images, 32 rows, got 16 from Sequential"):
+        network(torch.rand(8, 3, 2, 2))
+    with pytest.raises(ValueError, match="network: expected one whose time is not folded yet, got Sequential with T = 4"):
+        over_time(network, 4)
+    for shape in ((8, 3, 2, 2), (4, 8, 3, 2, 2)):
+        network = over_time(nn.Sequential(LIF(), nn.Flatten()), 4)
+        with pytest.raises(ValueError, match="time_steps: expected the T of the folded network around it, got None in LIF"):
+            network(torch.rand(shape))
+        assert network[0](torch.rand(shape)).shape == shape  # by itself it has an axis of time
+
+
+def test_an_output_that_no_neuron_has_met_is_refused():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = LIF(2)
+
+        def forward(self, x):
+            self.neuron(x)
+            return x.flatten(1)
+
+    with pytest.raises(ValueError, match="2 steps and 4 images, 8 rows, got 4 from Aside; .* let its neurons stand between images and output"):
+        over_time(Aside(), 2)(torch.rand(4, 3, 2, 2))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpoints_around_the_first_neuron(reentrant):
+    class Checked(nn.Sequential):
+        def forward(self, x):
+            for layer in self:
+                x = checkpoint(layer, x, use_reentrant=reentrant)
+            return x
+
+    network = over_time(Checked(nn.Sequential(nn.Conv2d(3, 4, 1), LIF(2)), nn.Sequential(nn.Flatten(), nn.Linear(16, 5))), 2, stem_once=False)
+    images, gradients = torch.rand(3, 3, 2, 2, requires_grad=True), []
+    for kept in (network, over_time(nn.Sequential(*network), 2)):
+        (kept(images) ** 2).sum().backward()
+        gradients.append(network[0][0].weight.grad.clone())
+        network.zero_grad()
+    assert gradients[0].allclose(gradients[1], atol=1e-6) and gradients[0].any()
 
 
 def test_deep_copy_keeps_time_and_shares_nothing():

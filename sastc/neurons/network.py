@@ -41,7 +41,12 @@ def over_time(
 ) -> nn.Module:  # the same network: [B, C, H, W] or [T, B, C, H, W] -> [T, B, K]
     """Let a folded network take images or sequences and return one output per time step.
 
-    `stem_once=False` repeats the image at the input, for networks in which a shortcut runs past the first neuron."""
+    `stem_once=False` repeats the image at the input, for networks in which a shortcut runs past the first neuron, or in which a gradient
+    checkpoint holds it. Raises `ValueError` for a network that had this done to it, and in a forward pass for neurons of other time steps."""
+    if _fold_input in network._forward_pre_hooks.values():
+        raise ValueError(
+            f"network: expected one whose time is not folded yet, got {type(network).__name__} with T = {network.time_steps}; build it anew for another T, and load its state dict"
+        )
     network.time_steps, network.stem_once = time_steps, stem_once
     network.register_forward_pre_hook(_fold_input, with_kwargs=True)
     network.register_forward_hook(_unfold_output, always_call=True)
@@ -72,11 +77,20 @@ def _folded(network, x):
         x = x.expand(time_steps, *x.shape)
     return fold(x) if x.ndim == 5 else x
 
-
+# %% ../../nbs/neurons/03_network.ipynb #c419c1bc
 def _unfold_output(network, args, output):
+    time_steps, batch = network.time_steps, next((module.batch for module in network.modules() if isinstance(module, Neuron)), None)
     _tell_neurons(network, batch=None)
-    if output is not None:  # None when the forward pass raised
-        return unfold(logits_of(output), network.time_steps)
+    if output is None:  # the forward pass raised
+        return None
+    logits = logits_of(output)
+    rows = logits.shape[0]  # not len(): it would tie an exported network to one batch size
+    if batch is not None and rows != time_steps * batch:
+        raise ValueError(
+            f"network: expected an output for each of T = {time_steps} steps and {batch} images, {time_steps * batch} rows, got {rows} from {type(network).__name__}; "
+            "build it anew for another T, and let its neurons stand between images and output"
+        )
+    return unfold(logits, time_steps)
 
 # %% ../../nbs/neurons/03_network.ipynb #1d6497b2
 class Spikes(nn.Module):

@@ -272,6 +272,8 @@ def fire(
 @patch
 def forward(self: Neuron, current: torch.Tensor) -> torch.Tensor:
     if self.time_steps is None:
+        if self.batch is not None:  # the first axis is time and images together, and an image would go on where another stopped
+            raise ValueError(f"time_steps: expected the T of the folded network around it, got None in {type(self).__name__}")
         _check_sequence(current)
         return _fired(self, current, len(current))
     _check_dtype(current)
