@@ -17,7 +17,7 @@ from torchvision.datasets import MNIST, ImageFolder
 from torchvision.transforms import v2
 
 from sastc import assess, distill, train_teacher
-from sastc.data.datasets import StreamedData, images_from
+from sastc.data.datasets import StreamedData, frames_from, images_from
 from sastc.data.frames import Change, FrameData
 from sastc.data.images import ImageData
 from sastc.data.sources import SOURCES, identity_of
@@ -491,3 +491,105 @@ def test_a_run_of_an_older_version_whose_noise_came_to_no_label_goes_on(tmp_path
     (tmp_path / "config.json").write_text('{"kind": "student", "settings": {}}')
     (tmp_path / "label_noise.csv").write_text("image,label,noisy_label\n")
     assert len(perturbed_for(config, data, resume=True)) == 0
+
+
+class Named(Digits):
+    "Pictures with numbers for labels, and names of the classes in some form."
+
+    def __init__(self, numbers, classes):
+        super().__init__(numbers)
+        self.classes = classes
+
+    def __getitem__(self, place):
+        return super().__getitem__(place)[0], int(LABELS[self.numbers[place]])
+
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "classes, found",
+    [
+        (WORDS, WORDS),
+        ({name: number for number, name in reversed([*enumerate(WORDS)])}, WORDS),  # a class_to_idx: its order is not that of the numbers
+        (dict(enumerate(WORDS)), WORDS),
+        (set(WORDS), [str(number) for number in range(10)]),  # in no order at all
+        (dict(a=1), [str(number) for number in range(10)]),
+    ],
+)
+def test_names_of_classes_go_by_their_numbers(classes, found, workers):
+    assert images_from(Named(range(100), classes), workers=workers).classes == found
+
+
+def test_names_that_are_passed_have_an_order():
+    for classes in ({"a": 1, "b": 0}, {"a", "b"}):
+        with pytest.raises(ValueError, match="classes: expected a list of names, got {"):
+            images_from(Named(range(100), WORDS), classes=classes)
+
+
+class Sliced(Named):
+    "Arrays that are a view of others, as cv2's are once blue and red have changed places."
+
+    def __init__(self, step):
+        super().__init__(range(100), WORDS)
+        self.step = step
+
+    def __getitem__(self, place):
+        return PIXELS[place, 0].numpy()[:, :: self.step], int(LABELS[place])
+
+
+def test_arrays_of_any_strides_are_images():
+    plain, turned = (images_from(Sliced(step)).x_train for step in (1, -1))
+    assert turned.equal(plain.flip(3))
+
+
+class Events(Dataset):
+    sensor_size = 4, 4, 2
+
+    def __init__(self, count=20, odd=3, **change):
+        self.count, self.odd, self.change = count, odd, change
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        change = self.change if number == self.odd else {}
+        events = np.zeros(change.get("events", 8), [("x", "<i8"), ("y", "<i8"), ("t", "<i8"), ("p", "<i8")])
+        events["t"] = np.arange(len(events))
+        for field in events.dtype.names:
+            if field in change:
+                events[field] = change[field]
+        return events, number % 2
+
+
+@pytest.mark.parametrize(
+    "data, options, said",
+    [
+        (Events(x=4), {}, r"got others in item 3 of train of events \(x: expected numbers from 0 to 3, got 4 to 4\)"),
+        (Events(p=-1), {}, r"of polarity 0 or 1, got others in item 3 of train of events \(polarity"),
+        (Events(0), {}, "data: expected recordings, got none in train of events"),
+        ((Events(), Events(0)), {}, "data: expected recordings, got none in test of events"),
+        (Events(), dict(mirror="true"), "mirror: expected one of auto, yes, no, got 'true'"),
+        (Events(), dict(mirror=True), "mirror: expected one of auto, yes, no, got True"),
+        (Events(), dict(by="counts"), "by: expected one of count, time, got 'counts'"),
+        (Events(), dict(test_share="0.2"), "test_share: expected a number from 0 to 1, got '0.2'"),
+        (Events(), dict(image_size=2.5), "image_size: expected a whole number of at least 0, got 2.5"),
+    ],
+)
+def test_recordings_that_cannot_be_cut_are_named(data, options, said):
+    with pytest.raises(ValueError, match=said):
+        frames_from(data, 2, **options)
+
+
+def test_recordings_without_an_event_are_told():
+    with pytest.warns(UserWarning, match="got none in 1 of train of events, whose frames are empty, item 3 for one"):
+        data = frames_from(Events(events=0), 2)
+    assert (data.x_train.flatten(1).sum(1) == 0).sum() + (data.x_test.flatten(1).sum(1) == 0).sum() == 1
+
+
+@pytest.mark.parametrize("mirror", [True, False, "Yes", ""])
+def test_whether_images_may_be_mirrored_is_said_in_a_known_word(mirror):
+    with pytest.raises(ValueError, match="mirror: expected one of auto, yes, no, got"):
+        images_from(Named(range(100), WORDS), mirror=mirror)
+    assert images_from(Named(range(100), WORDS), mirror="yes").flip

@@ -8,7 +8,7 @@ __all__ = ['one_of', 'in_range', 'same_shape', 'plain_numbers', 'plain_names', '
 # %% ../../nbs/common/00_checks.ipynb #8e779e37
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from types import ModuleType
 
@@ -50,8 +50,8 @@ def same_shape(
 # %% ../../nbs/common/00_checks.ipynb #ck5a0005
 def _own(given: Iterable) -> list:
     "Values of a sequence, an array or a tensor as Python has them. Raises `TypeError` for what is none, such as a lone text or number."
-    if isinstance(given, (str, bytes)):
-        raise TypeError("a text is one value")
+    if isinstance(given, (str, bytes, Mapping, Set)):
+        raise TypeError("a text is one value, and keys and sets are in no order that says which value is the first")
     return [value.item() if hasattr(value, "item") else value for value in given]
 
 

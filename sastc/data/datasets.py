@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.checks import in_range, plain_names, plain_numbers
+from ..common.checks import in_range, one_of, plain_names, plain_numbers
 from ..common.progress import watched
 from .events import Events
 from .folders import StreamedBatches, check_augment, chosen_of, some_of
-from .frames import Change, FrameData, as_bytes, frames
+from .frames import SLICES, VALUES, Change, FrameData, as_bytes, frames
 from .images import ImageData, channel_statistics, check_about
 
 # %% ../../nbs/data/06_datasets.ipynb #dcaf999b
@@ -158,7 +158,7 @@ def pixels_of(
     if not isinstance(image, (torch.Tensor, np.ndarray)):
         raise ValueError(f"expected a picture, a tensor or an array, got {type(image).__name__}")
     last = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] <= 4
-    image = torch.tensor(image) if isinstance(image, np.ndarray) else image  # a copy: the array may be read-only
+    image = torch.from_numpy(image.copy()) if isinstance(image, np.ndarray) else image  # the array may be read-only, or a mirrored view
     image = image.permute(2, 0, 1) if last else image[None] if image.ndim == 2 else image
     if image.ndim != 3 or not 1 <= image.shape[0] <= 4 or 0 in image.shape:
         raise ValueError(f"expected an image of 1 to 4 channels, got shape {list(image.shape)}")
@@ -321,8 +321,17 @@ def _names(
             return []
     kind = (getattr(inner, "features", None) or {}).get(label) if isinstance(label, str) else None
     kept = getattr(kind, "names", None), getattr(inner, "classes", None)
-    held = next((names for names in kept if hasattr(names, "__len__") and len(names)), ())
+    held = next((names for names in map(_by_number, kept) if names), [])
     return plain_names("classes", [", ".join(name) if isinstance(name, (tuple, list)) else name for name in held])
+
+
+def _by_number(kept) -> list:
+    "Names in the order of their numbers, from a list, or a mapping of names to numbers or of numbers to names; none from anything else."
+    if isinstance(kept, Mapping):
+        numbers = set(range(len(kept)))
+        kept = kept if set(kept) == numbers else {number: name for name, number in kept.items() if isinstance(number, int)}
+        return [kept[number] for number in sorted(numbers)] if set(kept) == numbers else []
+    return list(kept) if isinstance(kept, (list, tuple, np.ndarray)) else []
 
 
 def _in_one_numbering(splits: Mapping[str, Sequence], names: Mapping[str, Sequence[str]]) -> list[Sequence]:
@@ -500,6 +509,8 @@ def images_from(
     "A dataset of another library as data of a run. Raises `ValueError` with a sentence for what cannot be used or has to be given."
     in_range("image_size", image_size, least=0, whole=True)
     in_range("workers", workers, least=0, whole=True)
+    in_range("test_share", test_share, 0, 1)
+    one_of("mirror", mirror, MIRROR)
     classes, mean, std = plain_names("classes", classes), plain_numbers("mean", mean), plain_numbers("std", std)
     if bool(mean) != bool(std):
         raise ValueError(f"mean, std: expected both or none, got {mean} and {std}")
@@ -568,6 +579,27 @@ def _recording(item, sensor: Sequence[int], what: str) -> Events:
     return Events(*(np.asarray(item[field]).astype(np.int64) for field in ("t", "x", "y", "p")), height, width)
 
 
+def _cut(dataset, what: str, time_steps: int, size: int, by: str, values: str) -> tuple[torch.Tensor, list]:  # uint8 [N, T, 2, S, S]; labels
+    "Frames and labels of all recordings. Raises `ValueError` naming one that cannot be cut, and warns of those without an event."
+    if not len(dataset):
+        raise ValueError(f"data: expected recordings, got none in {what}")
+    maps, labels, silent = [], [], []
+    for number in watched(range(len(dataset)), f"{what}: recordings to frames", len(dataset), delay=2):
+        item = dataset[number]
+        events = _recording(item[0], _inner(dataset).sensor_size, f"item {number} of {what}")
+        try:
+            maps.append(as_bytes(frames(events, time_steps, size, by, values), values))
+        except ValueError as error:
+            raise ValueError(f"data: expected events on the sensor, of polarity 0 or 1, got others in item {number} of {what} ({error})") from error
+        silent += [] if len(events) else [number]
+        labels.append(_plain(item[1], what))
+    if silent:
+        warnings.warn(
+            f"data: expected events in every recording, got none in {len(silent)} of {what}, whose frames are empty, item {silent[0]} for one", stacklevel=3
+        )
+    return torch.from_numpy(np.array(maps)), labels
+
+# %% ../../nbs/data/06_datasets.ipynb #9776dcf7
 def frames_from(
     thing,  # a dataset of recordings with `sensor_size` (W, H, 2), a pair of a training and a test dataset, or a mapping with `train`
     time_steps: int = 0,  # T, frames of each recording; 0 for 10
@@ -580,6 +612,9 @@ def frames_from(
     test_share: float = 0.2,  # of a single dataset that is kept for the test
 ) -> FrameData:
     "Recordings of another library as frames. Raises `ValueError` with a sentence for what cannot be used or has to be given."
+    in_range("test_share", test_share, 0, 1)
+    for argument, given, known in (("by", by, SLICES), ("values", values, VALUES), ("mirror", mirror, MIRROR)):
+        one_of(argument, given, known)
     check_dataset(thing)
     if not has_events(thing):
         raise ValueError(f"data: expected recordings of tonic, which know their `sensor_size` (W, H, 2), got {dataset_name(thing)}, which has none")
@@ -587,19 +622,17 @@ def frames_from(
     width, height = (int(side) for side in _inner(train).sensor_size[:2])
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the sensor has {height}x{width} pixels, got 0")
-    name, size, time_steps = name or dataset_name(thing), in_range("image_size", image_size, least=0) or height, in_range("frames", time_steps, least=0) or 10
+    name, size, time_steps = (
+        name or dataset_name(thing),
+        in_range("image_size", image_size, least=0, whole=True) or height,
+        in_range("frames", time_steps, least=0, whole=True) or 10,
+    )
     images, labels, names = [], {}, {}
     for split, dataset in dict(train=train, test=test).items():
-        if dataset is None:
-            continue
-        maps, numbers = [], []
-        for number in watched(range(len(dataset)), f"{split} of {name}: recordings to frames", len(dataset), delay=2):
-            item = dataset[number]
-            events = _recording(item[0], _inner(dataset).sensor_size, f"item {number} of {split} of {name}")
-            maps.append(as_bytes(frames(events, time_steps, size, by, values), values))
-            numbers.append(_plain(item[1], f"{split} of {name}"))
-        images.append(torch.from_numpy(np.array(maps)))
-        labels[split], names[split] = numbers, _names(dataset, 1, numbers)
+        if dataset is not None:
+            maps, labels[split] = _cut(dataset, f"{split} of {name}", time_steps, size, by, values)
+            images.append(maps)
+            names[split] = _names(dataset, 1, labels[split])
     labels, classes = _numbered(_in_one_numbering(labels, names), names["train"])
     if test is None:
         parts = _divided(labels[0], test_share)
