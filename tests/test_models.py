@@ -1009,3 +1009,26 @@ def test_settings_of_a_neuron_are_those_of_its_kind():
         create_model("vgg11", time_steps=2, width=1 / 32, neuron="lof")
     with pytest.raises(ValueError, match="neuron: expected only together with time_steps"):
         create_model("vgg11", width=1 / 32, neuron="plif")
+
+
+class UsedAgain(nn.Module):
+    "Something goes on with the input of a ReLU; in place, with what the ReLU made of it."
+
+    def __init__(self, inplace, kind=nn.ReLU):
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
+        self.relu, self.branch, self.head = kind(inplace=inplace), nn.Conv2d(4, 4, 1), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout())
+
+    def forward(self, x):
+        x = self.enter(x)
+        return self.head(self.branch(self.relu(x)) + x)
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6])
+def test_what_a_relu_overwrites_for_others_is_refused(kind):
+    "A shortcut that carried a ReLU's output carried raw currents in the spiking network, without a word."
+    ann = UsedAgain(True, kind).half()
+    with pytest.raises(ValueError, match="ann: expected a network that computes the same with inplace=False in its ReLUs, .* got UsedAgain"):
+        spiking(ann, 2)
+    assert ann.relu.inplace and ann.training
+    assert spiking(UsedAgain(False, kind), 2)(torch.rand(3, 3, 8, 8)).shape == (2, 3, 4)

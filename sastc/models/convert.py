@@ -19,8 +19,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ..common.settings import own_settings
 from .libraries import LIBRARIES
-from .taps import as_it_was, copied, does_more, evaluating, lazy_layers
-from ..neurons.network import over_time
+from .taps import as_it_was, copied, does_more, eagerly, evaluating, is_compiled, lazy_layers
+from ..neurons.network import logits_of, over_time
 from ..neurons.neuron import LIF, NEURONS, Neuron
 
 # %% ../../nbs/models/06_convert.ipynb #6c308de9
@@ -333,9 +333,9 @@ def _exchange(snn: nn.Module, make: Callable[[], Neuron]) -> int:
 _SIZES = 32, 224, 16, 28, 64, 8, 96, 128, 256  # of images, the likely ones first
 
 
-def _tried(snn: nn.Module) -> None:
+def _tried(snn: nn.Module) -> torch.Tensor | None:  # an image that the network takes
     if lazy_layers(snn):
-        return  # a lazy module would take the size of this image for its own; the first pass is watched instead
+        return None  # a lazy module would take the size of this image for its own; the first pass is watched instead
     channels = next((module.in_channels for module in snn.modules() if isinstance(module, nn.Conv2d)), 3)
     like = next(iter(snn.parameters()), torch.zeros(()))
     for size in _SIZES:
@@ -345,10 +345,30 @@ def _tried(snn: nn.Module) -> None:
             with evaluating(snn), torch.random.fork_rng(devices=[]):
                 snn(image)
             _passes(snn, image, training=True)
-            return
+            return image
         except (RuntimeError, IndexError, AssertionError) as error:  # images of another size, or not images
             if snn.stem_once and _passes(snn, image.expand(snn.time_steps, *image.shape)):
                 raise ValueError("stem_once: expected False for a network in which a shortcut runs past the first ReLU, got True") from error
+    return None
+
+# %% ../../nbs/models/06_convert.ipynb #fba86ac1
+def _check_in_place(ann: nn.Module, image: torch.Tensor) -> None:
+    "Raise a sentence for a network in which something goes on with what a ReLU has overwritten."
+    twin, outputs = copied("ann", ann), []
+    with evaluating(twin), eagerly(is_compiled(twin)), torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(0)  # of dropout that is always on
+            outputs.append(logits_of(twin(image.clone())))
+            for module in filter(_is_relu, twin.modules()):
+                module.inplace = False
+    if image.is_meta:
+        return
+    rounding = 1e-3 * outputs[0].nan_to_num().abs().max().item()
+    if not torch.allclose(*outputs, atol=rounding, equal_nan=True):
+        raise ValueError(
+            "ann: expected a network that computes the same with inplace=False in its ReLUs, since a neuron leaves its input as it is, "
+            f"got {type(ann).__name__}, in which something else gets what a ReLU has overwritten; write x = relu(x) before that"
+        )
 
 # %% ../../nbs/models/06_convert.ipynb #b505611f
 def _passes(snn: nn.Module, frames: torch.Tensor, training: bool = False) -> bool:
@@ -374,7 +394,7 @@ def spiking(
 ) -> nn.Module:  # a copy with neurons: [B, C, H, W] or [T, B, C, H, W] -> [T, B, K]
     """A ReLU network with neurons in place of its ReLUs, with the same parameter names and values.
 
-    Raises `ValueError` if there is no ReLU, if one has hooks, if an activation would stay analog (in its first pass, where no size of image fits that could be guessed), if `stem_once` does not fit, or if the network already spikes."""
+    Raises `ValueError` if there is no ReLU, if one has hooks, if an activation would stay analog (in its first pass, where no size of image fits that could be guessed), if a ReLU in place overwrites what is used again, if `stem_once` does not fit, or if the network already spikes."""
     if getattr(ann, "time_steps", None) is not None:
         raise ValueError(f"ann: expected a ReLU network, got {type(ann).__name__}, which is spiking already (T = {ann.time_steps})")
     if scripted := [name or type(ann).__name__ for name, module in ann.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
@@ -384,5 +404,7 @@ def spiking(
         raise ValueError(f"ann: expected a network with nn.ReLU activations, got {type(ann).__name__}, which has no ReLU module")
     snn.__dict__.pop("spec", None)  # which builds the ANN again
     watch_first_pass(over_time(snn, time_steps, stem_once))
-    _tried(snn)
+    image = _tried(snn)
+    if image is not None and any(module.inplace for module in filter(_is_relu, ann.modules())):
+        _check_in_place(ann, image)
     return snn
