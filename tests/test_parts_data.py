@@ -593,3 +593,19 @@ def test_whether_images_may_be_mirrored_is_said_in_a_known_word(mirror):
     with pytest.raises(ValueError, match="mirror: expected one of auto, yes, no, got"):
         images_from(Named(range(100), WORDS), mirror=mirror)
     assert images_from(Named(range(100), WORDS), mirror="yes").flip
+
+
+def test_images_of_files_and_folders_are_mirrored_unless_it_is_said(tmp_path):
+    "A folder of digits or of traffic signs could be trained on with mirrored images, or without augmentation."
+    for split in ("train", "test"):
+        for label in ("3", "8"):
+            (tmp_path / "digits" / split / label).mkdir(parents=True)
+            Image.fromarray(PIXELS[int(label), 0].numpy()).save(tmp_path / "digits" / split / label / "a.png")
+    grey, labels = PIXELS[:4, 0].numpy(), np.arange(4) % 2
+    np.savez(tmp_path / "grey.npz", x_train=grey, y_train=labels, x_test=grey, y_test=labels)
+    for source, given, flips in (("digits", dict(workers=0), True), ("digits", dict(workers=1), True), ("grey.npz", {}, False)):
+        loaded = {mirror: source_of(str(tmp_path / source), mirror=mirror, **given).load() for mirror in ("auto", "yes", "no")}
+        assert {mirror: data.flip for mirror, data in loaded.items()} == dict(auto=flips, yes=True, no=False)
+        assert identity_of(loaded["yes"]) != identity_of(loaded["no"])
+    with pytest.raises(ValueError, match="mirror: expected one of auto, yes, no, got 'never'"):
+        source_of(str(tmp_path / "digits"), mirror="never")

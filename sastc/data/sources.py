@@ -11,6 +11,7 @@ __all__ = ['Data', 'LIBRARIES', 'SOURCES', 'Source', 'Digits', 'Cifar', 'Cifar10
 import hashlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -95,16 +96,21 @@ class Cifar100(Cifar):
     given_as = "cifar100"
 
 # %% ../../nbs/data/05_sources.ipynb #3dc703a7
+def _mirrored(data: ImageData | FolderData, mirror: str) -> ImageData | FolderData:
+    return data if mirror == "auto" else replace(data, flip=mirror == "yes")
+
+
 class File(Source):
     "An .npz file with x_train, y_train, x_test and y_test"
 
     image_size: int = _IMAGE_SIZE
+    mirror: str = setting("auto", "whether a mirrored image keeps its class; auto: if it is in colour", MIRROR)
 
     def verify(self) -> None:
         check_data(self.given_as)
 
     def load(self, frames: int = 0) -> ImageData:
-        return load_data(self.given_as, image_size=self.image_size)
+        return _mirrored(load_data(self.given_as, image_size=self.image_size), self.mirror)
 
 
 class Folder(Source):
@@ -112,14 +118,15 @@ class Folder(Source):
 
     image_size: int = _IMAGE_SIZE
     workers: int = setting(0, "processes that read images during training, for a folder that does not fit into memory; 0 reads it once, at the start", least=0)
+    mirror: str = setting("auto", "whether a mirrored image keeps its class; auto: it does, so say no for characters and signs", MIRROR)
 
     def verify(self) -> None:
         check_data(self.given_as)
 
     def load(self, frames: int = 0) -> ImageData | FolderData:
-        return load_data(self.given_as, image_size=self.image_size, workers=self.workers)
+        return _mirrored(load_data(self.given_as, image_size=self.image_size, workers=self.workers), self.mirror)
 
-
+# %% ../../nbs/data/05_sources.ipynb #3dc703a8
 class Recordings(Source):
     "Recordings of an event camera, as frames"
 
