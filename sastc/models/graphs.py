@@ -127,6 +127,14 @@ def _only(graph, kind: str) -> str:
     return names[0]
 
 # %% ../../nbs/models/14_graphs.ipynb #1637f35d
+def _read(path: str | Path):
+    library = needed("nir", "export", "graph")
+    try:
+        return library.read(path)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"graph: expected a file that nir.write has made, got {str(path)!r}, which cannot be read ({error})") from error
+
+
 def from_nir(
     graph,  # nir.NIRGraph, or the path of a .nir file
     time_steps: int = 0,  # T; 0 for what the graph's notes say
@@ -135,14 +143,14 @@ def from_nir(
 ) -> nn.Module:  # [B, C, H, W] or [T, B, C, H, W] -> [T, B, K]
     "A NIR graph as a student. Raises `ValueError` naming the node that a student cannot have, or what has to be said; `ImportError` without nir for a file."
     if isinstance(graph, (str, Path)):
-        graph = needed("nir", "export", "graph").read(graph)
+        graph = _read(graph)
     notes = getattr(graph, "metadata", None) or {}
     said = "exponential" if str(notes.get("discretisation", "")).startswith("exact") else "euler"
     exact = one_of("discretisation", discretisation or said, ("euler", "exponential")) == "exponential"
     time_steps, dt = time_steps or int(notes.get("time_steps", 0)), dt or float(notes.get("dt", 0))
     in_range("time_steps", time_steps, least=1, whole=True)
     if not dt > 0:
-        raise ValueError("dt: expected the length of a step in seconds, which the graph's notes do not say, got 0")
+        raise ValueError(f"dt: expected the length of a step in seconds, above 0, unless the graph's notes say it, got {dt:g}")
     order, sources = _ordered(graph)
     layers = _layers(graph, order, sources, lambda name, node: _neuron(name, node, time_steps, dt, exact))
     key = {name: name.replace(".", "-") for name in order}
