@@ -734,6 +734,9 @@ def test_images_that_are_not_square_are_told_to_be_stretched(tmp_path):
     np.savez(tmp_path / "wide.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     with pytest.warns(UserWarning, match="data: expected square images, got 8 x 16 pixels in wide, which are stretched to 12 x 12"):
         assert load_images(tmp_path / "wide.npz", image_size=12).x_test.shape == (6, 3, 12, 12)
+    np.savez(tmp_path / "later.npz", x_train=images[:, :, :8], y_train=labels, x_test=images, y_test=labels)  # those of the test alone
+    with pytest.warns(UserWarning, match="got 8 x 16 pixels in later, which are stretched to 12 x 12"):
+        load_images(tmp_path / "later.npz", image_size=12)
 
 
 # ------------------------------------------------------------------------------------------------------------- what others get

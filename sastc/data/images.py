@@ -130,8 +130,8 @@ def channel_statistics(
 # %% ../../nbs/data/00_images.ipynb #882b403c
 def _image_data(name, splits, classes, image_size, flip, statistics=None):
     (x_train, y_train), (x_test, y_test) = splits
-    height, width = x_train.shape[-2:]
-    if height != width:
+    if oblong := [x.shape[-2:] for x in (x_train, x_test) if x.shape[-2] != x.shape[-1]]:
+        height, width = oblong[0]
         warnings.warn(
             f"data: expected square images, got {height} x {width} pixels in {name}, which are stretched to {image_size} x {image_size}", stacklevel=3
         )
