@@ -438,6 +438,7 @@ MISTAKES = {
     "keep_epochs: expected a whole number from 1 to 1, got 2.5": mistake(keep_epochs=[1, 2.5]),
     "keep_epochs: expected a whole number from 1 to 2, got 3": mistake(keep_epochs=[1, 3], epochs=2),
     "batch_size: .*4096": mistake(batch_size=4096),
+    "batch_size: expected at most 115 .*, got 100000": mistake(batch_size=100_000, method="sastc", teacher=narrow_teacher()),  # not "out of memory"
     "train_images: expected .*, got 5000": mistake(train_images=5000),
     "teacher: expected a run folder or checkpoint .*, for method kd, got none": mistake(method="kd"),
     "teacher: expected a run folder or checkpoint .*, for mismatch_batches, got none": mistake(mismatch_batches=2),

@@ -30,7 +30,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from ..common.checks import plain_names, plain_numbers
 from ..common.files import reading_only
 from ..common.settings import flat
-from ..data.batches import BatchPlan
+from ..data.batches import BatchPlan, check_batch
 from ..data.datasets import origin_of
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
 from ..data.sources import SOURCES, Data
@@ -225,11 +225,14 @@ def check_learned_from(
 
 # %% ../../nbs/training/08_inputs.ipynb #1efc0f5b
 def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool = False) -> Data:
-    "The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there."
+    """The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there.
+
+    Raises `ValueError` for a batch that they do not fill: before networks are built, whose attention has a weight for each image of it."""
     with accelerator.main_process_first(), reading_only(by_folder):  # which may download, or cut recordings into frames
         data = data_of(config)
     chosen = learned_from(config, data)
     _warn_of_splits(data)
+    check_batch(len(split_holdout(chosen, config.data.holdout, SPLIT_SEED)[0]), config.optimisation.batch_size, accelerator.num_processes)
     return chosen
 
 
