@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLIT_SEED', 'check_inputs', 'as_found', 'accelerator_for', 'loading_once', 'named_data', 'data_of', 'learned_from',
-           'differing', 'check_learned_from', 'training_data', 'perturbed_for', 'batches_of', 'preprocessing_of']
+           'differing', 'check_learned_from', 'training_data', 'perturbed_for', 'check_filled', 'batches_of',
+           'preprocessing_of']
 
 # %% ../../nbs/training/08_inputs.ipynb #730e7f15
 import atexit
@@ -225,14 +226,11 @@ def check_learned_from(
 
 # %% ../../nbs/training/08_inputs.ipynb #1efc0f5b
 def training_data(config: RunConfig, accelerator: Accelerator, by_folder: bool = False) -> Data:
-    """The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there.
-
-    Raises `ValueError` for a batch that they do not fill: before networks are built, whose attention has a weight for each image of it."""
+    "The data with as many training images as are asked for. `by_folder`: nothing but a run folder says where they are, so nothing is written there."
     with accelerator.main_process_first(), reading_only(by_folder):  # which may download, or cut recordings into frames
         data = data_of(config)
     chosen = learned_from(config, data)
     _warn_of_splits(data)
-    check_batch(len(split_holdout(chosen, config.data.holdout, SPLIT_SEED)[0]), config.optimisation.batch_size, accelerator.num_processes)
     return chosen
 
 
@@ -253,6 +251,11 @@ def perturbed_for(
     if before is not None and len(before) + len(perturbed) and not before.equals(perturbed):  # an empty file says no types
         raise ValueError(f"label_noise: expected the data of the run in {config.folder}, got others, of which other labels would be perturbed")
     return perturbed
+
+
+def check_filled(config: RunConfig, data: Data, accelerator: Accelerator) -> None:
+    "Raise `ValueError` for a batch that the training images do not fill: before a method is built, whose attention has weights for each image of a batch."
+    check_batch(len(split_holdout(data, config.data.holdout, SPLIT_SEED)[0]), config.optimisation.batch_size, accelerator.num_processes)
 
 
 def batches_of(config: RunConfig, data: Data, perturbed: pd.DataFrame | None, accelerator: Accelerator) -> dict[str, BatchPlan]:

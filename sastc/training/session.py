@@ -37,7 +37,7 @@ from sastc.training.fitting import (
     student_for,
     tried,
 )
-from .inputs import accelerator_for, as_found, batches_of, check_learned_from, perturbed_for, preprocessing_of, training_data
+from .inputs import accelerator_for, as_found, batches_of, check_filled, check_learned_from, perturbed_for, preprocessing_of, training_data
 from .learner import Learner
 from .loop import Trainer
 from .measure import compared_layers, fixed_batches, sample_record
@@ -243,6 +243,8 @@ def _ready_student(config: Config | None, given: dict, teacher=None, resume: boo
     config, resume, place = settle(Config, config, given | _own(teacher=named), resume, overwrite, ["teacher"] * (module is not None))
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder=resume and not named_root)
+    if not resume:  # then the data are compared first
+        check_filled(config, images, accelerator)
     with accelerator.main_process_first():  # which may fetch weights
         ann = None if not config.method.uses_teacher else module if module is not None else load_model(place)
     learner, layers = learner_for(config, student_for(config, images), ann, images)
