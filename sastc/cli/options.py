@@ -384,7 +384,7 @@ def file_settings(
     found = {name: _from_file(name, value, known, (*_choices(kind), *own), path) for name, value in content.items()}
     return found if of_run else FromFile(found)
 
-
+# %% ../../nbs/cli/01_options.ipynb #3d1223f3
 def _of_run(content: Mapping, path: Path) -> dict[str, Any]:
     "Settings of a run with paths as they are seen from here; without its folder, which is not to be written again."
     from sastc.training.opening import places_now  # here: all of them load torch

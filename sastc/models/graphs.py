@@ -162,7 +162,7 @@ def from_nir(
     )
     return over_time(network, time_steps, stem_once=all(len(found) < 2 for found in sources.values()))
 
-
+# %% ../../nbs/models/14_graphs.ipynb #ab7525f4
 def _layers(graph, order: Sequence[str], sources: Mapping[str, Sequence[str]], neuron: Callable[[str, Any], nn.Module]) -> dict[str, nn.Module]:
     "A module for each node. Raises `ValueError` for one that a student cannot have."
     layers, skipped = {}, {}

@@ -324,7 +324,7 @@ def _information(run: Run, which: Sequence[str], images: int, group: int, own: d
 def _heading(which: str) -> str:
     return which.replace("-", " ") if which.startswith("epoch-") else f"{which} epoch"
 
-
+# %% ../../nbs/studies/05_explain.ipynb #63d27400
 def fisher_figure(
     sources: Run | str | Path | Sequence[Run | str | Path],  # runs of students, or their folders
     images: int = 64,  # size of the sample of the test set; all where there are fewer, or for 0
