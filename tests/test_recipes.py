@@ -191,7 +191,7 @@ def test_every_setting_tells_its_origin(known):
 
 
 DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
-OF_A_CHOICE = {"workers", "root", "frames_by", "frame_values", "skip_damaged", "momentum", "milestones"}  # which data, optimiser or schedule have
+OF_A_CHOICE = {"workers", "mirror", "root", "frames_by", "frame_values", "skip_damaged", "momentum", "milestones"}  # which data, optimiser or schedule have
 
 
 @each_recipe
