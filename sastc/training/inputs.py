@@ -31,7 +31,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from ..common.checks import plain_names, plain_numbers
 from ..common.files import reading_only
 from ..common.settings import flat
-from ..data.batches import BatchPlan, check_batch
+from ..data.batches import BatchPlan
 from ..data.datasets import origin_of
 from ..data.images import perturbed_labels, split_holdout, subset, with_labels
 from ..data.sources import SOURCES, Data
@@ -253,9 +253,16 @@ def perturbed_for(
     return perturbed
 
 
-def check_filled(config: RunConfig, data: Data, accelerator: Accelerator) -> None:
+def check_filled(
+    config: RunConfig,
+    total: int,  # training images, held-out ones among them
+    processes: int,
+) -> None:
     "Raise `ValueError` for a batch that the training images do not fill: before a method is built, whose attention has weights for each image of a batch."
-    check_batch(len(split_holdout(data, config.data.holdout, SPLIT_SEED)[0]), config.optimisation.batch_size, accelerator.num_processes)
+    left, size = total - round(config.data.holdout * total), config.optimisation.batch_size
+    if size * processes > left:
+        each = f" in each of {processes} processes" * (processes > 1)
+        raise ValueError(f"batch_size: expected at most {left // processes:,}{each} ({left:,} of {total:,} images are trained on), got {size}")
 
 
 def batches_of(config: RunConfig, data: Data, perturbed: pd.DataFrame | None, accelerator: Accelerator) -> dict[str, BatchPlan]:

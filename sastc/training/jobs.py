@@ -29,7 +29,7 @@ from ..common.settings import Entry, entries, flat, written
 from ..data.sources import SOURCES
 from ..neurons.kernels import keep_freed_memory
 from .config import RunConfig, TeacherConfig, settings_for
-from .inputs import check_inputs
+from .inputs import check_filled, check_inputs
 from .measure import NotFinite
 from .origins import is_path
 from .records import Damaged, read_json, write_json
@@ -345,12 +345,8 @@ def _check_size(config: RunConfig, processes: int) -> None:
     if known is not None and wanted > known:
         raise ValueError(f"train_images: expected at most {known:,}, the training images of {config['data']}, got {wanted}")
     total = wanted or known
-    if total is None or type(processes) is not int or processes < 1:
-        return
-    left, size = total - round(config.data.holdout * total), config["batch_size"]
-    if size * processes > left:
-        each = f" in each of {processes} processes" * (processes > 1)
-        raise ValueError(f"batch_size: expected at most {left // processes:,}{each} ({left:,} of {total:,} images are trained on), got {size}")
+    if total is not None and type(processes) is int and processes >= 1:
+        check_filled(config, total, processes)
 
 
 def _check_folder(folder: Path) -> None:

@@ -244,7 +244,7 @@ def _ready_student(config: Config | None, given: dict, teacher=None, resume: boo
     accelerator = accelerator_for(config)
     images = training_data(config, accelerator, by_folder=resume and not named_root)
     if not resume:  # then the data are compared first
-        check_filled(config, images, accelerator)
+        check_filled(config, len(images.y_train), accelerator.num_processes)
     with accelerator.main_process_first():  # which may fetch weights
         ann = None if not config.method.uses_teacher else module if module is not None else load_model(place)
     learner, layers = learner_for(config, student_for(config, images), ann, images)
