@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -281,6 +282,23 @@ def test_other_ways_to_train(extra, tmp_path):
     assert run.status["state"] == "finished" and run.metrics.train_total.notna().all()
     if extra.get("holdout") == 0:  # nothing to choose by, so the best epoch is the last
         assert run.result["best_epoch"] == 2 and same_state(run.checkpoint("best")["model"], run.checkpoint("last")["model"])
+
+
+@pytest.mark.parametrize("emulated, precision", [(True, "bf16"), (True, "fp32"), (False, "bf16")])
+def test_a_precision_that_is_slow_on_this_processor_is_told_before_the_data_are_loaded(emulated, precision, tmp_path, monkeypatch, recwarn):
+    warnings.simplefilter("always")  # until recwarn ends
+    monkeypatch.setattr("sastc.training.inputs._emulates_bf16", lambda: emulated)
+    monkeypatch.setattr("sastc.training.inputs.data_of", as_if_loading_failed)
+    for train, own in ((distill, dict(method="baseline")), (train_teacher, dict(model="wrn16_2"))):
+        with pytest.raises(OSError, match="not now"):
+            train(**TINY, **own, precision=precision, device="cpu", epochs=1, folder=tmp_path / train.__name__)
+        slow = [told for told in recwarn if str(told.message).startswith("precision: bf16 takes many times as long as fp32")]
+        assert len(slow) == (emulated and precision == "bf16")
+        recwarn.clear()
+
+
+def as_if_loading_failed(config):
+    raise OSError("not now")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):

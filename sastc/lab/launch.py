@@ -6,6 +6,7 @@
 __all__ = ['LaunchPanel']
 
 # %% ../../nbs/lab/06_launch.ipynb #a3cfd670
+import warnings
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -94,7 +95,7 @@ def _laid_out(self: LaunchPanel) -> list[ipywidgets.Widget]:
 @patch
 def _check(self: LaunchPanel) -> None:
     "Say what is wrong, or which command would do the same."
-    problems, commands, note = self.plan.problems(), [], ""
+    problems, commands, note, warned = self.plan.problems(), [], "", []
     try:
         configs, how = self.configs(), self.plan.how()
         self.plan.show_folders(configs)
@@ -103,15 +104,18 @@ def _check(self: LaunchPanel) -> None:
             commands = self.view.commands()
         else:
             self._refuse_root(configs)
-            commands = [command(config, **how) for config in check_launch(*configs, **how, found=self.plan.devices)]
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")  # the form is checked again at every change
+                commands = [command(config, **how) for config in check_launch(*configs, **how, found=self.plan.devices)]
     except (ValueError, OSError) as error:
         if not problems:
             problems = [str(error)]
             self.plan.mark(str(error))
     self.start.disabled = bool(problems or note) or self.view.state == "starting"  # nobody means to launch the same twice
-    said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [f'<p role="status" class="soft">{escape(note)}</p>'] * bool(
-        note
-    )
+    told = dict.fromkeys([note] * bool(note) + [str(warning.message) for warning in warned])
+    said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [
+        f'<p role="status" class="soft">{escape(sentence)}</p>' for sentence in told
+    ]
     self.said.value = "".join(said)
     text = f'<div class="soft">The same in a terminal (a click selects it):</div><pre>{escape(" && ".join(commands))}</pre>'
     self.command.value = text if commands else ""

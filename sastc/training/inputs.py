@@ -42,6 +42,23 @@ from .origins import is_path
 from .records import as_stored
 from .runs import Run, sentence_of
 
+# %% ../../nbs/training/08_inputs.ipynb #in5l0w02
+def _emulates_bf16() -> bool:
+    "Whether convolutions in bf16 go without the vectors of this processor; False where PyTorch does not tell."
+    tells = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.backends.mkldnn.is_available() and tells is not None and not tells()
+
+
+def _check_precision(precision: str, device: str) -> None:
+    if precision == "fp16" and not (torch.cuda.is_available() and device == "auto"):
+        raise ValueError("precision: expected fp32 or bf16, since there is no CUDA device, got fp16")
+    on_processor = device == "cpu" or not torch.accelerator.is_available()
+    if precision == "bf16" and on_processor and _emulates_bf16():
+        warnings.warn(
+            "precision: bf16 takes many times as long as fp32 on this processor, which lacks the instructions for it (AVX-512 on x86); fp32 is the faster choice here",
+            stacklevel=3,
+        )
+
 # %% ../../nbs/training/08_inputs.ipynb #93d6f78e
 SPLIT_SEED = 0
 _MIXED_PRECISION = dict(fp32="no", bf16="bf16", fp16="fp16")
@@ -52,9 +69,8 @@ def check_inputs(
     own: Container[str] = (),  # "teacher" if it is given as an object, or trained before
     place: str = "",  # where the teacher lies, if not where `config` says
 ) -> None:
-    "Raise a sentence for a device, data or a teacher that is not there, before anything is loaded."
-    if config.optimisation.precision == "fp16" and not (torch.cuda.is_available() and config.device == "auto"):
-        raise ValueError("precision: expected fp32 or bf16, since there is no CUDA device, got fp16")
+    "Raise a sentence for a device, data or a teacher that is not there, before anything is loaded; warn of a precision that is slow here."
+    _check_precision(config.optimisation.precision, config.device)
     config.data.verify()
     for tracker in config.trackers:
         if find_spec(tracker) is None:
