@@ -287,7 +287,7 @@ def test_other_ways_to_train(extra, tmp_path):
 @pytest.mark.parametrize("emulated, precision", [(True, "bf16"), (True, "fp32"), (False, "bf16")])
 def test_a_precision_that_is_slow_on_this_processor_is_told_before_the_data_are_loaded(emulated, precision, tmp_path, monkeypatch, recwarn):
     warnings.simplefilter("always")  # until recwarn ends
-    monkeypatch.setattr("sastc.training.inputs._emulates_bf16", lambda: emulated)
+    monkeypatch.setattr("sastc.training.inputs.emulates_bf16", lambda: emulated)
     monkeypatch.setattr("sastc.training.inputs.data_of", as_if_loading_failed)
     for train, own in ((distill, dict(method="baseline")), (train_teacher, dict(model="wrn16_2"))):
         with pytest.raises(OSError, match="not now"):

@@ -112,7 +112,7 @@ def _check(self: LaunchPanel) -> None:
             problems = [str(error)]
             self.plan.mark(str(error))
     self.start.disabled = bool(problems or note) or self.view.state == "starting"  # nobody means to launch the same twice
-    told = dict.fromkeys([note] * bool(note) + [str(warning.message) for warning in warned])
+    told = dict.fromkeys([note] * bool(note) + [str(warning.message) for warning in warned if warning.category is UserWarning])
     said = [f'<p role="alert" class="problem">{escape(sentence)}</p>' for sentence in problems] or [
         f'<p role="status" class="soft">{escape(sentence)}</p>' for sentence in told
     ]

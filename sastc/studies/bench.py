@@ -48,6 +48,7 @@ from ..neurons.neuron import lif
 from .figures import COLOURS
 from ..training.config import SGD, Config, settings_for
 from ..training.fitting import learner_for
+from ..training.inputs import emulates_bf16
 from ..training.learner import Learner
 from ..training.runs import environment
 
@@ -425,6 +426,8 @@ def run_sections(
     records = []
     with _warm_from_the_start() as backend, one_core_each(_device()):
         tell(f"{machine_words(machine())}; neurons {backend}")
+        if _device().type == "cpu" and emulates_bf16():
+            tell("bf16 takes many times as long as fp32 on this processor: what is measured in it may take hours, and tells nothing about other machines")
         for section in sections:
             for case in watched(SECTIONS[section](), section):
                 records += measure(case, rounds)
