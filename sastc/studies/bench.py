@@ -427,7 +427,7 @@ def run_sections(
     with _warm_from_the_start() as backend, one_core_each(_device()):
         tell(f"{machine_words(machine())}; neurons {backend}")
         if _device().type == "cpu" and emulates_bf16():
-            tell("bf16 takes many times as long as fp32 on this processor: what is measured in it may take hours, and tells nothing about other machines")
+            tell("bf16 takes many times as long as fp32 on this processor: what is measured in it takes as much longer, and tells nothing about other machines")
         for section in sections:
             for case in watched(SECTIONS[section](), section):
                 records += measure(case, rounds)
