@@ -286,6 +286,8 @@ def _numbers(total: torch.Tensor, outcome: Outcome, labels: torch.Tensor) -> tup
 def _laid_out(images: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
     if images.ndim == 5:  # frames; formats are of single images
         return unfold(_laid_out(fold(images), memory_format), len(images))
+    if memory_format == torch.contiguous_format:  # one channel is in both orders at once, and PyTorch goes by its strides, which a view sets anew
+        return images.contiguous().view(images.shape)
     return images.contiguous(memory_format=memory_format)
 
 
