@@ -50,6 +50,7 @@ from ..training.config import SGD, Config, settings_for
 from ..training.fitting import learner_for
 from ..training.inputs import emulates_bf16
 from ..training.learner import Learner
+from ..training.loop import memory_format_for
 from ..training.runs import environment
 
 # %% ../../nbs/studies/07_bench.ipynb #a9902c49
@@ -268,8 +269,9 @@ def build_step(step: Step) -> Callable[[], float]:  # a call makes one step and 
     torch.manual_seed(0)
     keep_freed_memory()
     device, ours = _device(), step.formulation == "sastc"
-    memory_format = torch.channels_last if ours else torch.contiguous_format
-    learner = step_learner(step).to(device, memory_format=memory_format)
+    learner = step_learner(step)
+    memory_format = memory_format_for(learner, device) if ours else torch.contiguous_format
+    learner.to(device, memory_format=memory_format)
     images, labels = torch.randn(step.batch_size, 3, 32, 32), torch.randint(10, (step.batch_size,))
     if learner.teacher is not None:
         learner.teacher.model.to(device, memory_format=memory_format)
@@ -308,11 +310,11 @@ def build_floor(step: Step) -> Callable[[], None]:
     keep_freed_memory()
     network, images = create_model(step.student, time_steps=step.time_steps, width=step.width), torch.randn(step.batch_size, 3, 32, 32)
     kind = dict(dtype=torch.bfloat16 if step.precision == "bf16" else torch.float32, device=_device())
-    layers = []
+    layers, memory_format = [], memory_format_for(network, _device())
     for number, (module, received, given) in enumerate(_shapes_of_layers(network, images)):
         module, received, given = copy.deepcopy(module).to(**kind), torch.randn(received, **kind), torch.randn(given, **kind)
         if isinstance(module, nn.Conv2d):
-            module, received, given = (part.to(memory_format=torch.channels_last) for part in (module, received, given))
+            module, received, given = (part.to(memory_format=memory_format) for part in (module, received, given))
         layers.append((module, received.requires_grad_(number > 0), given))  # nothing lies before the stem
 
     def call():
