@@ -5,12 +5,26 @@ import os
 from functools import partial
 
 import pytest
+import torch
 
 from sastc.cli import main
 from sastc.methods import KD, METHODS
 from sastc.neurons.neuron import lif
 from sastc.studies import bench
-from sastc.studies.bench import Step, build_step, machine, machine_words, neuron_cases, peak_memory, run_sections, scaling_cases, warm_backend, write_bench
+from sastc.studies.bench import (
+    Step,
+    build_step,
+    machine,
+    machine_words,
+    neuron_cases,
+    peak_memory,
+    run_sections,
+    sastc_cases,
+    scaling_cases,
+    student_cases,
+    warm_backend,
+    write_bench,
+)
 
 
 def test_command_prints_ratios_and_writes_json_and_page(tmp_path, capsys):
@@ -75,6 +89,23 @@ def test_a_step_can_be_timed_for_every_method():
         assert set(case.build) == {"baseline", "sastc, no projection", "sastc"} and case.against == "baseline"
 
 
+@pytest.mark.parametrize("emulated, fast", [(True, "fp32"), (False, "bf16")])
+def test_steps_are_timed_in_the_precision_that_is_fast_here(monkeypatch, emulated, fast):
+    monkeypatch.setattr(bench, "emulates_bf16", lambda: emulated)
+    monkeypatch.setattr(bench, "_device", lambda: torch.device("cpu"))
+    assert Step().precision == fast
+    for case in student_cases():
+        assert (case.against, case.floor) == (f"sastc, {fast}", f"convolutions alone, {fast}")
+        assert {"sastc, fp32", "convolutions alone, fp32", f"sastc, {fast}, saving memory"} < case.build.keys()
+        assert any("bf16" in name for name in case.build) == (not emulated)
+    for case in sastc_cases():
+        assert ("SASTC, fp32" in case.build) == (not emulated) and {"KD", "SASTC", "routed", "routed, linear"} < case.build.keys()
+    timed = [call.args[0].precision for case in (*student_cases(), *sastc_cases()) for call in case.build.values()]
+    assert set(timed) == {fast, "fp32"}
+    monkeypatch.setattr(bench, "SECTIONS", dict(none=list))
+    assert run_sections(["none"])["precision"] == fast
+
+
 def test_formulations_take_the_same_step():
     step = dict(method="sastc", options=dict(beta=10.0), width=1 / 16, batch_size=8, precision="fp32")
     losses = [build_step(Step(**step, formulation=formulation)) for formulation in ("sastc", "released")]
@@ -107,13 +138,13 @@ def test_failed_write_leaves_the_earlier_result(tmp_path):
     earlier = '{"records": []}'
     (tmp_path / "bench.json").write_text(earlier)
     with pytest.raises(TypeError):
-        write_bench(dict(environment={}, machine=machine(), missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
+        write_bench(dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
     assert (tmp_path / "bench.json").read_text() == earlier and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["bench.json", "bench.html"])
 def test_a_benchmark_takes_the_place_of_a_benchmark_alone(name, tmp_path):
-    result = dict(environment={}, machine=machine(), missing={}, records=[])
+    result = dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[])
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"folder: expected one without another {name}, got .*, which is no benchmark of sastc"):
         write_bench(result, tmp_path)

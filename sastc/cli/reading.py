@@ -152,7 +152,7 @@ def bench_command(
     result = run_sections(sections or tuple(SECTIONS), rounds)
     page = str(write_bench(result, folder))
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
-    about = f"{machine_words(result['machine'])}; neurons {result['backend']}"
+    about = f"{machine_words(result['machine'])}; neurons {result['backend']}, steps in {result['precision']}"
     text = "\n".join([about, str(bench_table(result["records"])), *left_out, f"page: {page}"])
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'machine', 'machine_words', 'Case', 'measure', 'peak_memory', 'warm_backend',
-           'neuron_cases', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases', 'sastc_cases',
-           'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure', 'check_bench',
-           'write_bench', 'bench_table']
+           'neuron_cases', 'fast_precision', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases',
+           'sastc_cases', 'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure',
+           'check_bench', 'write_bench', 'bench_table']
 
 # %% ../../nbs/studies/07_bench.ipynb #6e43efea
 import contextlib
@@ -226,6 +226,11 @@ def _device():
 FORMULATIONS = ("sastc", "released", "SpikingJelly")
 
 
+def fast_precision() -> str:
+    'The precision in which a step is fastest where it is measured: "bf16", or "fp32" on a processor that emulates bf16.'
+    return "fp32" if _device().type == "cpu" and emulates_bf16() else "bf16"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     "A training step to be timed."
@@ -237,7 +242,7 @@ class Step:
     width: float = 0.25  # of the student
     time_steps: int = 2
     batch_size: int = 64
-    precision: str = "bf16"  # or "fp32"
+    precision: str = field(default_factory=fast_precision)  # "bf16" or "fp32"
     formulation: str = "sastc"  # name in `FORMULATIONS`
     save_memory: bool = False  # keep spikes as bits, see `sastc.neurons.saving_memory`
 
@@ -338,20 +343,24 @@ def student_cases() -> Iterable[Case]:
     peers = ["SpikingJelly"] if "SpikingJelly" in peer_neurons()[0] else []
     for width, batch_size, time_steps in ((1.0, 16, 2), (0.25, 32, 4)):
         base = Step(student="resnet18_sastc", width=width, batch_size=batch_size, time_steps=time_steps)
-        full = replace(base, precision="fp32")
-        build = {"sastc, bf16": partial(build_step, base), "sastc, fp32": partial(build_step, full)}
-        build["sastc, bf16, saving memory"] = partial(build_step, replace(base, save_memory=True))
+        fast, full = base.precision, replace(base, precision="fp32")
+        both = {step.precision: step for step in (base, full)}
+        build = {f"sastc, {precision}": partial(build_step, step) for precision, step in both.items()}
+        build[f"sastc, {fast}, saving memory"] = partial(build_step, replace(base, save_memory=True))
         build |= {f"{name}, fp32": partial(build_step, replace(full, formulation=name)) for name in ["released", *peers]}
-        build |= {"convolutions alone, bf16": partial(build_floor, base), "convolutions alone, fp32": partial(build_floor, full)}
-        yield Case("student", f"resnet18_sastc, width {width:g}, batch {batch_size}, T = {time_steps}", build, "sastc, bf16", "convolutions alone, bf16")
+        build |= {f"convolutions alone, {precision}": partial(build_floor, step) for precision, step in both.items()}
+        name = f"resnet18_sastc, width {width:g}, batch {batch_size}, T = {time_steps}"
+        yield Case("student", name, build, f"sastc, {fast}", f"convolutions alone, {fast}")
 
 
 def sastc_cases() -> Iterable[Case]:
-    "A step of each method, in bf16 where nothing else is said: teacher, student, calibration, losses, backward, optimiser."
+    "A step of each method, in `fast_precision` where nothing else is said: teacher, student, calibration, losses, backward, optimiser."
     for size in (dict(width=0.25, teacher="wrn16_2", batch_size=64, time_steps=2), dict(width=1.0, teacher="resnet19", batch_size=16, time_steps=4)):
         base = Step(**_SASTC, **size)
         routed = replace(base, method="routed")
-        build = {"SASTC": partial(build_step, base), "SASTC, fp32": partial(build_step, replace(base, precision="fp32"))}
+        build = {"SASTC": partial(build_step, base)}
+        if base.precision != "fp32":
+            build["SASTC, fp32"] = partial(build_step, replace(base, precision="fp32"))
         build["released, fp32"] = partial(build_step, replace(base, formulation="released", precision="fp32"))
         projections = dict(bottleneck=dict(projection="bottleneck"), linear=dict(projection="linear"), none=_NO_PROJECTION)
         build |= {f"SASTC, {name} projection": partial(build_step, _with(base, **options)) for name, options in projections.items()}
@@ -387,12 +396,12 @@ def scaling_cases() -> Iterable[Case]:
     )
     for size, values in sizes.items():
         for value in values:
-            steps = {name: _of_size(step, size, value) for name, step in _SCALED.items()}
+            steps = {name: _of_size(Step(**settings), size, value) for name, settings in _SCALED.items()}
             shown = len(value) if size == "student_layers" else value
             yield Case("scaling", f"{size} = {shown}", {name: partial(build_step, step) for name, step in steps.items()}, "baseline", memory=True)
 
 
-_SCALED = {"baseline": Step(), "sastc, no projection": _with(Step(**_SASTC), **_NO_PROJECTION), "sastc": Step(**_SASTC)}
+_SCALED = {"baseline": {}, "sastc, no projection": _SASTC | dict(options=_SASTC["options"] | _NO_PROJECTION), "sastc": _SASTC}
 
 
 def _of_size(step: Step, size: str, value) -> Step:
@@ -419,7 +428,7 @@ def _warm_from_the_start():
 def run_sections(
     sections: Sequence[str] = tuple(SECTIONS),  # names of `SECTIONS`
     rounds: int = 7,  # turns of each variant
-) -> dict:  # environment, machine, backend of the neurons, why it is not compiled, missing peers, records
+) -> dict:  # environment, machine, backend of the neurons, why it is not compiled, precision of steps, missing peers, records
     "Measure whole sections, with progress, and say the machine first. Raises `ValueError` for an unknown section."
     for section in sections:
         one_of("sections", section, SECTIONS)
@@ -427,13 +436,12 @@ def run_sections(
     keep_freed_memory()
     records = []
     with _warm_from_the_start() as backend, one_core_each(_device()):
-        tell(f"{machine_words(machine())}; neurons {backend}")
-        if _device().type == "cpu" and emulates_bf16():
-            tell("bf16 takes many times as long as fp32 on this processor: what is measured in it takes as much longer, and tells nothing about other machines")
+        tell(f"{machine_words(machine())}; neurons {backend}, steps in {fast_precision()}")
         for section in sections:
             for case in watched(SECTIONS[section](), section):
                 records += measure(case, rounds)
-    return dict(environment=environment(), machine=machine(), backend=backend, not_compiled=warm_backend()[1], missing=peer_neurons()[1], records=records)
+    about = dict(environment=environment(), machine=machine(), backend=backend, not_compiled=warm_backend()[1], precision=fast_precision())
+    return about | dict(missing=peer_neurons()[1], records=records)
 
 # %% ../../nbs/studies/07_bench.ipynb #d835ee35
 def ratio_figure(records: Sequence[dict]) -> go.Figure:
@@ -489,7 +497,9 @@ def write_bench(result: dict, folder: str | Path) -> Path:  # the page
     compared = [record for record in records if record["section"] != "scaling"]
     figures = ([ratio_figure(compared)] if compared else []) + ([scaling_figure(records)] if len(compared) < len(records) else [])
     parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0, config=dict(displaylogo=False)) for number, figure in enumerate(figures)]
-    about = f"{machine_words(result['machine'])}; " + ", ".join(f"{name} {value}" for name, value in result["environment"].items())
+    about = f"{machine_words(result['machine'])}; steps in {result['precision']}; " + ", ".join(
+        f"{name} {value}" for name, value in result["environment"].items()
+    )
     missing = "".join(f"<p>left out: {name} ({reason})</p>" for name, reason in result["missing"].items())
     with atomic(folder / "bench.html") as file:
         file.write(f"<!doctype html><meta charset='utf-8'>{_TITLE}<p>{about}</p>{missing}{''.join(parts)}".encode())
