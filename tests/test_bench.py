@@ -134,6 +134,22 @@ def test_process_that_dies_while_memory_is_measured_is_reported():
         peak_memory(partial(build_step, Step(student="vgg12")))
 
 
+def test_what_a_stopped_benchmark_has_measured_is_kept_beside_the_earlier_one(tmp_path, monkeypatch):
+    def stopped_at_the_second():
+        yield bench.Case("quick", "a sum", {"one": lambda: lambda: sum(range(10))}, "one")
+        raise KeyboardInterrupt
+
+    earlier = write_bench(dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[]), tmp_path).with_name("bench.json").read_text()
+    sections = bench.SECTIONS
+    monkeypatch.setattr(bench, "SECTIONS", sections | dict(input=stopped_at_the_second))
+    command = ["bench", "--sections", "input", "--rounds", "1", "--folder", str(tmp_path)]
+    assert main(command) == 130 and (tmp_path / "bench.json").read_text() == earlier
+    kept = json.loads((tmp_path / "bench-unfinished.json").read_text())
+    assert [record["case"] for record in kept["records"]] == ["a sum"] and kept["machine"] == machine()
+    monkeypatch.setattr(bench, "SECTIONS", sections | dict(input=lambda: [next(stopped_at_the_second())]))
+    assert main(command) == 0 and [path.name for path in sorted(tmp_path.iterdir())] == ["bench.html", "bench.json"]
+
+
 def test_failed_write_leaves_the_earlier_result(tmp_path):
     earlier = '{"records": []}'
     (tmp_path / "bench.json").write_text(earlier)
@@ -142,7 +158,7 @@ def test_failed_write_leaves_the_earlier_result(tmp_path):
     assert (tmp_path / "bench.json").read_text() == earlier and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", ["bench.json", "bench.html"])
+@pytest.mark.parametrize("name", ["bench.json", "bench.html", "bench-unfinished.json"])
 def test_a_benchmark_takes_the_place_of_a_benchmark_alone(name, tmp_path):
     result = dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[])
     (tmp_path / name).write_text("mine")

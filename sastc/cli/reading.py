@@ -8,6 +8,7 @@ __all__ = ['Places', 'evaluate_command', 'Page', 'report_command', 'explain_comm
 
 # %% ../../nbs/cli/05_reading.ipynb #40d4db74
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,13 +144,13 @@ def bench_command(
     rounds: int = 7,  # turns of each variant; the median counts
     folder: str = "runs/bench",  # where bench.json and bench.html go
 ):
-    "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios."
+    "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios. Stopped, it leaves bench-unfinished.json."
     import pandas as pd
 
-    from sastc.studies.bench import SECTIONS, bench_table, check_bench, machine_words, run_sections, write_bench
+    from sastc.studies.bench import SECTIONS, bench_table, check_bench, keep_measured, machine_words, run_sections, write_bench
 
     check_bench(folder)
-    result = run_sections(sections or tuple(SECTIONS), rounds)
+    result = run_sections(sections or tuple(SECTIONS), rounds, partial(keep_measured, folder))
     page = str(write_bench(result, folder))
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
     about = f"{machine_words(result['machine'])}; neurons {result['backend']}, steps in {result['precision']}"

@@ -6,7 +6,7 @@
 __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'machine', 'machine_words', 'Case', 'measure', 'peak_memory', 'warm_backend',
            'neuron_cases', 'fast_precision', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases',
            'sastc_cases', 'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure',
-           'check_bench', 'write_bench', 'bench_table']
+           'check_bench', 'keep_measured', 'write_bench', 'bench_table']
 
 # %% ../../nbs/studies/07_bench.ipynb #6e43efea
 import contextlib
@@ -428,20 +428,22 @@ def _warm_from_the_start():
 def run_sections(
     sections: Sequence[str] = tuple(SECTIONS),  # names of `SECTIONS`
     rounds: int = 7,  # turns of each variant
+    measured: Callable[[dict], object] = lambda result: None,  # gets what there is after each case
 ) -> dict:  # environment, machine, backend of the neurons, why it is not compiled, precision of steps, missing peers, records
     "Measure whole sections, with progress, and say the machine first. Raises `ValueError` for an unknown section."
     for section in sections:
         one_of("sections", section, SECTIONS)
     in_range("rounds", rounds, least=1, whole=True)
     keep_freed_memory()
-    records = []
+    about = dict(environment=environment(), machine=machine(), not_compiled=warm_backend()[1], precision=fast_precision(), missing=peer_neurons()[1])
     with _warm_from_the_start() as backend, one_core_each(_device()):
+        result = about | dict(backend=backend, records=[])
         tell(f"{machine_words(machine())}; neurons {backend}, steps in {fast_precision()}")
         for section in sections:
             for case in watched(SECTIONS[section](), section):
-                records += measure(case, rounds)
-    about = dict(environment=environment(), machine=machine(), backend=backend, not_compiled=warm_backend()[1], precision=fast_precision())
-    return about | dict(missing=peer_neurons()[1], records=records)
+                result["records"] += measure(case, rounds)
+                measured(result)
+    return result
 
 # %% ../../nbs/studies/07_bench.ipynb #d835ee35
 def ratio_figure(records: Sequence[dict]) -> go.Figure:
@@ -477,23 +479,32 @@ def scaling_figure(records: Sequence[dict]) -> go.Figure:
     return figure.update_layout(template="sastc", title="What a step costs as one size grows", height=520)
 
 # %% ../../nbs/studies/07_bench.ipynb #5703ad2f
-_TITLE = "<title>sastc bench</title>"
+_TITLE, _UNFINISHED = "<title>sastc bench</title>", "bench-unfinished.json"
 
 
 def check_bench(folder: str | Path) -> None:
     "Raise `ValueError` for a folder with files that are no benchmark, which would be lost."
-    for name, mark in {"bench.json": '"records"', "bench.html": _TITLE}.items():
+    for name, mark in {"bench.json": '"records"', _UNFINISHED: '"records"', "bench.html": _TITLE}.items():
         path = Path(folder) / name
         if path.is_file() and mark not in path.read_text(errors="replace"):
             raise ValueError(f"folder: expected one without another {name}, got {path}, which is no benchmark of sastc; move it, or choose another folder")
+
+
+def _write_records(result: dict, path: Path) -> None:
+    with atomic(path) as file:
+        file.write(json.dumps(result, indent=1).encode())
+
+
+def keep_measured(folder: str | Path, result: dict) -> None:
+    "Write what has been measured so far into `bench-unfinished.json`, which goes when `write_bench` has the whole."
+    _write_records(result, Path(folder) / _UNFINISHED)
 
 
 def write_bench(result: dict, folder: str | Path) -> Path:  # the page
     "Write `bench.json` and `bench.html` into a folder. Raises as `check_bench` does."
     check_bench(folder)
     folder, records = Path(folder), result["records"]
-    with atomic(folder / "bench.json") as file:
-        file.write(json.dumps(result, indent=1).encode())
+    _write_records(result, folder / "bench.json")
     compared = [record for record in records if record["section"] != "scaling"]
     figures = ([ratio_figure(compared)] if compared else []) + ([scaling_figure(records)] if len(compared) < len(records) else [])
     parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0, config=dict(displaylogo=False)) for number, figure in enumerate(figures)]
@@ -503,6 +514,7 @@ def write_bench(result: dict, folder: str | Path) -> Path:  # the page
     missing = "".join(f"<p>left out: {name} ({reason})</p>" for name, reason in result["missing"].items())
     with atomic(folder / "bench.html") as file:
         file.write(f"<!doctype html><meta charset='utf-8'>{_TITLE}<p>{about}</p>{missing}{''.join(parts)}".encode())
+    (folder / _UNFINISHED).unlink(missing_ok=True)
     return folder / "bench.html"
 
 
