@@ -139,7 +139,11 @@ def test_what_a_stopped_benchmark_has_measured_is_kept_beside_the_earlier_one(tm
         yield bench.Case("quick", "a sum", {"one": lambda: lambda: sum(range(10))}, "one")
         raise KeyboardInterrupt
 
-    earlier = write_bench(dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[]), tmp_path).with_name("bench.json").read_text()
+    earlier = (
+        write_bench(dict(environment={}, machine=machine(), backend="eager", precision="fp32", missing={}, records=[]), tmp_path)
+        .with_name("bench.json")
+        .read_text()
+    )
     sections = bench.SECTIONS
     monkeypatch.setattr(bench, "SECTIONS", sections | dict(input=stopped_at_the_second))
     command = ["bench", "--sections", "input", "--rounds", "1", "--folder", str(tmp_path)]
@@ -154,13 +158,15 @@ def test_failed_write_leaves_the_earlier_result(tmp_path):
     earlier = '{"records": []}'
     (tmp_path / "bench.json").write_text(earlier)
     with pytest.raises(TypeError):
-        write_bench(dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[dict(section="neuron", case=object())]), tmp_path)
+        write_bench(
+            dict(environment={}, machine=machine(), backend="eager", precision="fp32", missing={}, records=[dict(section="neuron", case=object())]), tmp_path
+        )
     assert (tmp_path / "bench.json").read_text() == earlier and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["bench.json", "bench.html", "bench-unfinished.json"])
 def test_a_benchmark_takes_the_place_of_a_benchmark_alone(name, tmp_path):
-    result = dict(environment={}, machine=machine(), precision="fp32", missing={}, records=[])
+    result = dict(environment={}, machine=machine(), backend="eager", precision="fp32", missing={}, records=[])
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"folder: expected one without another {name}, got .*, which is no benchmark of sastc"):
         write_bench(result, tmp_path)

@@ -147,14 +147,13 @@ def bench_command(
     "Time the neuron, a training step, the input and their scaling in turns, beside the released formulation and installed peers; print ratios. Stopped, it leaves bench-unfinished.json."
     import pandas as pd
 
-    from sastc.studies.bench import SECTIONS, bench_table, check_bench, keep_measured, machine_words, run_sections, write_bench
+    from sastc.studies.bench import SECTIONS, bench_table, check_bench, keep_measured, run_sections, what_measured, write_bench
 
     check_bench(folder)
     result = run_sections(sections or tuple(SECTIONS), rounds, partial(keep_measured, folder))
     page = str(write_bench(result, folder))
     left_out = [f"left out: {name} ({reason})" for name, reason in result["missing"].items()]
-    about = f"{machine_words(result['machine'])}; neurons {result['backend']}, steps in {result['precision']}"
-    text = "\n".join([about, str(bench_table(result["records"])), *left_out, f"page: {page}"])
+    text = "\n".join([what_measured(result), str(bench_table(result["records"])), *left_out, f"page: {page}"])
     return Answer(text, dict(page=page, missing=result["missing"]), dict(records=pd.DataFrame(result["records"])))
 
 # %% ../../nbs/cli/05_reading.ipynb #7d174c90

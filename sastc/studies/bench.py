@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'machine', 'machine_words', 'Case', 'measure', 'peak_memory', 'warm_backend',
            'neuron_cases', 'fast_precision', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases',
-           'sastc_cases', 'input_cases', 'scaling_cases', 'run_sections', 'ratio_figure', 'scaling_figure',
-           'check_bench', 'keep_measured', 'write_bench', 'bench_table']
+           'sastc_cases', 'input_cases', 'scaling_cases', 'what_measured', 'run_sections', 'ratio_figure',
+           'scaling_figure', 'check_bench', 'keep_measured', 'write_bench', 'bench_table']
 
 # %% ../../nbs/studies/07_bench.ipynb #6e43efea
 import contextlib
@@ -425,6 +425,13 @@ def _warm_from_the_start():
             del os.environ["SASTC_BACKEND"]
 
 
+def what_measured(
+    result: Mapping,  # of `run_sections`
+) -> str:
+    "Machine, neurons and precision of a benchmark in one line."
+    return f"{machine_words(result['machine'])}; neurons {result['backend']}, steps in {result['precision']}"
+
+
 def run_sections(
     sections: Sequence[str] = tuple(SECTIONS),  # names of `SECTIONS`
     rounds: int = 7,  # turns of each variant
@@ -438,7 +445,7 @@ def run_sections(
     about = dict(environment=environment(), machine=machine(), not_compiled=warm_backend()[1], precision=fast_precision(), missing=peer_neurons()[1])
     with _warm_from_the_start() as backend, one_core_each(_device()):
         result = about | dict(backend=backend, records=[])
-        tell(f"{machine_words(machine())}; neurons {backend}, steps in {fast_precision()}")
+        tell(what_measured(result))
         for section in sections:
             for case in watched(SECTIONS[section](), section):
                 result["records"] += measure(case, rounds)
@@ -508,9 +515,7 @@ def write_bench(result: dict, folder: str | Path) -> Path:  # the page
     compared = [record for record in records if record["section"] != "scaling"]
     figures = ([ratio_figure(compared)] if compared else []) + ([scaling_figure(records)] if len(compared) < len(records) else [])
     parts = [figure.to_html(full_html=False, include_plotlyjs=number == 0, config=dict(displaylogo=False)) for number, figure in enumerate(figures)]
-    about = f"{machine_words(result['machine'])}; steps in {result['precision']}; " + ", ".join(
-        f"{name} {value}" for name, value in result["environment"].items()
-    )
+    about = "; ".join([what_measured(result), ", ".join(f"{name} {value}" for name, value in result["environment"].items())])
     missing = "".join(f"<p>left out: {name} ({reason})</p>" for name, reason in result["missing"].items())
     with atomic(folder / "bench.html") as file:
         file.write(f"<!doctype html><meta charset='utf-8'>{_TITLE}<p>{about}</p>{missing}{''.join(parts)}".encode())
