@@ -91,7 +91,7 @@ def test_a_step_can_be_timed_for_every_method():
 
 @pytest.mark.parametrize("emulated, fast", [(True, "fp32"), (False, "bf16")])
 def test_steps_are_timed_in_the_precision_that_is_fast_here(monkeypatch, emulated, fast):
-    monkeypatch.setattr(bench, "emulates_bf16", lambda: emulated)
+    monkeypatch.setattr("sastc.training.config.computes_in_bf16", lambda: not emulated)
     monkeypatch.setattr(bench, "_device", lambda: torch.device("cpu"))
     assert Step().precision == fast
     for case in student_cases():

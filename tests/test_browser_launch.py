@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from browser import PATIENCE, browser, eventually, expect, jupyter, needs_browser, page  # noqa: F401
+from sastc.training.config import fast_precision
 from sastc.training.jobs import Job, find_jobs
 from sastc.training.runs import now
 
@@ -235,7 +236,7 @@ def test_a_recipe_is_looked_up_changed_and_launched(jupyter, page, runs):
     assert job.folder == runs / "cifar10-vgg11-baseline-T2-small" / "baseline-seed1000"
     kept = json.loads((job.folder / "config.json").read_text())["settings"]
     assert {name: kept[name] for name in ("method", "data", "width", "precision", "epochs")} == dict(
-        method="baseline", data="digits", width=0.25, precision="bf16", epochs=1
+        method="baseline", data="digits", width=0.25, precision=fast_precision(), epochs=1
     )
 
 

@@ -190,6 +190,21 @@ def test_every_setting_tells_its_origin(known):
     assert "beta" not in set(table.setting) or set(known.methods) & {"feature_kd", "sastc"}
 
 
+@pytest.mark.parametrize("computes, settled", [(True, "bf16"), (False, "fp32")])
+def test_small_variants_and_presets_train_in_the_precision_that_is_fast_here(computes, settled, monkeypatch):
+    from sastc.lab.plan import PRESETS
+
+    monkeypatch.setattr("sastc.training.config.computes_in_bf16", lambda: computes)
+    known = recipe("cifar10/vgg11-from-wrn28_4-T2")
+    configs = [known.config(small=True, device="cpu"), known.teacher_config(small=True, device="cpu")]
+    small = [sides for name, sides in PRESETS.items() if "two CPU cores" in name]
+    configs += [settings_for(kind, side | dict(device="cpu")) for sides in small for kind, side in zip((Config, TeacherConfig), sides)]
+    assert len(configs) == 6 and {config["precision"] for config in configs} == {settled}
+    assert known.config()["precision"] == "fp32"  # as published
+    table = known.table().set_index(["of", "setting"])
+    assert list(table.small[:, "precision"]) == ["auto", "auto"] and list(table.value[:, "precision"]) == ["fp32", "fp32"]
+
+
 DOCUMENTED = {"width", "keep_epochs", "data", "image_size", "teacher", "folder", *SMALL["student"], *SMALL["teacher"]}
 OF_A_CHOICE = {"workers", "mirror", "root", "frames_by", "frame_values", "skip_damaged", "momentum", "milestones"}  # which data, optimiser or schedule have
 

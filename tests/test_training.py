@@ -287,7 +287,7 @@ def test_other_ways_to_train(extra, tmp_path):
 @pytest.mark.parametrize("emulated, precision", [(True, "bf16"), (True, "fp32"), (False, "bf16")])
 def test_a_precision_that_is_slow_on_this_processor_is_told_before_the_data_are_loaded(emulated, precision, tmp_path, monkeypatch, recwarn):
     warnings.simplefilter("always")  # until recwarn ends
-    monkeypatch.setattr("sastc.training.inputs.emulates_bf16", lambda: emulated)
+    monkeypatch.setattr("sastc.training.inputs.computes_in_bf16", lambda: not emulated)
     monkeypatch.setattr("sastc.training.inputs.data_of", as_if_loading_failed)
     for train, own in ((distill, dict(method="baseline")), (train_teacher, dict(model="wrn16_2"))):
         with pytest.raises(OSError, match="not now"):
@@ -295,6 +295,23 @@ def test_a_precision_that_is_slow_on_this_processor_is_told_before_the_data_are_
         slow = [told for told in recwarn if str(told.message).startswith("precision: bf16 takes many times as long as fp32")]
         assert len(slow) == (emulated and precision == "bf16")
         recwarn.clear()
+
+
+@pytest.mark.parametrize("computes", [True, False, None])
+def test_a_precision_that_is_fast_here_is_settled_once(computes, tmp_path, monkeypatch):
+    monkeypatch.setattr("sastc.training.config.computes_in_bf16", lambda: computes)
+    fast = "bf16" if computes else "fp32"
+    for train, own in ((distill, dict(method="baseline")), (train_teacher, dict(model="wrn16_2"))):
+        given = TINY | own | dict(precision="auto", device="cpu", folder=tmp_path / train.__name__)
+        run = train(**given, epochs=1)
+        assert run.config["precision"] == run.result["precision"] == fast
+        assert train(**given, epochs=1, resume="auto").config == run.config
+        monkeypatch.setattr("sastc.training.config.computes_in_bf16", lambda: not computes)  # another machine
+        with pytest.raises(ValueError, match=f"precision: expected '{fast}', with which the run in"):
+            train(**given, epochs=2, resume=True)
+        longer = train(folder=run.folder, epochs=2, resume=True)
+        assert longer.config["precision"] == longer.result["precision"] == fast
+        monkeypatch.setattr("sastc.training.config.computes_in_bf16", lambda: computes)
 
 
 def as_if_loading_failed(config):

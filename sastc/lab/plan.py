@@ -27,7 +27,7 @@ from ..training.runs import Run
 
 # %% ../../nbs/lab/04_plan.ipynb #54aa0013
 _DIGITS = dict(data="digits", batch_size=32, schedule="cosine", warmup=0.5, log_every=5)
-_SMALL = dict(data="cifar10", train_images=10_000, schedule="cosine", warmup=1.0, precision="bf16")
+_SMALL = dict(data="cifar10", train_images=10_000, schedule="cosine", warmup=1.0, precision="auto")
 PRESETS = {  # name: settings of the student, settings of the teacher
     "digits in a minute": (
         dict(_DIGITS, width=0.125, beta=1.0, lr=0.05, epochs=8, seed=0),

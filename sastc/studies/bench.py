@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMULATIONS', 'SECTIONS', 'in_turns', 'machine', 'machine_words', 'Case', 'measure', 'peak_memory', 'warm_backend',
-           'neuron_cases', 'fast_precision', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases',
-           'sastc_cases', 'input_cases', 'scaling_cases', 'what_measured', 'run_sections', 'ratio_figure',
-           'scaling_figure', 'check_bench', 'keep_measured', 'write_bench', 'bench_table']
+           'neuron_cases', 'Step', 'step_learner', 'build_step', 'build_floor', 'student_cases', 'sastc_cases',
+           'input_cases', 'scaling_cases', 'what_measured', 'run_sections', 'ratio_figure', 'scaling_figure',
+           'check_bench', 'keep_measured', 'write_bench', 'bench_table']
 
 # %% ../../nbs/studies/07_bench.ipynb #6e43efea
 import contextlib
@@ -46,9 +46,8 @@ from ..neurons.kernels import keep_freed_memory, peak_memory_mib
 from ..neurons.memory import saving_memory
 from ..neurons.neuron import lif
 from .figures import COLOURS
-from ..training.config import SGD, Config, settings_for
+from ..training.config import SGD, Config, fast_precision, settings_for
 from ..training.fitting import learner_for
-from ..training.inputs import emulates_bf16
 from ..training.learner import Learner
 from ..training.loop import memory_format_for
 from ..training.runs import environment
@@ -226,9 +225,8 @@ def _device():
 FORMULATIONS = ("sastc", "released", "SpikingJelly")
 
 
-def fast_precision() -> str:
-    'The precision in which a step is fastest where it is measured: "bf16", or "fp32" on a processor that emulates bf16.'
-    return "fp32" if _device().type == "cpu" and emulates_bf16() else "bf16"
+def _precision() -> str:
+    return fast_precision("cpu" if _device().type == "cpu" else "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +240,7 @@ class Step:
     width: float = 0.25  # of the student
     time_steps: int = 2
     batch_size: int = 64
-    precision: str = field(default_factory=fast_precision)  # "bf16" or "fp32"
+    precision: str = field(default_factory=_precision)  # "bf16" or "fp32"
     formulation: str = "sastc"  # name in `FORMULATIONS`
     save_memory: bool = False  # keep spikes as bits, see `sastc.neurons.saving_memory`
 
@@ -354,7 +352,7 @@ def student_cases() -> Iterable[Case]:
 
 
 def sastc_cases() -> Iterable[Case]:
-    "A step of each method, in `fast_precision` where nothing else is said: teacher, student, calibration, losses, backward, optimiser."
+    "A step of each method, in the precision that is fast here where nothing else is said: teacher, student, calibration, losses, backward, optimiser."
     for size in (dict(width=0.25, teacher="wrn16_2", batch_size=64, time_steps=2), dict(width=1.0, teacher="resnet19", batch_size=16, time_steps=4)):
         base = Step(**_SASTC, **size)
         routed = replace(base, method="routed")
@@ -442,7 +440,7 @@ def run_sections(
         one_of("sections", section, SECTIONS)
     in_range("rounds", rounds, least=1, whole=True)
     keep_freed_memory()
-    about = dict(environment=environment(), machine=machine(), not_compiled=warm_backend()[1], precision=fast_precision(), missing=peer_neurons()[1])
+    about = dict(environment=environment(), machine=machine(), not_compiled=warm_backend()[1], precision=_precision(), missing=peer_neurons()[1])
     with _warm_from_the_start() as backend, one_core_each(_device()):
         result = about | dict(backend=backend, records=[])
         tell(what_measured(result))

@@ -254,7 +254,7 @@ TEACHERS = {
 }
 
 # %% ../../nbs/studies/00_recipes.ipynb #2aec27e5
-_SMALL = dict(train_images=5000, holdout=0.1, batch_size=64, optimizer="sgd", weight_decay=5e-4, schedule="cosine", warmup=1.0, precision="bf16")
+_SMALL = dict(train_images=5000, holdout=0.1, batch_size=64, optimizer="sgd", weight_decay=5e-4, schedule="cosine", warmup=1.0, precision="auto")
 SMALL = dict(teacher=dict(_SMALL, epochs=20, lr=0.1), student=dict(_SMALL, epochs=10, lr=0.05, beta=100.0))
 SMALL_WIDTH = dict(resnet18_sastc=0.125, resnet19=0.125, wrn16_2_sastc=0.0625)  # 0.25 for all others
 _NMNIST = dict(data="nmnist", image_size=0, train_images=0, batch_size=16)
@@ -407,11 +407,11 @@ def table(self: Recipe) -> pd.DataFrame:  # one row per setting: of, setting, va
     rows = []
     for side in ("teacher", "student") if self.teacher else ("student",):
         choices, full, small = getattr(self, side), self.entries_of(side), self.entries_of(side, small=True)
-        known = small | full
-        for name in dict.fromkeys([*choices, *self.values(side, small=True)]):
+        known, asked = small | full, self.values(side, small=True)
+        for name in dict.fromkeys([*choices, *asked]):
             if name in known:
                 choice = choices.get(name) or Choice(full[name].value if name in full else "", "ours", "the default of the package")
-                values = dict(value=choice.value if name in full else "–", small=small[name].value if name in small else "–")
+                values = dict(value=choice.value if name in full else "–", small=asked.get(name, small[name].value) if name in small else "–")
                 rows.append(dict(of=side, setting=name, **values, origin=choice.origin, note=choice.note, meaning=known[name].declared.metadata["help"]))
     return pd.DataFrame(rows)
 

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'SCHEDULES', 'TRACKERS', 'TEACHER_MODES', 'in_one_pass', 'Optimizer', 'SGD', 'Adam', 'Schedule',
-           'StepSchedule', 'CosineSchedule', 'Optimisation', 'RunConfig', 'settings_for', 'TeacherConfig', 'Config']
+           'StepSchedule', 'CosineSchedule', 'Optimisation', 'computes_in_bf16', 'fast_precision', 'RunConfig',
+           'settings_for', 'TeacherConfig', 'Config']
 
 # %% ../../nbs/training/00_config.ipynb #974a371f
+import copy
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -158,7 +160,26 @@ class Optimisation(Settings):
     schedule: Schedule = part(StepSchedule, "learning rate over time: step (times 0.1 at each milestone) or cosine (to zero)", SCHEDULES)
     warmup: float = setting(0.0, "epochs of linear warm-up", least=0)
     clip: float = setting(0.0, "largest norm of the gradient; 0 for no clipping", least=0)
-    precision: str = setting("fp32", "precision of the networks' arithmetic", ["fp32", "bf16", "fp16"])
+    precision: str = setting(
+        "fp32", "precision of the networks' arithmetic; auto: bf16 where the device computes in it, fp32 elsewhere", ["fp32", "bf16", "fp16", "auto"]
+    )
+
+# %% ../../nbs/training/00_config.ipynb #cf9prec4
+def computes_in_bf16() -> bool | None:
+    "Whether the vectors of this processor take convolutions in bf16, which are emulated otherwise; None where PyTorch does not tell."
+    tells = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return tells() if torch.backends.mkldnn.is_available() and tells is not None else None
+
+
+def fast_precision(
+    device: str = "auto",  # "auto" or "cpu", as in `RunConfig`
+) -> str:
+    'The precision in which networks train fastest on this machine: "bf16" where the device computes in it, else "fp32".'
+    if device == "auto" and torch.accelerator.is_available():
+        known = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known = computes_in_bf16()
+    return "bf16" if known else "fp32"
 
 # %% ../../nbs/training/00_config.ipynb #9e3a7563
 TRACKERS = ("tensorboard", "wandb", "trackio")
@@ -192,6 +213,9 @@ class RunConfig(Settings):
     folder: str = setting("", "run folder; made from the names if empty", first=True, path=True)
 
     def check(self) -> None:
+        if self.optimisation.precision == "auto":
+            self.optimisation = copy.copy(self.optimisation)  # whoever passed it has it as it was
+            self.optimisation.precision = fast_precision(self.device)
         for tracker in self.trackers:
             one_of("trackers", tracker, TRACKERS)
         for epoch in self.keep_epochs:
