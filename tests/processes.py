@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LOADED = ["nbdev.test", "plotly.express", "sastc.cli.commands", "sastc.studies.report", "sastc.training", "sklearn.datasets"]
@@ -33,26 +34,62 @@ def write_output_to(output: Path, errors: Path) -> None:
             os.dup2(file.fileno(), number)
 
 
+class Program:
+    """Code in a process of its own, with what `subprocess.Popen` calls the same, for a test that does not ask how a process starts.
+
+    Variables that Python or PyTorch read when they start or are loaded have no effect, and neither has an end by an exception on the status, which is 1."""
+
+    def __init__(self, code: str, arguments: Sequence[str] = (), cwd: str | Path | None = None, environment: Mapping[str, str] | None = None):
+        self.arguments, self._folder = ["-c", *arguments], tempfile.TemporaryDirectory()
+        self._paths = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
+        self._process = in_own_process(_run, code, self.arguments, cwd, dict(os.environ if environment is None else environment), *self._paths)
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float = 600) -> int:
+        self._process.join(timeout)
+        if self._process.is_alive():
+            raise subprocess.TimeoutExpired(self.arguments, timeout)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        self.wait(timeout)
+        return tuple(path.read_text(encoding="utf-8") for path in self._paths)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+SASTC = "import sys; sys.argv[0] = 'sastc'; from sastc.cli import main; sys.exit(main())"
+
+
 def run_sastc(arguments: list[str], cwd: str | Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    "As `subprocess.run` of the program `sastc`. Variables that Python or PyTorch read when they start or are loaded have no effect."
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = in_own_process(_sastc, arguments, cwd, environment, *paths)
-        process.start()
-        process.join(600)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(arguments, 600)
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text(encoding="utf-8") for path in paths))
+    "As `subprocess.run` of the program `sastc`."
+    program = Program(SASTC, arguments, cwd, environment)
+    try:
+        said = program.communicate()
+    except subprocess.TimeoutExpired:
+        program.kill()
+        raise
+    return subprocess.CompletedProcess(arguments, program.returncode, *said)
 
 
-def _sastc(arguments, cwd, environment, *paths):
+def _run(code, arguments, cwd, environment, *paths):
     write_output_to(*paths)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd or ".")
     sys.path.insert(0, "")
-    sys.argv = ["sastc", *arguments]
-    from sastc.cli import main
-
-    sys.exit(main())
+    sys.argv = arguments
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), main.__dict__)

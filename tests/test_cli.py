@@ -23,7 +23,7 @@ import onnx
 import pytest
 import torch
 from ending import at_step, in_the_test
-from processes import run_sastc
+from processes import SASTC, Program, run_sastc
 
 from sastc.data.images import load_images
 from sastc.lab.launch import LaunchPanel
@@ -34,7 +34,7 @@ from sastc.training.checkpoints import load_model
 from sastc.training.jobs import find_jobs
 from sastc.training.measure import evaluate_mismatch, fixed_batches
 
-PROGRAM = [sys.executable, "-c", "import sys; sys.argv[0] = 'sastc'; from sastc.cli import main; sys.exit(main())"]
+PROGRAM = [sys.executable, "-c", SASTC]
 QUIET = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"} | dict(OMP_NUM_THREADS="1")
 TINY = ["--data", "digits", "--train_images", "128", "--batch_size", "16", "--lr", "0.02", "--log_every", "2", "--device", "cpu"]
 STUDENT = [*TINY, "--width", "0.0625", "--epochs", "1"]
@@ -75,8 +75,7 @@ def student(teacher):
 
 
 def started(*arguments, cwd=None, ending=""):
-    program = [*PROGRAM[:-1], f"{ending}\n{PROGRAM[-1]}"]
-    return subprocess.Popen([*program, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=QUIET)
+    return Program(f"{ending}\n{SASTC}", [*map(str, arguments)], cwd, QUIET)
 
 
 def after_steps(process, place, count):

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from processes import Program
 
 from sastc.cli.options import all_settings
 from sastc.common import files
@@ -49,12 +50,11 @@ def teacher(tmp_path_factory):
 def start(folder, teacher, processes, epochs):
     given = TINY | dict(method="routed", beta=0.5, look_every=3, epochs=epochs, folder=str(folder), teacher=str(teacher.folder), device="cpu")
     given = dict(folder=str(folder), resume=True) if (folder / "config.json").exists() else given
-    program = [sys.executable, "-c", f"from sastc import distill; distill(**{given!r})"]
-    if processes > 1:
-        program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--no-python", *program]
-    return subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"), start_new_session=True
-    )
+    code = f"from sastc import distill; distill(**{given!r})"
+    if processes == 1:
+        return Program(code)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--no-python"]
+    return subprocess.Popen([*launcher, sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def kill(process):
@@ -91,7 +91,7 @@ def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(processes, teac
         while not (folder / "config.json").exists() or Run(folder).state != "finished":
             process = start(folder, teacher, processes, epochs)
             try:
-                assert process.wait(900 if done == kills else whole * moments.uniform(0.3, 1.0)) == 0, process.stdout.read()[-2000:]
+                assert process.wait(900 if done == kills else whole * moments.uniform(0.3, 1.0)) == 0, process.communicate()[1][-2000:]
             except subprocess.TimeoutExpired:
                 kill(process)
                 done += 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from ending import as_if_stopped, at_step
+from processes import Program
 from torch import nn
 
 from sastc.common.settings import flat
@@ -49,7 +50,7 @@ def run_in_process(folder, *, epochs, teacher, resume=False, ending=""):
     given = TINY | dict(method="sastc", beta=0.5, epochs=epochs, keep_epochs=(1, 3), folder=str(folder), teacher=str(teacher.folder), seed=3)
     given = dict(folder=str(folder), resume=True) if resume else given
     code = f"{ending}\nfrom sastc.training import distill; distill(**{given!r})"
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    return Program(code)
 
 
 def wait_for_steps(process, folder, count):
@@ -70,7 +71,7 @@ def same_state(a, b):
 def unbroken(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken") / "run"
     process = run_in_process(folder, epochs=4, teacher=teacher)
-    assert process.wait(300) == 0, process.stderr.read()[-2000:]
+    assert process.wait(300) == 0, process.communicate()[1][-2000:]
     return Run(folder)
 
 
@@ -93,23 +94,23 @@ def test_a_killed_run_resumes_to_the_same_weights(kills, teacher, unbroken, tmp_
     folder = tmp_path / "run"
     for number, step in enumerate(kills):
         process = run_in_process(folder, epochs=4, teacher=teacher, resume=number > 0, ending=at_step(step))
-        assert process.wait(300) == -signal.SIGKILL, process.stderr.read()[-2000:]
+        assert process.wait(300) == -signal.SIGKILL, process.communicate()[1][-2000:]
         assert Run(folder).status["state"] == "running" and Run(folder).state == "lost"  # it had no time to say otherwise
         assert Run(folder).status["step"] == step - 1
     process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
-    assert process.wait(300) == 0, process.stderr.read()[-2000:]
+    assert process.wait(300) == 0, process.communicate()[1][-2000:]
     assert_equal_runs(Run(folder), unbroken)
 
 
 def test_ctrl_c_stops_within_an_epoch_and_resumes_to_the_same_weights(teacher, unbroken, tmp_path):
     folder = tmp_path / "run"
     process = run_in_process(folder, epochs=4, teacher=teacher, ending=at_step(10, signal.SIGINT))
-    assert process.wait(300) == 0, process.stderr.read()[-2000:]
+    assert process.wait(300) == 0, process.communicate()[1][-2000:]
     stopped = Run(folder)
     assert stopped.status["state"] == "stopped" and not stopped.result
     assert stopped.checkpoint("last")["step"] == stopped.status["step"] == 10
     process = run_in_process(folder, epochs=4, teacher=teacher, resume=True)
-    assert process.wait(300) == 0, process.stderr.read()[-2000:]
+    assert process.wait(300) == 0, process.communicate()[1][-2000:]
     assert_equal_runs(Run(folder), unbroken)
 
 
