@@ -37,7 +37,7 @@ def write_output_to(output: Path, errors: Path) -> None:
 class Program:
     """Code in a process of its own, with what `subprocess.Popen` calls the same, for a test that does not ask how a process starts.
 
-    Variables that Python or PyTorch read when they start or are loaded have no effect, and neither has an end by an exception on the status, which is 1."""
+    Variables that Python or PyTorch read when they start or are loaded have no effect but for PYTHONPATH, and neither has an end by an exception on the status, which is 1."""
 
     def __init__(self, code: str, arguments: Sequence[str] = (), cwd: str | Path | None = None, environment: Mapping[str, str] | None = None):
         self.arguments, self._folder = ["-c", *arguments], tempfile.TemporaryDirectory()
@@ -89,7 +89,7 @@ def _run(code, arguments, cwd, environment, *paths):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd or ".")
-    sys.path.insert(0, "")
+    sys.path[:0] = ["", *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = arguments
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     exec(compile(code, "<string>", "exec"), main.__dict__)

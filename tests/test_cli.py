@@ -651,10 +651,10 @@ def answers():
         program += "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n        try:\n            status = main(typed)\n"
         program += "        except SystemExit as end:\n            status = end.code\n    found.append((status, out.getvalue(), err.getvalue()))\n"
         program += "print(json.dumps(found))"
-        given = [sys.executable, "-c", program, json.dumps([[str(word) for word in words] for words in typed])]
-        done = subprocess.run(given, capture_output=True, text=True, cwd=place, env=QUIET, timeout=600)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        process = Program(program, [json.dumps([[str(word) for word in words] for words in typed])], place, QUIET)
+        said, faults = process.communicate()
+        assert process.returncode == 0, faults
+        return json.loads(said)
 
     return asked
 

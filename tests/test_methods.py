@@ -12,6 +12,7 @@ import torch
 from ending import at_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import Program
 from torch import nn
 from torch.nn import functional as F
 
@@ -229,9 +230,9 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     # stopped within an epoch
     stopped = tmp_path / "stopped"
     code = f"{at_step(3, signal.SIGINT)}\nfrom sastc.training import distill\ndistill(**{given | dict(folder=str(stopped))!r})"
-    environment = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(tmp_path / "own"), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and Run(stopped).state == "stopped" and Run(stopped).status["step"] == 3, done.stderr[-2000:]
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path / "own"), os.environ.get("PYTHONPATH", "")]))
+    _, faults = Program(code, environment=environment).communicate()
+    assert Run(stopped).state == "stopped" and Run(stopped).status["step"] == 3, faults[-2000:]
     again = distill(folder=str(stopped), resume=True)
     assert again.state == "finished"
     assert_same_run(again, run)
@@ -244,12 +245,10 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     assert list(opened.method.terms(step)) == ["each", "ce", "late"] and step.outputs.shape == (2, 16, 10)
     assert assess(run.folder)["accuracy"] == pytest.approx(run.result["test_accuracy_best"])
     code = f"import own_methods\nfrom sastc.training import open_run\nprint(type(open_run({str(run.folder)!r}).method).__name__)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout.strip() == "StepLogits"
+    assert Program(code, environment=environment).communicate()[0].strip() == "StepLogits"
     code = f"from sastc.training import open_run\nopen_run({str(run.folder)!r}).method"
-    assert (
-        "import own_methods first (for a command: --parts own_methods), or pass the object itself"
-        in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stderr
-    )
+    _, said = Program(code, environment=environment).communicate()
+    assert "import own_methods first (for a command: --parts own_methods), or pass the object itself" in said
 
 
 def test_a_method_that_is_passed_as_an_object_or_a_class(own_methods, teacher, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import Program
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -346,8 +347,8 @@ def test_a_surrogate_that_no_other_process_would_find_is_refused(parts):
 def test_a_run_folder_does_not_import_the_surrogate_that_it_names(parts, tmp_path):
     run = distill(method="baseline", surrogate=parts.fast, folder=tmp_path / "run", **STUDENT, **TINY)
     code = f"from sastc import open_run\ntry: open_run({str(run.folder)!r}).network\nexcept ValueError as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
-    assert "import outside_parts first (for a command: --parts outside_parts)" in done.stdout, done.stderr
+    said, faults = Program(code).communicate()
+    assert "import outside_parts first (for a command: --parts outside_parts)" in said, faults
 
 
 def test_a_projection_is_a_class_and_comes_back_with_what_it_learned(parts, teacher, tmp_path):
@@ -762,8 +763,8 @@ def test_an_optimiser_and_a_schedule_are_classes_and_come_back(parts, tmp_path, 
     assert "lion_beta: 0.7" in capsys.readouterr().out
     code = f"import outside_parts; from sastc import open_run; print(open_run({str(whole.folder)!r}).settings['lion_beta'])"
     path = os.pathsep.join([os.path.dirname(parts.__file__), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=path))
-    assert done.stdout.strip() == "0.8", done.stderr
+    said, faults = Program(code, environment=os.environ | dict(PYTHONPATH=path)).communicate()
+    assert said.strip() == "0.8", faults
 
 
 @pytest.mark.parametrize(
@@ -799,8 +800,8 @@ def test_a_run_folder_as_a_configuration_has_the_settings_of_its_parts_and_impor
     code = "import sys; from sastc.cli import main; status = main(['distill', '--config', *sys.argv[1:]]); print('outside_parts' in sys.modules, status)"
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([os.path.dirname(parts.__file__), os.environ.get("PYTHONPATH", "")]))
     for place, named in (("run", "optimizer"), ("other", "surrogate")):
-        done = subprocess.run([sys.executable, "-c", code, place, "--folder", "none"], capture_output=True, text=True, env=environment)
-        assert done.stdout.split() == ["False", "2"] and f"{named}: expected" in done.stderr and "--parts outside_parts" in done.stderr, done.stderr
+        said, faults = Program(code, [place, "--folder", "none"], environment=environment).communicate()
+        assert said.split() == ["False", "2"] and f"{named}: expected" in faults and "--parts outside_parts" in faults, faults
 
 
 def test_a_recurrent_neuron_may_have_a_setting_of_its_networks_name(parts, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from processes import Program
 
 from sastc.methods import (
     BKDSNN,
@@ -665,9 +666,10 @@ def losses(folders, teacher):
 def test_every_rival_is_reloaded_in_another_process(runs, teacher):
     folders, place = {name: str(run.folder) for name, run in runs.items()}, str(teacher.folder)
     code = f"import json, sys\nsys.path.insert(0, {os.path.dirname(__file__)!r})\nimport torch\ntorch.set_num_threads(1)\nfrom test_rivals import losses\nprint(json.dumps(losses({folders!r}, {place!r})))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
-    assert said.returncode == 0, said.stderr[-2000:]
-    there = json.loads(said.stdout.splitlines()[-1])
+    elsewhere = Program(code)
+    said, faults = elsewhere.communicate()
+    assert elsewhere.returncode == 0, faults[-2000:]
+    there = json.loads(said.splitlines()[-1])
     for name, terms in losses(folders, place).items():
         assert there[name] == pytest.approx(terms, rel=1e-5, abs=1e-7) and all(math.isfinite(value) for value in terms.values())
 

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import SASTC, Program
 from torch import nn
 
 from sastc import create_model, spiking
@@ -204,16 +205,12 @@ def test_a_mistake_is_answered_with_a_sentence_before_anything_is_trained(senten
 
 # ---- sweeping ----
 
-COMMAND = "from sastc.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())"
 
-
-def command(tmp_path, folder, teacher):
+def command(folder, teacher):
     "A noisy study of one teacher and one student as a process."
-    (tmp_path / "sastc").write_text(COMMAND)
     settings = TINY | dict(epochs=20, teacher=teacher.folder, folder=folder, noise=0.25, methods="baseline", seeds=3)
     options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-    line = [sys.executable, str(tmp_path / "sastc"), "study", "noisy_labels", *options]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    return Program(SASTC, ["study", "noisy_labels", *options])
 
 
 def wait_for_steps(process, place, count):
@@ -232,14 +229,14 @@ def contents(folder):
 def test_a_study_survives_ctrl_c_and_kill(teacher, tmp_path):
     folder = tmp_path / "study"
     place, taught = folder / "noise0.25-baseline-seed3", folder / "teacher-noise0.25-seed3"
-    process = command(tmp_path, folder, teacher)
+    process = command(folder, teacher)
     wait_for_steps(process, place, 3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=600)
     assert process.returncode == 130 and "continues with\nsastc study noisy_labels --data digits" in said
     assert Run(place).status["state"] == "stopped" and Run(taught).status["state"] == "finished"
     before = contents(taught)
-    process, steps = command(tmp_path, folder, teacher), Run(place).status["step"]
+    process, steps = command(folder, teacher), Run(place).status["step"]
     wait_for_steps(process, place, steps + 3)
     process.kill()
     process.communicate()
