@@ -3,7 +3,6 @@
 import importlib
 import os
 import random
-import subprocess
 import sys
 
 import numpy as np

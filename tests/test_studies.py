@@ -1,7 +1,6 @@
 """Studies survive being killed, train nothing twice, mix no budgets, and their tables say what the runs came to."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
