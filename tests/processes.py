@@ -37,7 +37,7 @@ def write_output_to(output: Path, errors: Path) -> None:
 class Program:
     """Code in a process of its own, with what `subprocess.Popen` calls the same, for a test that does not ask how a process starts.
 
-    Variables that Python or PyTorch read when they start or are loaded have no effect but for PYTHONPATH, and neither has an end by an exception on the status, which is 1."""
+    Variables that Python or PyTorch read when they start have no effect, PYTHONPATH excepted. The status of one that an exception ends is 1."""
 
     def __init__(self, code: str, arguments: Sequence[str] = (), cwd: str | Path | None = None, environment: Mapping[str, str] | None = None):
         self.arguments, self._folder = ["-c", *arguments], tempfile.TemporaryDirectory()
