@@ -563,6 +563,10 @@ class Events(Dataset):
         return events, number % 2
 
 
+class Wider(Events):
+    sensor_size = 8, 4, 2
+
+
 @pytest.mark.parametrize(
     "data, options, said",
     [
@@ -570,6 +574,8 @@ class Events(Dataset):
         (Events(p=-1), {}, r"of polarity 0 or 1, got others in item 3 of train of events \(polarity"),
         (Events(0), {}, "data: expected recordings, got none in train of events"),
         ((Events(), Events(0)), {}, "data: expected recordings, got none in test of events"),
+        ((Events(), Wider()), dict(image_size=4), r"data: expected test recordings of the same sensor as the training ones, \(4, 4\), got \(8, 4\) in events"),
+        ((Events(), Sliced(1)), {}, r"data: expected test recordings of the same sensor as the training ones, \(4, 4\), got none in events"),
         (Events(), dict(mirror="true"), "mirror: expected one of auto, yes, no, got 'true'"),
         (Events(), dict(mirror=True), "mirror: expected one of auto, yes, no, got True"),
         (Events(), dict(by="counts"), "by: expected one of count, time, got 'counts'"),

@@ -620,6 +620,11 @@ def frames_from(
         raise ValueError(f"data: expected recordings of tonic, which know their `sensor_size` (W, H, 2), got {dataset_name(thing)}, which has none")
     train, test = _split_pair(thing)
     width, height = (int(side) for side in _inner(train).sensor_size[:2])
+    of_test = (width, height) if test is None else tuple(map(int, (getattr(_inner(test), "sensor_size", None) or ())[:2]))
+    if of_test != (width, height):  # resized, they would look like the training recordings, and have another number of events in a pixel
+        raise ValueError(
+            f"data: expected test recordings of the same sensor as the training ones, {(width, height)}, got {of_test or 'none'} in {name or dataset_name(thing)}"
+        )
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the sensor has {height}x{width} pixels, got 0")
     name, size, time_steps = (
