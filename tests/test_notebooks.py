@@ -27,9 +27,11 @@ def cells(path, kind):
 def execute(path: str, log: Path, temporary: str) -> None:
     "Run the cells of a notebook, with what it prints in a file, and its temporary files in a folder."
     write_output_to(log, log)
+    import torch
     from nbdev.test import nbdev_test
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+    torch.manual_seed(0)  # what a cell draws without a seed is the same in every run
     cache_dir()  # stays where it is: all share the kernels that one has compiled
     os.environ["TMPDIR"], tempfile.tempdir = temporary, None
     os.chdir(ROOT)
