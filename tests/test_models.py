@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sastc.common.settings import flat
 from sastc.methods.calibrator import Calibrator
 from sastc.methods.loss import DistillationLoss
-from sastc.models import Taps, candidates, create_model, list_models, spiking, tap_shapes
+from sastc.models import Taps, candidates, convert, create_model, list_models, spiking, tap_shapes
 from sastc.models.blocks import he_init
 from sastc.models.taps import evaluating
 from sastc.neurons.neuron import IF, LIF, PLIF, Neuron
@@ -1032,3 +1032,21 @@ def test_what_a_relu_overwrites_for_others_is_refused(kind):
         spiking(ann, 2)
     assert ann.relu.inplace and ann.training
     assert spiking(UsedAgain(False, kind), 2)(torch.rand(3, 3, 8, 8)).shape == (2, 3, 4)
+
+
+def test_what_takes_a_shape_alone_is_never_taken_for_an_activation(monkeypatch):
+    "Dropout begins with `empty_like`, whose values are whatever lies in memory: now and then they bent, and the network was refused."
+    looked_at, probe = [], convert.probed
+    monkeypatch.setattr(convert, "probed", lambda operation, *given: looked_at.append(operation.overloadpacket.__name__) or probe(operation, *given))
+
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.head = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Dropout(), nn.Flatten(), nn.Linear(3600, 4))
+
+        def forward(self, x):
+            x = self.enter(x)
+            return self.head(x + 0 * torch.rand_like(x) + x.new_zeros(1))
+
+    assert spiking(Noisy(), 2)(torch.rand(2, 3, 32, 32)).shape == (2, 2, 4)
+    assert "add" in looked_at and not [name for name in looked_at if name.endswith("_like") or name.startswith("new_")]

@@ -206,8 +206,9 @@ class Watch(TorchDispatchMode):
         self._lines.begin(tensor)
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if _recording.get():
+        kwargs, name = kwargs or {}, operation.overloadpacket.__name__
+        # what takes a shape and no values may give whatever lies in memory: in one run in thousands that looked like an activation
+        if _recording.get() or name.endswith("_like") or name.startswith("new_"):
             return operation(*args, **kwargs)
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
         lists = [item for value in args if isinstance(value, (tuple, list)) for item in value if isinstance(item, torch.Tensor)]
@@ -216,8 +217,7 @@ class Watch(TorchDispatchMode):
         shape, bends = followed is not None and followed.shape, outside and self._bends(operation, args, kwargs, followed)
         going_on = self._lines.going_on(operation, args, kwargs) if outside and not lists and "out" not in kwargs else None
         result = operation(*args, **kwargs)
-        like = operation.overloadpacket.__name__.endswith("_like")  # takes the shape and not the values
-        if not like and (followed is not None or any(tensor in self._lines for tensor in lists)):
+        if followed is not None or any(tensor in self._lines for tensor in lists):
             for made in result if isinstance(result, (tuple, list)) else (result,):
                 if isinstance(made, torch.Tensor):
                     going_on = going_on or self._lines.seen_as(followed, made)
@@ -226,7 +226,7 @@ class Watch(TorchDispatchMode):
                     if bends:  # said once, and not again of what only passes it on
                         self._lines.begin(made)
         if bends:
-            self.found[f"{operation.overloadpacket.__name__} in {next(filter(None, reversed(self.where)), 'forward')}"] = True
+            self.found[f"{name} in {next(filter(None, reversed(self.where)), 'forward')}"] = True
         return result
 
     def _bends(self, operation, args, kwargs, followed) -> bool:

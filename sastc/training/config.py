@@ -233,7 +233,7 @@ class RunConfig(Settings):
         "Value of a setting by its short name."
         return entries(self)[name].value
 
-
+# %% ../../nbs/training/00_config.ipynb #cf9prec6
 def settings_for(
     kind: type[RunConfig],
     given: Mapping[str, Any],  # by short name; parts may be objects
