@@ -230,8 +230,9 @@ def test_a_method_of_ones_own_is_recorded_resumed_and_opened(own_methods, teache
     stopped = tmp_path / "stopped"
     code = f"{at_step(3, signal.SIGINT)}\nfrom sastc.training import distill\ndistill(**{given | dict(folder=str(stopped))!r})"
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(tmp_path / "own"), os.environ.get("PYTHONPATH", "")]))
-    _, faults = Program(code, environment=environment).communicate()
-    assert Run(stopped).state == "stopped" and Run(stopped).status["step"] == 3, faults[-2000:]
+    program = Program(code, environment=environment)
+    _, faults = program.communicate()
+    assert program.returncode == 0 and Run(stopped).state == "stopped" and Run(stopped).status["step"] == 3, faults[-2000:]
     again = distill(folder=str(stopped), resume=True)
     assert again.state == "finished"
     assert_same_run(again, run)

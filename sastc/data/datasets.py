@@ -567,7 +567,13 @@ def _streamed(name, readers, test_share, workers, classes, statistics, flip) -> 
     return StreamedData(name, readers, numbers[0], labels[0], numbers[1], labels[1], classes, mean, std, flip, workers, digest)
 
 # %% ../../nbs/data/06_datasets.ipynb #9776dcf6
-def _recording(item, sensor: Sequence[int], what: str) -> Events:
+def _sensor(dataset) -> tuple[int, ...]:
+    "Width and height of the sensor; empty where the dataset knows none."
+    size = getattr(_inner(dataset), "sensor_size", None)
+    return () if size is None else tuple(int(side) for side in size[:2])
+
+
+def _recording(item, sensor: tuple[int, ...], what: str) -> Events:
     fields = getattr(getattr(item, "dtype", None), "names", None) or ()
     if not {"x", "y", "t", "p"} <= set(fields):
         raise ValueError(f"data: expected events with fields x, y, t and p, got {type(item).__name__} in {what}; leave out a transform that cuts frames")
@@ -575,7 +581,7 @@ def _recording(item, sensor: Sequence[int], what: str) -> Events:
         column = np.asarray(item[field])
         if column.dtype.kind == "f" and (odd := column[column != np.rint(column)]).size:  # seconds, say
             raise ValueError(f"data: expected whole numbers in field {field!r}, times in microseconds, got {odd[0]:g} in {what}")
-    width, height = int(sensor[0]), int(sensor[1])
+    width, height = sensor
     return Events(*(np.asarray(item[field]).astype(np.int64) for field in ("t", "x", "y", "p")), height, width)
 
 
@@ -586,7 +592,7 @@ def _cut(dataset, what: str, time_steps: int, size: int, by: str, values: str) -
     maps, labels, silent = [], [], []
     for number in watched(range(len(dataset)), f"{what}: recordings to frames", len(dataset), delay=2):
         item = dataset[number]
-        events = _recording(item[0], _inner(dataset).sensor_size, f"item {number} of {what}")
+        events = _recording(item[0], _sensor(dataset), f"item {number} of {what}")
         try:
             maps.append(as_bytes(frames(events, time_steps, size, by, values), values))
         except ValueError as error:
@@ -619,11 +625,10 @@ def frames_from(
     if not has_events(thing):
         raise ValueError(f"data: expected recordings of tonic, which know their `sensor_size` (W, H, 2), got {dataset_name(thing)}, which has none")
     train, test = _split_pair(thing)
-    width, height = (int(side) for side in _inner(train).sensor_size[:2])
-    of_test = (width, height) if test is None else tuple(map(int, (getattr(_inner(test), "sensor_size", None) or ())[:2]))
-    if of_test != (width, height):  # resized, they would look like the training recordings, and have another number of events in a pixel
+    width, height = _sensor(train)
+    if test is not None and _sensor(test) != (width, height):  # resized, they would look like the others, with another number of events in a pixel
         raise ValueError(
-            f"data: expected test recordings of the same sensor as the training ones, {(width, height)}, got {of_test or 'none'} in {name or dataset_name(thing)}"
+            f"data: expected test recordings of the same sensor as the training ones, {(width, height)}, got {_sensor(test) or 'none'} in {name or dataset_name(thing)}"
         )
     if not image_size and height != width:
         raise ValueError(f"image_size: expected a height and width, since the sensor has {height}x{width} pixels, got 0")

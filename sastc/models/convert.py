@@ -207,7 +207,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, operation.overloadpacket.__name__
-        # what takes a shape and no values may give whatever lies in memory: in one run in thousands that looked like an activation
+        # what takes a shape and no values may give whatever lies in memory, and that may look like an activation
         if _recording.get() or name.endswith("_like") or name.startswith("new_"):
             return operation(*args, **kwargs)
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

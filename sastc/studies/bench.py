@@ -226,7 +226,7 @@ FORMULATIONS = ("sastc", "released", "SpikingJelly")
 
 
 def _precision() -> str:
-    return fast_precision("cpu" if _device().type == "cpu" else "auto")
+    return fast_precision(_device().type)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,10 +172,10 @@ def computes_in_bf16() -> bool | None:
 
 
 def fast_precision(
-    device: str = "auto",  # "auto" or "cpu", as in `RunConfig`
+    device: str = "auto",  # "cpu", or another for the accelerator if there is one
 ) -> str:
     'The precision in which networks train fastest on this machine: "bf16" where the device computes in it, else "fp32".'
-    if device == "auto" and torch.accelerator.is_available():
+    if device != "cpu" and torch.accelerator.is_available():
         known = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         known = computes_in_bf16()
